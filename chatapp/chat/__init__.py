@@ -1,0 +1,1 @@
+"""What is said: plain values and functions. No I/O, no torch, no textual."""

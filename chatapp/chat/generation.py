@@ -1,0 +1,64 @@
+"""One reply as it is asked for and as it comes: options, events, and the end.
+
+The engine yields these in order: any number of `Progress` (prefill), one `PromptRead`, a
+`TokenStep` for every token, one `GenerationEnd`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from chatapp.chat.facts import Progress
+from chatapp.chat.record import FinishReason, TokenRecord
+from chatapp.chat.sampling import SamplingParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateOptions:
+    """What holds for a whole reply. The sampling parameters may be replaced while it runs."""
+
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    seed: int = 0
+    max_tokens: int = 0
+    """0 is as many as the context has room for."""
+    stop: tuple[str, ...] = ()
+    """Stop sequences, besides those of the format."""
+    top_logprobs: int = 20
+    """How many candidates each record carries."""
+    forced_ids: tuple[int, ...] = ()
+    """The first tokens are these instead of drawn ones; their records tell the real numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRead:
+    """The prompt is in the KV cache; the first token comes next."""
+
+    prompt_ids: tuple[int, ...]
+    cached_tokens: int
+    """How many of the prompt's tokens the KV cache held already."""
+    seconds: float
+    """From the request to here."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStep:
+    """One token was taken."""
+
+    record: TokenRecord
+    sampling: SamplingParams | None = None
+    """The parameters it was drawn with, when they differ from those of the token before."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationEnd:
+    """The reply is over. Its text is the joined texts of its records."""
+
+    reason: FinishReason
+    seconds: float
+    """Decoding alone, from the first token to the last."""
+    time_to_first_token: float
+    message: str = ""
+    """For reason error, and where a limit was reached: what happened and what to do."""
+
+
+GenerationEvent = Progress | PromptRead | TokenStep | GenerationEnd

@@ -1,0 +1,70 @@
+"""What the model is asked to read: turns, a system text and a format, before they become ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Bytes = bytes
+"""The built-in type, by a name that a field called `bytes` does not hide."""
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of the conversation as the model is to read it."""
+
+    role: Role
+    text: str
+    ids: tuple[int, ...] | None = None
+    """The exact token ids of a reply the same model wrote; they are read in place of the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFormat:
+    """How turns become text.
+
+    `auto` is the model's own chat template, or `source` where the model has none; `model` is the
+    model's own or an error; any other name uses `source`.
+    """
+
+    name: str = "auto"
+    source: str = ""
+    """A Jinja template over `messages` and `add_generation_prompt`; may set a list `stop`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Everything that shapes the text the model reads."""
+
+    system: str
+    turns: tuple[Turn, ...]
+    format: PromptFormat = PromptFormat()
+    continue_reply: bool = False
+    """The last turn is an unfinished reply: go on from its exact end, without a new turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPiece:
+    """One token of a text: its id, its exact bytes, and whether it is a control token."""
+
+    id: int
+    token: str
+    """The bytes as text, with what is not valid UTF-8 written as \\xNN."""
+    bytes: Bytes
+    control: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedPrompt:
+    """The exact text and tokens the model reads."""
+
+    format: str
+    """Which format made it; under `auto`, the one that was picked."""
+    text: str
+    tokens: tuple[TokenPiece, ...]
+    stop: tuple[str, ...] = ()
+    """Stop sequences the format itself asks for."""
+    note: str = ""
+    """What had to be bent, in words: a system text the model's template refuses, say."""

@@ -1,0 +1,86 @@
+"""System-prompt templates: a system text with the settings that go with it.
+
+A template is a TOML text with `name` (else its file's name), `description`, `system`, `format`,
+`first_message`, a table `[sampling]` and a list `stop`. This module only reads such a text; where
+the files are is `chatapp.library`'s business.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from chatapp.chat.errors import ChatappError
+from chatapp.chat.sampling import ParameterError, SamplingParams
+
+_NOTHING: Mapping[str, float] = MappingProxyType({})
+
+
+class TemplateError(ChatappError, ValueError):
+    """A template file that cannot be used; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A system text, the format it is made for, and the sampling values it wants."""
+
+    name: str
+    description: str = ""
+    system: str = ""
+    format: str = "auto"
+    first_message: str = ""
+    """What the assistant says before the person does; empty for nothing."""
+    sampling: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
+    stop: tuple[str, ...] = ()
+
+
+NO_TEMPLATE = Template("none", "No system text of ours: only the model's own format")
+
+_TEXTS = ("name", "description", "system", "format", "first_message")
+
+
+def parse_template(file_name: str, source: str) -> Template:
+    """Read a template from TOML.
+
+    Raises:
+        TemplateError: it is no TOML, or a field is unknown, of the wrong type or out of bounds.
+    """
+    try:
+        values = tomllib.loads(source)
+    except tomllib.TOMLDecodeError as error:
+        raise TemplateError(f"not valid TOML: {error}") from None
+    known = {*_TEXTS, "sampling", "stop"}
+    if unknown := sorted(set(values) - known):
+        raise TemplateError(f"unknown field {unknown[0]!r}; there are {', '.join(sorted(known))}")
+    texts = {key: _text(key, values[key]) for key in _TEXTS if key in values}
+    return Template(
+        name=texts.pop("name", "") or file_name,
+        sampling=_sampling(values.get("sampling", {})),
+        stop=_stop(values.get("stop", [])),
+        **texts,
+    )
+
+
+def _text(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TemplateError(f"{key} must be a text, not {value!r}")
+    return value.strip() if key != "system" else value.strip("\n")
+
+
+def _sampling(value: Any) -> Mapping[str, float]:
+    if not isinstance(value, dict):
+        raise TemplateError("sampling must be a table of numbers")
+    try:
+        SamplingParams().with_values(value)
+    except ParameterError as error:
+        raise TemplateError(str(error)) from None
+    return MappingProxyType(value)
+
+
+def _stop(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        raise TemplateError("stop must be a list of texts that are not empty")
+    return tuple(value)

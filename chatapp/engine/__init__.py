@@ -1,0 +1,1 @@
+"""How text is generated. The only code that imports torch or transformers."""

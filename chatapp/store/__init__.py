@@ -1,0 +1,1 @@
+"""What is kept: conversations on disk, in and out of them."""
