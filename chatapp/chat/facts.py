@@ -16,6 +16,8 @@ class ModelSource:
     kind: Literal["folder", "gguf"]
     sha256: str = ""
     """The file's hash when it is known already; keys the prepared copy of a GGUF."""
+    weight_format: str = ""
+    """How the weights are stored, when the file says so: Q4_1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +57,6 @@ class ModelFacts:
     end_ids: tuple[int, ...]
     control_ids: tuple[int, ...]
     has_chat_template: bool
-    croppable: bool
-    """Whether its KV cache can be cut back to a prefix."""
     sha256: str
     load_seconds: float
 

@@ -1,0 +1,63 @@
+"""Progress of work that transformers does in one call: its bars, turned into values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+from chatapp.chat.facts import Progress
+
+
+class ProgressBar:
+    """Stands in for a tqdm bar: what it is told goes to a callback instead of the terminal."""
+
+    def __init__(
+        self,
+        items: Iterable[Any] | None,
+        total: int,
+        stage: str,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._items = items
+        self._total = total
+        self._stage = stage
+        self._on_progress = on_progress
+        self._done = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in self._items or ():
+            yield item
+            self.update()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """tqdm's further methods (set_description, close and others) have nothing to do here."""
+        return lambda *_args, **_kwargs: None
+
+    def update(self, count: int = 1) -> None:
+        """That many more are done."""
+        self._done += count
+        self._on_progress(Progress(self._stage, self._done, self._total, "tensors"))
+
+
+@contextmanager
+def report_weights(on_progress: Callable[[Progress], None]) -> Iterator[None]:
+    """While it lasts, transformers' "Loading weights" bars go to the callback."""
+    from transformers.utils import logging
+
+    def hook(_factory: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ProgressBar:
+        items = args[0] if args else kwargs.get("iterable")
+        total = kwargs.get("total") or (len(items) if hasattr(items, "__len__") else 0)
+        return ProgressBar(items, total, "loading weights", on_progress)
+
+    previous = logging.set_tqdm_hook(hook)
+    try:
+        yield
+    finally:
+        logging.set_tqdm_hook(previous)
