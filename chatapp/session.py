@@ -23,6 +23,7 @@ from chatapp.chat.generation import (
     GenerateOptions,
     GenerationEnd,
     GenerationEvent,
+    Paused,
     PromptRead,
     TokenStep,
 )
@@ -46,6 +47,15 @@ class Generation(Protocol):
 
     def cancel(self) -> None:
         """End it within one token."""
+
+    def pause(self) -> None:
+        """Hold it before its next token."""
+
+    def resume(self) -> None:
+        """Let it go on by itself."""
+
+    def step(self, token_id: int | None = None) -> None:
+        """Take one token, drawn or this one, and hold again."""
 
 
 class Engine(Protocol):
@@ -111,7 +121,7 @@ class SaveFailed:
     message: str
 
 
-TurnEvent = MessageAdded | Progress | PromptRead | TokenStep | ReplyEnded | SaveFailed
+TurnEvent = MessageAdded | Progress | PromptRead | TokenStep | Paused | ReplyEnded | SaveFailed
 
 
 class Session:
@@ -191,6 +201,19 @@ class Session:
         self.conversation = await self.store.load(conversation_id)
         self._unsaved = {}
 
+    async def change(self, conversation: Conversation) -> SaveFailed | None:
+        """Take a changed version of the current conversation, and save what changed.
+
+        Another leaf, an edited or deleted message, a title, a system text. An empty conversation
+        is saved with its first message.
+        """
+        before = self.conversation.messages
+        for message_id, message in conversation.messages.items():
+            if before.get(message_id) is not message:
+                self._unsaved[message_id] = None
+        self.conversation = conversation
+        return await self._save_new() if conversation.messages else None
+
     def set_sampling(self, sampling: SamplingParams) -> None:
         """Draw with these from the next token on, of the running reply too."""
         self.sampling = sampling
@@ -201,6 +224,21 @@ class Session:
         """Stop the running reply within one token; what came is kept."""
         if self._generation is not None:
             self._generation.cancel()
+
+    def pause(self) -> None:
+        """Hold the running reply before its next token; a `Paused` shows what could come."""
+        if self._generation is not None:
+            self._generation.pause()
+
+    def resume(self) -> None:
+        """Let a held reply go on by itself."""
+        if self._generation is not None:
+            self._generation.resume()
+
+    def step(self, token_id: int | None = None) -> None:
+        """Let a held reply take one token: drawn, or this one."""
+        if self._generation is not None:
+            self._generation.step(token_id)
 
     async def send(self, text: str) -> AsyncIterator[TurnEvent]:
         """Say something and stream the reply."""
@@ -274,6 +312,7 @@ class Session:
             forced_ids=forced,
         )
         generation = self.engine.generate(self.prompt_for(parent, kept), options)
+        self._generation = generation  # from here on a stop or a change reaches it
         growing = _GrowingReply(
             kept,
             Reply(
@@ -286,12 +325,11 @@ class Session:
         )
         message = self._add("assistant", growing.text, parent=parent, reply=growing.reply())
         self.conversation = replace(self.conversation, model=facts.name)
-        if failed := await self._save_new():
-            yield failed
-        yield MessageAdded(message)
-        self._generation = generation
         notice = ""
         try:
+            if failed := await self._save_new():
+                yield failed
+            yield MessageAdded(message)
             saved_at = self._clock()
             async for event in generation:
                 growing.take(event)
@@ -420,7 +458,7 @@ class _GrowingReply:
                     time_to_first_token=event.time_to_first_token,
                     error=event.message if event.reason is FinishReason.ERROR else "",
                 )
-            case Progress():
+            case Progress() | Paused():
                 pass
 
     def fail(self, message: str) -> None:

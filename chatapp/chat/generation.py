@@ -1,7 +1,7 @@
 """One reply as it is asked for and as it comes: options, events, and the end.
 
 The engine yields these in order: any number of `Progress` (prefill), one `PromptRead`, a
-`TokenStep` for every token, one `GenerationEnd`.
+`TokenStep` for every token, a `Paused` before one whenever the reply is held, one `GenerationEnd`.
 """
 
 from __future__ import annotations
@@ -50,6 +50,14 @@ class TokenStep:
 
 
 @dataclass(frozen=True, slots=True)
+class Paused:
+    """The reply is held before its next token. Nothing is taken yet."""
+
+    next: TokenRecord
+    """What may come, under the parameters as they are now; `id` is the most probable one."""
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationEnd:
     """The reply is over. Its text is the joined texts of its records."""
 
@@ -61,4 +69,4 @@ class GenerationEnd:
     """For reason error, and where a limit was reached: what happened and what to do."""
 
 
-GenerationEvent = Progress | PromptRead | TokenStep | GenerationEnd
+GenerationEvent = Progress | PromptRead | TokenStep | Paused | GenerationEnd

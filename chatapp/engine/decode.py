@@ -7,8 +7,8 @@ at the top of every step, so a change made while a reply runs holds for the very
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -18,6 +18,7 @@ from chatapp.chat.generation import (
     GenerateOptions,
     GenerationEnd,
     GenerationEvent,
+    Paused,
     PromptRead,
     TokenStep,
 )
@@ -27,7 +28,7 @@ from chatapp.engine.cache import PrefixCache
 from chatapp.engine.controls import Controls
 from chatapp.engine.detokenize import Detokenizer, StopSequences
 from chatapp.engine.loader import LoadedModel
-from chatapp.engine.sampler.chain import ChainState, StepContext, draw, run_chain
+from chatapp.engine.sampler.chain import ChainState, Outcome, StepContext, draw, run_chain
 from chatapp.engine.sampler.record import make_record
 
 PREFILL_CHUNK = 256
@@ -46,7 +47,8 @@ class Task:
     """All stop sequences: the person's, the template's, the format's."""
     reply_ids: tuple[int, ...] = ()
     """The start of the reply that is there already; the prompt's last ids."""
-    dry_breakers: frozenset[int] = field(default_factory=frozenset)
+    dry_breakers: Callable[[], frozenset[int]] = frozenset
+    """The ids at which DRY stops looking back; asked for only while DRY is on."""
 
 
 def generate(
@@ -120,13 +122,14 @@ class _Reply:
         longest = min(self._task.options.max_tokens or room, room)
         at_limit = FinishReason.CONTEXT if longest == room else FinishReason.LENGTH
         used: SamplingParams | None = None
-        for count in range(1, longest + 1):
+        for number in range(longest):
+            forced = yield from self._wait_for_leave(logits, number)
             if self._controls.cancelled:
                 yield self.end(FinishReason.CANCELLED)
                 return
             sampling = self._controls.sampling
-            ending = at_limit if count == longest else None
-            record, ending = self._step(logits, count - 1, sampling, ending)
+            ending = at_limit if number == longest - 1 else None
+            record, ending = self._step(logits, number, sampling, forced, ending)
             self._last_at = time.monotonic()
             self._first_at = self._first_at or self._last_at
             yield TokenStep(record, sampling if sampling != used else None)
@@ -137,11 +140,31 @@ class _Reply:
                 return
             logits = self._cache.read((record.id,))
 
+    def _wait_for_leave(
+        self, logits: torch.Tensor, number: int
+    ) -> Generator[GenerationEvent, None, int | None]:
+        """While paused, show what could come next; return the token the person chose, if any."""
+        forced = self._task.options.forced_ids
+        if number < len(forced):
+            return forced[number]
+        while (leave := self._controls.leave()) is None:
+            sampling = self._controls.sampling
+            # A copy of the state: looking ahead must not use up the numbers of the real draw.
+            state = ChainState.restore(self._state.snapshot())
+            outcome = run_chain(logits, sampling, self._context(sampling), state)
+            best = outcome.final.first()
+            yield Paused(self._record(outcome, best, number, sampling, text="", uniform=None))
+            self._controls.hold(sampling)
+            if self._controls.cancelled:
+                return None
+        return leave.token_id
+
     def _step(
         self,
         logits: torch.Tensor,
         number: int,
         sampling: SamplingParams,
+        forced: int | None,
         ending: FinishReason | None,
     ) -> tuple[TokenRecord, FinishReason | None]:
         """Take one token.
@@ -150,36 +173,48 @@ class _Reply:
             logits: (V,) float32.
             number: how many tokens this request took before.
             sampling: what to draw with.
+            forced: the token to take instead of drawing one.
             ending: why this token is the last in any case, if it is.
         """
-        options = self._task.options
-        context = StepContext(
-            ids=self._ids.tensor(),
-            prompt_length=len(self._task.prompt_ids) - len(self._task.reply_ids),
-            end_ids=self._end_ids,
-            dry_breakers=self._task.dry_breakers,
-        )
-        outcome = run_chain(logits, sampling, context, self._state)
-        if number < len(options.forced_ids):
-            token_id, uniform = options.forced_ids[number], None
-        else:
+        outcome = run_chain(logits, sampling, self._context(sampling), self._state)
+        if forced is None:
             drawn = draw(outcome, self._state)
             token_id, uniform = drawn.id, drawn.uniform
+        else:
+            token_id, uniform = forced, None
         self._state.observe(outcome, token_id)
         self._ids.append(token_id)
         text, ending = self._text_of(token_id, ending)
-        record = make_record(
+        return self._record(outcome, token_id, number, sampling, text, uniform), ending
+
+    def _context(self, sampling: SamplingParams) -> StepContext:
+        return StepContext(
+            ids=self._ids.tensor(),
+            prompt_length=len(self._task.prompt_ids) - len(self._task.reply_ids),
+            end_ids=self._end_ids,
+            dry_breakers=self._task.dry_breakers() if sampling.dry_multiplier else frozenset(),
+        )
+
+    def _record(
+        self,
+        outcome: Outcome,
+        token_id: int,
+        number: int,
+        sampling: SamplingParams,
+        text: str,
+        uniform: float | None,
+    ) -> TokenRecord:
+        return make_record(
             outcome,
             token_id,
             index=len(self._task.reply_ids) + number,
-            top_logprobs=options.top_logprobs,
+            top_logprobs=self._task.options.top_logprobs,
             end_ids=self._end_ids,
             temperature=sampling.temperature,
             token_bytes=self._tokenizer.token_bytes,
             text=text,
             draw=uniform,
         )
-        return record, ending
 
     def _text_of(
         self, token_id: int, ending: FinishReason | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,10 @@ from chatapp.engine.controls import Controls
 from chatapp.engine.decode import Task, generate
 from chatapp.engine.loader import LoadedModel, load
 from chatapp.engine.prompt import render_prompt
-from chatapp.engine.sampler.edits import dry_breakers
+from chatapp.engine.tokenizer import ModelTokenizer
+
+_DRY_BREAKERS = (b"\n", b":", b'"', b"*")
+"""llama.cpp's default sequence breakers: repeats are not followed across them."""
 
 
 class LocalEngine:
@@ -30,6 +34,7 @@ class LocalEngine:
         self._prepared = prepared
         self._loaded: LoadedModel | None = None
         self._cache: PrefixCache | None = None
+        self._dry_breakers: Callable[[], frozenset[int]] = frozenset
 
     def load(
         self,
@@ -42,6 +47,7 @@ class LocalEngine:
         gc.collect()
         loaded = load(source, options, self._prepared, on_progress)
         self._cache = PrefixCache(loaded)
+        self._dry_breakers = functools.cache(lambda: _find_dry_breakers(loaded.tokenizer))
         self._loaded = loaded
         return loaded.facts
 
@@ -66,7 +72,7 @@ class LocalEngine:
             end_ids=tuple(sorted(end_ids)),
             stop=tuple(stops),
             reply_ids=tuple(made.reply_ids),
-            dry_breakers=dry_breakers(loaded.tokenizer),
+            dry_breakers=self._dry_breakers,
         )
         yield from generate(loaded, self._cache, task, controls)
 
@@ -83,3 +89,12 @@ class LocalEngine:
         if self._loaded is None:
             raise EngineError("no model is loaded")
         return self._loaded
+
+
+def _find_dry_breakers(tokenizer: ModelTokenizer) -> frozenset[int]:
+    """Every id whose bytes hold a sequence breaker."""
+    return frozenset(
+        token_id
+        for token_id in range(tokenizer.vocab_size)
+        if any(breaker in tokenizer.token_bytes(token_id) for breaker in _DRY_BREAKERS)
+    )

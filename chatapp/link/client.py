@@ -195,6 +195,8 @@ class EngineClient:
                     yield event.progress
                 case messages.PromptReadEvent():
                     yield event.read
+                case messages.PausedEvent():
+                    yield event.paused
                 case messages.EndEvent():
                     yield event.end
                     return
@@ -222,3 +224,15 @@ class RemoteGeneration:
         """End it within one token; nothing happens when it is over."""
         if not self._over:
             self._client.send(messages.Cancel(request=self._request.request))
+
+    def pause(self) -> None:
+        """Hold it before its next token."""
+        self._client.send(messages.Pause(request=self._request.request, paused=True))
+
+    def resume(self) -> None:
+        """Let it go on by itself."""
+        self._client.send(messages.Pause(request=self._request.request, paused=False))
+
+    def step(self, token_id: int | None = None) -> None:
+        """Take one token, drawn or this one, and hold again."""
+        self._client.send(messages.StepOnce(request=self._request.request, token_id=token_id))

@@ -12,7 +12,7 @@ import struct
 import msgspec
 
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
-from chatapp.chat.generation import GenerateOptions, GenerationEnd, PromptRead, TokenStep
+from chatapp.chat.generation import GenerateOptions, GenerationEnd, Paused, PromptRead, TokenStep
 from chatapp.chat.prompt import Prompt, RenderedPrompt, TokenPiece
 from chatapp.chat.sampling import SamplingParams
 
@@ -52,6 +52,18 @@ class Cancel(Message, frozen=True, tag=True, kw_only=True):
     """Stop the work of that request as soon as may be."""
 
 
+class Pause(Message, frozen=True, tag=True, kw_only=True):
+    """Hold a running reply before its next token, or let it go on."""
+
+    paused: bool
+
+
+class StepOnce(Message, frozen=True, tag=True, kw_only=True):
+    """Let a held reply take one token: drawn, or the one the person chose."""
+
+    token_id: int | None = None
+
+
 class TokenizeRequest(Message, frozen=True, tag=True, kw_only=True):
     """Split a text into tokens, as ordinary text."""
 
@@ -88,6 +100,12 @@ class TokenEvent(Message, frozen=True, tag=True, kw_only=True):
     step: TokenStep
 
 
+class PausedEvent(Message, frozen=True, tag=True, kw_only=True):
+    """A reply is held; this could come next."""
+
+    paused: Paused
+
+
 class EndEvent(Message, frozen=True, tag=True, kw_only=True):
     """A reply is over."""
 
@@ -112,12 +130,22 @@ class FailedEvent(Message, frozen=True, tag=True, kw_only=True):
     message: str
 
 
-Request = LoadRequest | GenerateRequest | SetSampling | Cancel | TokenizeRequest | RenderRequest
+Request = (
+    LoadRequest
+    | GenerateRequest
+    | SetSampling
+    | Cancel
+    | Pause
+    | StepOnce
+    | TokenizeRequest
+    | RenderRequest
+)
 Event = (
     ProgressEvent
     | LoadedEvent
     | PromptReadEvent
     | TokenEvent
+    | PausedEvent
     | EndEvent
     | TokenizedEvent
     | RenderedEvent

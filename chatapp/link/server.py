@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from chatapp.chat.errors import ChatappError, EngineError
 from chatapp.chat.facts import Progress
-from chatapp.chat.generation import GenerationEnd, GenerationEvent, PromptRead, TokenStep
+from chatapp.chat.generation import GenerationEnd, GenerationEvent, Paused, PromptRead, TokenStep
 from chatapp.engine.controls import Controls
 from chatapp.link import messages
 
@@ -60,12 +60,27 @@ class Server:
                     self._long.put(request)
                 case messages.TokenizeRequest() | messages.RenderRequest():
                     self._short.put(request)
-                case messages.SetSampling():
-                    if (controls := self._controls.get(request.request)) is not None:
-                        controls.sampling = request.sampling
-                case messages.Cancel():
-                    if (controls := self._controls.get(request.request)) is not None:
-                        controls.cancelled = True
+                case _:
+                    self._steer(request)
+
+    def _steer(
+        self, request: messages.SetSampling | messages.Cancel | messages.Pause | messages.StepOnce
+    ) -> None:
+        """Change a reply that runs or waits; one that is over no longer cares."""
+        controls = self._controls.get(request.request)
+        if controls is None:
+            return
+        match request:
+            case messages.SetSampling():
+                controls.sampling = request.sampling
+            case messages.Cancel():
+                controls.cancel()
+            case messages.Pause(paused=True):
+                controls.pause()
+            case messages.Pause():
+                controls.resume()
+            case messages.StepOnce():
+                controls.step(request.token_id)
 
     def _read(self) -> messages.Request | None:
         header = self._requests.read(messages.LENGTH.size)
@@ -150,6 +165,8 @@ def _wrap(number: int, event: GenerationEvent) -> messages.Event:
             return messages.TokenEvent(request=number, step=event)
         case PromptRead():
             return messages.PromptReadEvent(request=number, read=event)
+        case Paused():
+            return messages.PausedEvent(request=number, paused=event)
         case GenerationEnd():
             return messages.EndEvent(request=number, end=event)
         case Progress():

@@ -1,0 +1,59 @@
+"""The command line: reads it, runs the one command it names, turns failures into one line.
+
+Nothing here imports more than argparse; each command imports what it needs when it runs, so that
+`chatapp --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from chatapp import __version__
+from chatapp.chat.errors import ChatappError, UsageError
+from chatapp.commands import ask, chat, chats, models, paths
+from chatapp.commands.options import Parser
+
+DONE, FAILED, WRONG_USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+
+
+def build_parser() -> Parser:
+    """The whole command line."""
+    parser = Parser(
+        prog="chatapp",
+        description="Chat with a language model on your own machine, and see how it writes.",
+        epilog="Without a command: the terminal interface.",
+    )
+    parser.add_argument("--version", action="version", version=f"chatapp {__version__}")
+    chat.add_options(parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    for command in (ask, models, chats, paths):
+        command.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit status."""
+    try:
+        args = build_parser().parse_args(argv)
+        status: int = getattr(args, "run", chat.run)(args)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except UsageError as error:
+        return _fail(str(error), WRONG_USAGE)
+    except ChatappError as error:
+        return _fail(str(error), FAILED)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read us has gone; there is no one to tell, and nothing left to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return BROKEN_PIPE
+    return status
+
+
+def _fail(message: str, status: int) -> int:
+    if sys.stderr is not None:
+        print(f"chatapp: {message}", file=sys.stderr)
+    return status

@@ -1,0 +1,86 @@
+"""The options that everything which generates has in common.
+
+No option has a default here: only what was given appears in the namespace, so that a flag can stand
+above the environment and the settings file, and what was not given leaves them alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import NoReturn
+
+from chatapp.chat.errors import UsageError
+from chatapp.chat.sampling import PARAMETERS, Parameter, ParameterError
+
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a wrong call is answered by one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what `main` prints. Raises UsageError, always."""
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def add_generation_options(parser: argparse.ArgumentParser) -> None:
+    """Add what shapes a reply: the model, the prompt and the draw."""
+    add = parser.add_argument_group("model and prompt").add_argument
+    add("-m", "--model", metavar="REF", help="catalog id, Hub repo id, folder or .gguf file")
+    add("-s", "--system", metavar="TEXT", help="system text, in place of the template's")
+    add("--template", metavar="NAME", help="system-prompt template; 'none' adds nothing")
+    add("--format", metavar="NAME", help="how turns become text: auto, model, chatml, transcript…")
+    add = parser.add_argument_group("sampling").add_argument
+    for name in _SAMPLING:
+        parameter = PARAMETERS[name]
+        flags = ("-t",) if name == "temperature" else ()
+        option = "--" + name.replace("_", "-")
+        add(*flags, option, dest=name, type=_reader(parameter), metavar="N", help=parameter.text)
+    add("--seed", type=_whole("seed", 0), metavar="N", help="same seed, same reply")
+    add("--max-tokens", type=_whole("max-tokens", 0), metavar="N", help="0: as many as fit")
+    add("--stop", action="append", metavar="TEXT", help="end the reply before this text; repeat")
+    add = parser.add_argument_group("machine").add_argument
+    add("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
+    add("--dtype", metavar="NAME", help="auto, float32, bfloat16 or float16")
+    add("--threads", type=_whole("threads", 0), metavar="N", help="CPU threads; 0: as torch does")
+    add(
+        "--context-length",
+        type=_whole("context-length", 0),
+        metavar="N",
+        help="lower the context below the model's own",
+    )
+    add("--offline", action="store_true", help="never touch the network")
+    for action in parser._actions:
+        if action.dest != "help":
+            action.default = argparse.SUPPRESS
+
+
+def flags_given(args: argparse.Namespace) -> dict[str, object]:
+    """The options that were on the command line, by their setting's name."""
+    return {name: value for name, value in vars(args).items() if name not in ("command", "run")}
+
+
+def _reader(parameter: Parameter) -> Callable[[str], float | int]:
+    def read(text: str) -> float | int:
+        try:
+            return parameter.parse(text)
+        except ParameterError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def _whole(name: str, least: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(
+                f"{name} must be a whole number of at least {least}, not {text!r}"
+            )
+        return value
+
+    return read

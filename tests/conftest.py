@@ -1,0 +1,92 @@
+"""What all tests share: a home of their own, and the real model, fetched once.
+
+The default model (98 MB) and its prepared copy are kept between runs in a folder of the tests' own,
+beside the caches of other programs; no test touches the person's conversations or settings.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import platformdirs
+import pytest
+
+from chatapp.paths import Paths, default_paths
+
+if TYPE_CHECKING:
+    from chatapp.chat.facts import ModelSource
+    from chatapp.engine.loader import LoadedModel
+
+SHARED_HOME = Path(
+    os.environ.get("CHATAPP_TEST_HOME") or platformdirs.user_cache_path("chatapp-tests")
+)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty CHATAPP_HOME for every test."""
+    for name in [name for name in os.environ if name.startswith("CHATAPP_")]:
+        if name != "CHATAPP_TEST_HOME":
+            monkeypatch.delenv(name)
+    folder = tmp_path / "home"
+    monkeypatch.setenv("CHATAPP_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def paths(home: Path) -> Paths:
+    """The folders under this test's home."""
+    return default_paths()
+
+
+@pytest.fixture(scope="session")
+def shared_paths() -> Paths:
+    """The folders that hold the real model between runs."""
+    return Paths(*(SHARED_HOME / name for name in ("config", "data", "cache", "state")))
+
+
+@pytest.fixture(scope="session")
+def model_source(shared_paths: Paths) -> ModelSource:
+    """The real default model, fetched the first time."""
+    from chatapp.models import obtain
+    from chatapp.models.catalog import DEFAULT
+
+    return obtain(
+        DEFAULT,
+        shared_paths,
+        offline=False,
+        on_progress=lambda _: None,
+        cancelled=threading.Event().is_set,
+    )
+
+
+@pytest.fixture(scope="session")
+def model_folder(model_source: ModelSource, shared_paths: Paths) -> Path:
+    """The real model as a folder of safetensors and tokenizer.json."""
+    from chatapp.engine.prepare import prepare_gguf
+
+    return prepare_gguf(model_source, shared_paths.prepared, lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def loaded_model(model_source: ModelSource, shared_paths: Paths) -> LoadedModel:
+    """The real model in this process."""
+    from chatapp.chat.facts import LoadOptions
+    from chatapp.engine.loader import load
+
+    return load(model_source, LoadOptions(device="cpu"), shared_paths.prepared, lambda _: None)
+
+
+@pytest.fixture
+def home_with_model(home: Path, paths: Paths, shared_paths: Paths, model_folder: Path) -> Path:
+    """This test's home, with the shared model in it by way of links."""
+    for mine, shared in (
+        (paths.models, shared_paths.models),
+        (paths.prepared, shared_paths.prepared),
+    ):
+        mine.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mine.symlink_to(shared)
+    return home

@@ -1,0 +1,92 @@
+"""The program in a real pseudo-terminal, with the real model."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.terminal import Terminal
+
+pytestmark = [pytest.mark.model, pytest.mark.terminal, pytest.mark.usefixtures("home_with_model")]
+
+CTRL_UP, CTRL_DOWN, ESCAPE = "\x1b[1;5A", "\x1b[1;5B", "\x1b"
+STORY = "Tell me a very long story about a lighthouse and the sea.\r"
+
+
+def ready(terminal: Terminal) -> None:
+    """The model is loaded: the header shows the context."""
+    terminal.wait_for("ctx ")
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    return not alive
+
+
+def test_chat_stop_temperature_resize_and_quit() -> None:
+    with Terminal() as terminal:
+        ready(terminal)
+        processes = terminal.processes()
+        assert len(processes) == 2
+
+        terminal.send(STORY)
+        terminal.wait_for("tok/s")
+        terminal.send(CTRL_UP * 2)
+        terminal.wait_for("T 0.80")
+        terminal.send(CTRL_DOWN * 4)
+        terminal.wait_for("T 0.60")
+        for rows, columns in ((1, 1), (2, 200), (60, 3), (10, 40), (24, 80), (60, 200), (30, 110)):
+            terminal.resize(rows, columns)
+            terminal.read(0.2)
+        terminal.wait_for("T 0.60")
+        terminal.send(ESCAPE)
+        terminal.wait_for("stopped")
+
+        terminal.send("Say hello.\r")
+        terminal.wait_for("Say hello.")
+        terminal.send("\x11")  # Ctrl+Q
+        assert terminal.wait_until_left() == 0
+        terminal.check_left_as_found()
+        assert gone(processes)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_in_mid_reply_leaves_nothing_behind(number: signal.Signals) -> None:
+    with Terminal() as terminal:
+        ready(terminal)
+        processes = terminal.processes()
+        terminal.send(STORY)
+        terminal.wait_for("tok/s")
+        terminal.program().send_signal(number)
+        terminal.wait_until_left()
+        terminal.check_left_as_found()
+        assert gone(processes)
+
+
+def test_a_killed_interface_takes_the_engine_with_it() -> None:
+    with Terminal() as terminal:
+        ready(terminal)
+        processes = terminal.processes()
+        terminal.send(STORY)
+        terminal.wait_for("tok/s")
+        terminal.program().kill()
+        assert gone(processes)
+
+
+def test_a_killed_engine_is_said_and_started_again(home: Path) -> None:
+    with Terminal() as terminal:
+        ready(terminal)
+        terminal.send(STORY)
+        terminal.wait_for("tok/s")
+        engine = next(p for p in terminal.processes() if "chatapp.link.server" in p.cmdline())
+        engine.kill()
+        terminal.wait_for("engine")
+        terminal.wait_for("ended")
+        assert "lighthouse" in terminal.text  # the conversation stands
+        terminal.send("\x11")
+        assert terminal.wait_until_left() == 0
+        terminal.check_left_as_found()
+    assert (home / "data" / "chats.db").is_file()
