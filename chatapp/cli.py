@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from chatapp import __version__
 from chatapp.chat.errors import ChatappError, UsageError
+from chatapp.chat.text import sanitise
 from chatapp.commands import ask, chat, chats, models, paths
 from chatapp.commands.options import Parser
-
-DONE, FAILED, WRONG_USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+from chatapp.commands.status import BROKEN_PIPE, FAILED, INTERRUPTED, WRONG_USAGE
 
 
 def build_parser() -> Parser:
@@ -55,5 +55,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fail(message: str, status: int) -> int:
     if sys.stderr is not None:
-        print(f"chatapp: {message}", file=sys.stderr)
+        print(f"chatapp: {sanitise(message)}", file=sys.stderr)
     return status

@@ -94,6 +94,9 @@ class ChatStore(Protocol):
     async def latest(self) -> str | None:
         """The id of the conversation that changed last."""
 
+    async def resolve(self, prefix: str) -> str:
+        """The id of the one conversation whose id begins so."""
+
     async def close(self) -> None:
         """Write what is left and let go of the file."""
 

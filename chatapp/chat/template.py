@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from chatapp.chat.errors import ChatappError
-from chatapp.chat.sampling import ParameterError, SamplingParams
+from chatapp.chat.sampling import ParameterError, find
 
 _NOTHING: Mapping[str, float] = MappingProxyType({})
 
@@ -34,6 +34,7 @@ class Template:
     first_message: str = ""
     """What the assistant says before the person does; empty for nothing."""
     sampling: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
+    """By the names of `SamplingParams`; each within its bounds."""
     stop: tuple[str, ...] = ()
 
 
@@ -56,8 +57,13 @@ def parse_template(file_name: str, source: str) -> Template:
     if unknown := sorted(set(values) - known):
         raise TemplateError(f"unknown field {unknown[0]!r}; there are {', '.join(sorted(known))}")
     texts = {key: _text(key, values[key]) for key in _TEXTS if key in values}
+    name = texts.pop("name", "") or file_name
+    if name == NO_TEMPLATE.name or not name.isprintable():
+        raise TemplateError(f"a template cannot be called {name!r}")
+    if texts.get("format") == "":
+        raise TemplateError("format must not be empty; leave it out for the model's own")
     return Template(
-        name=texts.pop("name", "") or file_name,
+        name=name,
         sampling=_sampling(values.get("sampling", {})),
         stop=_stop(values.get("stop", [])),
         **texts,
@@ -74,10 +80,10 @@ def _sampling(value: Any) -> Mapping[str, float]:
     if not isinstance(value, dict):
         raise TemplateError("sampling must be a table of numbers")
     try:
-        SamplingParams().with_values(value)
+        checked = {find(name).name: find(name).check(number) for name, number in value.items()}
     except ParameterError as error:
         raise TemplateError(str(error)) from None
-    return MappingProxyType(value)
+    return MappingProxyType(checked)
 
 
 def _stop(value: Any) -> tuple[str, ...]:

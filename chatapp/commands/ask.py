@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import signal
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
 from chatapp.chat.errors import ChatappError, EngineError, UsageError
 from chatapp.commands.options import add_generation_options
+from chatapp.commands.status import DONE, FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
     from chatapp.chat.conversation import Reply
+    from chatapp.chat.jsonlines import JsonObject
+    from chatapp.commands.setup import Setup
     from chatapp.session import Session
+
+JSON_TOP_LOGPROBS = 5
+"""How many candidates a token has in --json, when it isn't said."""
 
 
 def add_parser(commands: Any) -> None:
@@ -76,64 +81,67 @@ def read_prompt(given: str | None, stream: TextIO | None) -> str:
     return "\n\n".join(parts)
 
 
-async def _ask(setup: Any, args: argparse.Namespace, prompt: str, writer: Writer) -> int:
-    from chatapp.cli import DONE, FAILED, INTERRUPTED
+async def _ask(setup: Setup, args: argparse.Namespace, prompt: str, writer: Writer) -> int:
+    """Answer once; the first SIGINT or SIGTERM ends the reply, the second one everything."""
+    running: list[Session] = []
+    turn = asyncio.ensure_future(_turn(setup, args, prompt, writer, running))
+    interrupted = False
 
-    async with setup.session(keep=bool(args.latest or args.resume)) as session:
-        loop = asyncio.get_running_loop()
-        turn = asyncio.ensure_future(_turn(setup, args, prompt, session, writer))
-        interrupted = False
+    def stop() -> None:
+        nonlocal interrupted
+        if interrupted or not running or not running[0].replying:
+            turn.cancel()
+        else:
+            running[0].cancel()
+        interrupted = True
 
-        def stop() -> None:
-            nonlocal interrupted
-            # The first one ends the reply, the second one everything.
-            if interrupted or not session.replying:
-                turn.cancel()
-            interrupted = True
-            session.cancel()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop)
-        try:
-            reply = await turn
-        except asyncio.CancelledError:
-            return INTERRUPTED
-        if interrupted:
-            return INTERRUPTED
-        if reply.error:
-            raise EngineError(reply.error)
-        return DONE if reply.records else FAILED
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        reply = await turn
+    except asyncio.CancelledError:
+        return INTERRUPTED
+    if interrupted:
+        return INTERRUPTED
+    if reply.error:
+        raise EngineError(reply.error)
+    return DONE if reply.records else FAILED
 
 
 async def _turn(
-    setup: Any, args: argparse.Namespace, prompt: str, session: Session, writer: Writer
+    setup: Setup, args: argparse.Namespace, prompt: str, writer: Writer, running: list[Session]
 ) -> Reply:
     """Load, open what is to be continued, send, and write what comes."""
     from chatapp.chat.facts import Progress
+    from chatapp.commands.progress import ProgressLine
+    from chatapp.commands.setup import open_conversation
     from chatapp.session import ReplyEnded, SaveFailed
 
-    await setup.load(session)
-    if args.resume or args.latest:
-        await setup.open(session, args.resume)
-    line = setup.progress_line
-    async for event in session.send(prompt):
-        match event:
-            case Progress():
-                line.update(event)
-            case SaveFailed():
-                line.close()
-                print(f"chatapp: {event.message}", file=sys.stderr)
-            case ReplyEnded():
-                line.close()
-                reply = event.message.reply
-                assert reply is not None  # a reply's message always has one
-                writer.end(reply)
-                if event.notice and not reply.error:
-                    print(f"chatapp: {event.notice}", file=sys.stderr)
-                return reply
-            case _:
-                line.close()
-                writer.write(event, session)
+    resumed = bool(args.latest or args.resume)
+    wanted = getattr(args, "top_logprobs", JSON_TOP_LOGPROBS) if args.json else 0
+    async with setup.headless(keep=resumed, top_logprobs=wanted) as session:
+        running.append(session)
+        if resumed:
+            await open_conversation(session, args.resume)
+        line = ProgressLine(sys.stderr)
+        async for event in session.send(prompt):
+            match event:
+                case Progress():
+                    line.update(event)
+                case SaveFailed():
+                    print(f"chatapp: {event.message}", file=sys.stderr)
+                case ReplyEnded():
+                    line.close()
+                    reply = event.message.reply
+                    assert reply is not None  # a reply's message always has one
+                    writer.end(reply)
+                    if event.notice and not reply.error:
+                        print(f"chatapp: {event.notice}", file=sys.stderr)
+                    return reply
+                case _:
+                    line.close()
+                    writer.write(event, session)
     raise EngineError("the reply did not end")
 
 
@@ -196,8 +204,10 @@ class JsonWriter:
 
         self._line(jsonlines.end_json(reply))
 
-    def _line(self, value: dict[str, object]) -> None:
-        self._stream.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    def _line(self, value: JsonObject) -> None:
+        from chatapp.chat.jsonlines import json_line
+
+        self._stream.write(json_line(value) + "\n")
         self._stream.flush()
 
 

@@ -26,6 +26,7 @@ class Parser(argparse.ArgumentParser):
 
 def add_generation_options(parser: argparse.ArgumentParser) -> None:
     """Add what shapes a reply: the model, the prompt and the draw."""
+    before = list(parser._actions)
     add = parser.add_argument_group("model and prompt").add_argument
     add("-m", "--model", metavar="REF", help="catalog id, Hub repo id, folder or .gguf file")
     add("-s", "--system", metavar="TEXT", help="system text, in place of the template's")
@@ -52,7 +53,7 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--offline", action="store_true", help="never touch the network")
     for action in parser._actions:
-        if action.dest != "help":
+        if action not in before:
             action.default = argparse.SUPPRESS
 
 

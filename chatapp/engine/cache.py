@@ -7,6 +7,7 @@ recurrent state of a state-space model) it starts anew, which is slower and just
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ class PrefixCache:
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
         self._cache: Any = None
+        self._recurrent = _is_recurrent(loaded.model)
         self.ids: list[int] = []
 
     def reuse(self, ids: Sequence[int]) -> int:
@@ -32,7 +34,9 @@ class PrefixCache:
             How many of the ids the cache holds now.
         """
         keep = min(common_prefix(self.ids, ids), len(ids) - 1)
-        if keep <= 0 or not self._crop(keep):
+        # A recurrent state is gone on from one id at a time; several begin it anew.
+        readable = self.chunkable or len(ids) - keep == 1
+        if keep <= 0 or not readable or not self._crop(keep):
             self.clear()
         return len(self.ids)
 
@@ -40,6 +44,10 @@ class PrefixCache:
         """Forget everything."""
         self._cache = None
         self.ids = []
+
+    def copy(self) -> Any:
+        """A copy of transformers' cache object, for others to change; None when it is empty."""
+        return copy.deepcopy(self._cache)
 
     def read(self, ids: Sequence[int]) -> torch.Tensor:
         """Run the model over further ids; they join the cache.
@@ -61,8 +69,12 @@ class PrefixCache:
 
     @property
     def chunkable(self) -> bool:
-        """Whether a prompt may be read in several pieces: not where state is recurrent."""
-        return self._loaded.cache_argument == "past_key_values"
+        """Whether a prompt may be read in several pieces.
+
+        Not where state is recurrent: transformers' scans over several tokens begin from nothing,
+        whatever the cache holds, and only single tokens go on from it.
+        """
+        return not self._recurrent
 
     @property
     def bytes_used(self) -> int:
@@ -72,6 +84,8 @@ class PrefixCache:
         return sum(t.numel() * t.element_size() for t in held if isinstance(t, torch.Tensor))
 
     def _crop(self, keep: int) -> bool:
+        if self._recurrent:
+            return False
         surplus = len(self.ids) - keep
         if surplus and not self._croppable():
             return False
@@ -91,6 +105,14 @@ class PrefixCache:
             if full:
                 return False
         return True
+
+
+def _is_recurrent(model: Any) -> bool:
+    """Whether any layer carries a state from token to token instead of keys and values."""
+    from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixin
+
+    layers = DynamicCache(config=model.config).layers
+    return any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

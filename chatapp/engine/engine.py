@@ -13,9 +13,10 @@ from chatapp.chat.generation import GenerateOptions, GenerationEvent
 from chatapp.chat.prompt import Prompt, RenderedPrompt, TokenPiece
 from chatapp.engine.cache import PrefixCache
 from chatapp.engine.controls import Controls
-from chatapp.engine.decode import Task, generate
+from chatapp.engine.decode import generate
 from chatapp.engine.loader import LoadedModel, load
 from chatapp.engine.prompt import render_prompt
+from chatapp.engine.reply import Task
 from chatapp.engine.tokenizer import ModelTokenizer
 
 _DRY_BREAKERS = (b"\n", b":", b'"', b"*")

@@ -182,7 +182,7 @@ def _load_weights(
         kwargs["device_map"] = {"": device} if fits else "auto"
     try:
         with report_weights(on_progress):
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=dtype,
                 use_safetensors=True,

@@ -19,7 +19,7 @@ from typing import Any
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import ModelSource, Progress
-from chatapp.engine.progress import ProgressBar
+from chatapp.engine.progress import ProgressBar, report_weights
 
 PREPARED_FACTS = "chatapp.json"
 """What the prepared folder knows about its origin."""
@@ -94,7 +94,7 @@ def _convert(
     on_progress(Progress("converting: tokenizer", 0, 0))
     tokenizer = AutoTokenizer.from_pretrained(file.parent, **place)
     on_progress(Progress("converting: reading the file", 0, 0))
-    with _report_tensors(on_progress):
+    with _report_tensors(on_progress), report_weights(on_progress):
         model = AutoModelForCausalLM.from_pretrained(file.parent, **place)
     on_progress(Progress("converting: writing", 0, 0))
     config = model.config
@@ -134,7 +134,9 @@ def _report_tensors(on_progress: Callable[[Progress], None]) -> Iterator[None]:
     That reader takes tqdm straight from its package and offers no hook, so the name it looks up is
     replaced for the time of one call.
     """
-    from transformers import modeling_gguf_pytorch_utils as reader
+    import transformers.modeling_gguf_pytorch_utils
+
+    reader: Any = transformers.modeling_gguf_pytorch_utils
 
     def bar(items: Any, **_kwargs: Any) -> ProgressBar:
         return ProgressBar(items, len(items), "converting", on_progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -53,7 +53,7 @@ def report_weights(on_progress: Callable[[Progress], None]) -> Iterator[None]:
 
     def hook(_factory: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ProgressBar:
         items = args[0] if args else kwargs.get("iterable")
-        total = kwargs.get("total") or (len(items) if hasattr(items, "__len__") else 0)
+        total = kwargs.get("total") or (len(items) if isinstance(items, Sized) else 0)
         return ProgressBar(items, total, "loading weights", on_progress)
 
     previous = logging.set_tqdm_hook(hook)

@@ -17,7 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, NoReturn, TypeVar
 
 from chatapp.chat.errors import ChatappError, EngineError
 from chatapp.chat.facts import Progress
@@ -27,6 +27,9 @@ from chatapp.link import messages
 
 if TYPE_CHECKING:
     from chatapp.engine.engine import LocalEngine
+
+
+_R = TypeVar("_R", bound=messages.Message)
 
 
 class Server:
@@ -100,19 +103,20 @@ class Server:
         while True:
             request = self._long.get()
             if isinstance(request, messages.LoadRequest):
-                self._guard(request.request, lambda r=request: self._load(r))
+                self._guard(self._load, request)
             else:
-                self._guard(request.request, lambda r=request: self._generate(r))
+                self._guard(self._generate, request)
 
     def _work_short(self) -> None:
         while True:
             request = self._short.get()
-            self._guard(request.request, lambda r=request: self._answer(r))
+            self._guard(self._answer, request)
 
-    def _guard(self, number: int, work: Callable[[], None]) -> None:
+    def _guard(self, work: Callable[[_R], None], request: _R) -> None:
         """Do one piece of work; whatever it raises becomes an event, never the end."""
+        number = request.request
         try:
-            work()
+            work(request)
         except BrokenPipeError:
             os._exit(0)  # the interface is gone
         except ChatappError as error:

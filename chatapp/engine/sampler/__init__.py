@@ -1,1 +1,1 @@
-"""The chain from logits to a draw: small pure functions, and their trace."""
+"""The sampler: from one step's logits to one token, with every stage on the record."""

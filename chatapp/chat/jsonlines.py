@@ -1,0 +1,119 @@
+"""One reply as JSON lines: a start, one object a token, an end.
+
+The same objects come out of `chatapp ask --json` while they happen and out of an exported chat,
+made by the same functions, so that a script reads both alike. What is not finite (the logprob of a
+token that cannot be) is null, since JSON has no word for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+from chatapp.chat.conversation import Reply
+from chatapp.chat.record import Candidate, Removal, TokenRecord
+from chatapp.chat.sampling import SamplingParams
+
+JsonObject = dict[str, Any]
+"""What `json.dumps` takes; these stand at the program's outer edge, where values leave it."""
+
+
+def start_json(
+    *,
+    model: str,
+    prompt_tokens: int,
+    cached_tokens: int,
+    sampling: SamplingParams,
+    seed: int,
+) -> JsonObject:
+    """What is known before the first token."""
+    return {
+        "type": "start",
+        "model": model,
+        "prompt_tokens": prompt_tokens,
+        "cached_tokens": cached_tokens,
+        "sampling": sampling_json(sampling),
+        "seed": seed,
+    }
+
+
+def token_json(record: TokenRecord) -> JsonObject:
+    """One token, with the candidates its record carries."""
+    return {
+        "type": "token",
+        "index": record.index,
+        "id": record.id,
+        "token": record.token,
+        "bytes": list(record.bytes),
+        "text": record.text,
+        "logprob": _finite(record.logprob),
+        "tempered_prob": _finite(record.tempered_prob),
+        "prob": _finite(record.prob),
+        "rank": record.rank,
+        "entropy_bits": _finite(record.entropy_bits),
+        "p_end": _finite(record.p_end),
+        "temperature": record.temperature,
+        "top_logprobs": [_candidate_json(candidate) for candidate in record.candidates],
+        "other_prob": _finite(record.other_prob),
+    }
+
+
+def end_json(reply: Reply) -> JsonObject:
+    """How it ended. `text` is the joined texts of the tokens; `seconds` is decoding alone."""
+    return {
+        "type": "end",
+        "finish_reason": None if reply.finish_reason is None else reply.finish_reason.value,
+        "text": "".join(record.text for record in reply.records),
+        "prompt_tokens": len(reply.prompt_ids),
+        "completion_tokens": len(reply.records),
+        "seconds": _finite(reply.seconds),
+        "time_to_first_token": _finite(reply.time_to_first_token),
+        "tokens_per_second": _finite(reply.tokens_per_second),
+    }
+
+
+def sampling_json(sampling: SamplingParams) -> JsonObject:
+    """Every sampling parameter by its name."""
+    values = dataclasses.asdict(sampling)
+    values["logit_bias"] = [[id_, _finite(bias)] for id_, bias in sampling.logit_bias]
+    return values
+
+
+def json_line(value: JsonObject) -> str:
+    """One object on one line, without the newline.
+
+    Text stays readable; half a surrogate pair, which UTF-8 cannot write, becomes a \\u escape.
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    if text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text):
+        return text
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _candidate_json(candidate: Candidate) -> JsonObject:
+    return {
+        "id": candidate.id,
+        "token": candidate.token,
+        "bytes": list(candidate.bytes),
+        "logprob": _finite(candidate.logprob),
+        "tempered_prob": _finite(candidate.tempered_prob),
+        "prob": _finite(candidate.prob),
+        "removed_by": _removal_json(candidate.removed_by),
+    }
+
+
+def _removal_json(removal: Removal | None) -> JsonObject | None:
+    if removal is None:
+        return None
+    return {
+        "stage": removal.stage,
+        "setting": _finite(removal.setting),
+        "threshold": _finite(removal.threshold),
+        "value": _finite(removal.value),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,180 @@
+"""`chatapp` without a command: the terminal interface."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chatapp.chat.errors import ChatappError
+from chatapp.commands.options import add_generation_options
+
+if TYPE_CHECKING:
+    from chatapp.chat.conversation import Conversation
+    from chatapp.chat.facts import ModelSource, Progress
+    from chatapp.commands.setup import Setup
+    from chatapp.store.store import Store
+    from chatapp.ui.services import ModelChoice, ModelOffer
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the interface's options to the top of the command line."""
+    add_generation_options(parser)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "-c", "--continue", dest="latest", action="store_true", help="resume the last conversation"
+    )
+    where.add_argument("--resume", metavar="ID", help="resume that conversation")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the interface until the person leaves it."""
+    from chatapp.commands.setup import Setup
+
+    if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
+        raise ChatappError("the interface needs a terminal; for pipes there is: chatapp ask PROMPT")
+    return asyncio.run(_run(Setup.from_args(args), args))
+
+
+async def _run(setup: Setup, args: argparse.Namespace) -> int:
+    from chatapp.commands.setup import open_conversation, open_store
+    from chatapp.config import save_setting
+    from chatapp.link.client import EngineClient
+    from chatapp.ui.app import ChatApp
+    from chatapp.ui.services import Services
+
+    store = await open_store(setup.paths)
+    engine = EngineClient(setup.paths)
+    try:
+        session = setup.make_session(engine, store)
+        if args.latest or args.resume:
+            await open_conversation(session, args.resume)
+
+        def watch_engine(tell: Callable[[str], None]) -> None:
+            engine.on_death = tell
+
+        app = ChatApp(
+            Services(
+                session=session,
+                models=ModelsOfSetup(setup),
+                model=setup.model,
+                load_options=setup.settings.load_options,
+                template=setup.template,
+                templates=setup.templates.by_name,
+                formats=tuple(setup.formats.by_name),
+                chats=store,
+                export_chat=_export,
+                import_chat=Importer(store),
+                watch_engine=watch_engine,
+                save_setting=lambda name, value: save_setting(setup.paths, name, value),
+                settings_file=str(setup.paths.config_file),
+                theme=setup.settings.theme,
+                keys=setup.settings.keys,
+                notices=(*setup.notices, *store.notices),
+            )
+        )
+        await app.run_async()
+        return app.return_code or 0
+    finally:
+        await engine.close()
+        await store.close()
+
+
+class ModelsOfSetup:
+    """Which models there are and how they arrive; implements `chatapp.ui.services.Models`."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+
+    async def choices(self) -> Sequence[ModelChoice]:
+        """Those on this machine, then those that could be fetched."""
+        return await asyncio.to_thread(self._choices)
+
+    async def missing(self, ref: str) -> ModelOffer | None:
+        """What would have to be fetched for that model; None when it is here."""
+        from chatapp.models import missing
+        from chatapp.ui.services import ModelOffer
+
+        entry = await asyncio.to_thread(missing, ref, self._setup.paths)
+        if entry is None:
+            return None
+        return ModelOffer(
+            ref=entry.id,
+            name=entry.name,
+            description=entry.description,
+            size=entry.size,
+            license=entry.license,
+            sources=tuple(str(source) for source in entry.sources),
+        )
+
+    async def obtain(self, ref: str, on_progress: Callable[[Progress], None]) -> ModelSource:
+        """Bring a model, fetching it where it has to be."""
+        return await self._setup.bring(ref, on_progress)
+
+    def _choices(self) -> list[ModelChoice]:
+        from chatapp.commands.progress import size
+        from chatapp.models import catalog
+        from chatapp.models.installed import installed
+        from chatapp.ui.services import ModelChoice
+
+        here = installed(self._setup.paths)
+        found = [
+            ModelChoice(
+                ref=model.ref,
+                name=model.name,
+                detail=f"{model.weight_format} · {size(model.size)}",
+                problem=model.problem,
+            )
+            for model in here
+        ]
+        refs = {model.ref for model in here}
+        for entry in catalog():
+            if entry.id not in refs:
+                parts = (entry.weight_format, size(entry.size) if entry.size else "", entry.license)
+                detail = " · ".join(part for part in parts if part)
+                found.append(
+                    ModelChoice(ref=entry.id, name=entry.name, detail=detail, installed=False)
+                )
+        return found
+
+
+async def _export(conversation: Conversation, file: Path) -> None:
+    """Write a conversation to a file; the suffix says how. Raises ChatappError."""
+    from chatapp.store.export_file import export_text, find_export_format
+
+    text = export_text([conversation], find_export_format(file.name))
+
+    def write() -> None:
+        try:
+            file.write_text(text, "utf-8")
+        except OSError as error:
+            raise ChatappError(f"cannot write {file}: {error.strerror}") from None
+
+    await asyncio.to_thread(write)
+
+
+class Importer:
+    """Brings the conversations of a file into the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def __call__(self, file: Path) -> str:
+        """Returns the id of the last one. Raises ChatappError."""
+        from chatapp.store.import_errors import ImportFailed
+        from chatapp.store.import_file import import_text
+
+        try:
+            data = await asyncio.to_thread(file.read_bytes)
+        except OSError as error:
+            raise ChatappError(f"cannot read {file}: {error.strerror}") from None
+        try:
+            found = import_text(data, time.time())
+        except ImportFailed as error:
+            raise ImportFailed(f"{file} cannot be imported: {error}") from None
+        added = [await self._store.add(conversation) for conversation in found.conversations]
+        return added[-1].id

@@ -1,0 +1,251 @@
+"""`chatapp chats`: the kept conversations, without a screen."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chatapp.chat.errors import ChatappError, StoreError, UsageError
+from chatapp.chat.text import sanitise
+
+if TYPE_CHECKING:
+    from chatapp.chat.conversation import Conversation
+    from chatapp.store.store import Store
+
+_SHORT_ID = 8
+_TITLE_WIDTH = 40
+
+
+def add_parser(commands: Any) -> None:
+    """Add `chats` to the command line."""
+    parser = commands.add_parser("chats", help="list, search, show, export, import, delete chats")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def action(name: str, text: str, do: _Action) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run, do=do)
+        return added
+
+    found = action("list", "All conversations, the last changed first.", _list)
+    found.add_argument("--deleted", action="store_true", help="the deleted ones instead")
+    _add_json(found)
+    found = action("search", "Messages and titles that hold every word given.", _search)
+    found.add_argument("words", nargs="+", metavar="WORD")
+    found.add_argument("--limit", type=_at_least_one, default=50, metavar="N")
+    _add_json(found)
+    found = action("show", "One conversation's current path, as Markdown.", _show)
+    _add_id(found)
+    _add_json(found)
+    found = action("export", "Write a conversation to a file, by the file's ending.", _export)
+    found.add_argument("id", nargs="*", metavar="ID", help="the beginning of an id is enough")
+    found.add_argument("--all", action="store_true", help="all conversations (json)")
+    found.add_argument("-o", "--output", default="-", metavar="FILE", help="- is standard output")
+    found.add_argument("--format", metavar="NAME", help="json, md, html, jsonl or csv")
+    found.add_argument("--force", action="store_true", help="write over a file that is there")
+    found = action(
+        "import",
+        "Bring in chatapp's JSON, OpenAI-style message lists, or ChatGPT's conversations.json.",
+        _import,
+    )
+    found.add_argument("files", nargs="+", metavar="FILE", help="- is standard input")
+    _add_json(found)
+    _add_id(action("delete", "Put a conversation aside for 30 days.", _delete))
+    _add_id(action("undelete", "Bring a deleted conversation back.", _undelete))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do one action and return the exit status."""
+    return asyncio.run(_with_store(args))
+
+
+async def _with_store(args: argparse.Namespace) -> int:
+    from chatapp.paths import default_paths
+    from chatapp.store.store import Store
+
+    store = await Store.open(default_paths().database)
+    try:
+        for notice in store.notices:
+            _tell(notice)
+        do: _Action = args.do
+        return await do(store, args)
+    finally:
+        await store.close()
+
+
+async def _list(store: Store, args: argparse.Namespace) -> int:
+    found = await store.list_conversations(deleted=args.deleted)
+    if args.json:
+        _print_json([dataclasses.asdict(summary) for summary in found])
+        return 0
+    for summary in found:
+        title = _one_line(summary.title or summary.first_words or "(empty)")
+        pinned = "*" if summary.pinned else " "
+        _print(
+            f"{summary.id[:_SHORT_ID]} {pinned} {_date(summary.deleted or summary.changed)} "
+            f"{summary.messages:>5}  {title:<{_TITLE_WIDTH}}  {summary.model}".rstrip()
+        )
+    return 0
+
+
+async def _search(store: Store, args: argparse.Namespace) -> int:
+    hits = await store.search(" ".join(args.words), args.limit)
+    if args.json:
+        _print_json([dataclasses.asdict(hit) for hit in hits])
+    else:
+        for hit in hits:
+            title = _one_line(hit.title or "(no title)")
+            _print(f"{hit.conversation_id[:_SHORT_ID]}  {_date(hit.created)}  {title}")
+            if hit.message_id is not None:
+                _print(f"    {hit.role}: {hit.snippet}")
+    return 0 if hits else 1
+
+
+async def _show(store: Store, args: argparse.Namespace) -> int:
+    from chatapp.store.export_file import EXPORT_FORMATS, export_text
+
+    conversation = await store.load(await store.resolve(args.id))
+    form = EXPORT_FORMATS["json" if args.json else "md"]
+    _print(export_text([conversation], form), end="")
+    return 0
+
+
+async def _export(store: Store, args: argparse.Namespace) -> int:
+    from chatapp.store.export_file import export_text, find_export_format
+
+    if bool(args.id) == args.all:
+        raise UsageError("name the conversations to export, or give --all")
+    to_file = args.output != "-"
+    form = find_export_format(args.format or (args.output if to_file else "md"))
+    if args.all:
+        ids = [summary.id for summary in await store.list_conversations()]
+    else:
+        ids = [await store.resolve(prefix) for prefix in args.id]
+    conversations: list[Conversation] = [await store.load(id_) for id_ in ids]
+    text = export_text(conversations, form)
+    if to_file:
+        _write_file(Path(args.output), text, force=args.force)
+        _tell(f"wrote {len(conversations)} conversation(s) to {args.output}")
+    else:
+        _print(text, end="")
+    return 0
+
+
+async def _import(store: Store, args: argparse.Namespace) -> int:
+    from chatapp.store.import_errors import ImportFailed
+    from chatapp.store.import_file import import_text
+
+    brought: list[dict[str, object]] = []
+    for name in args.files:
+        data = _read_file(name)
+        try:
+            found = import_text(data, time.time())
+        except ImportFailed as error:
+            raise ImportFailed(f"{name} cannot be imported: {error}") from None
+        for conversation in found.conversations:
+            outcome = await store.add(conversation)
+            brought.append({"id": outcome.id, "title": conversation.title, "new": outcome.new})
+            if not args.json:
+                was = "imported" if outcome.new else "here already"
+                _print(f"{outcome.id[:_SHORT_ID]}  {was}  {_one_line(conversation.title)}")
+        if found.left_out:
+            _tell(f"{name}: left out, as no text of a person or a model: {found.left_out}")
+    if args.json:
+        _print_json(brought)
+    return 0
+
+
+async def _delete(store: Store, args: argparse.Namespace) -> int:
+    conversation_id = await store.resolve(args.id)
+    await store.delete(conversation_id)
+    _tell(f"deleted; `chatapp chats undelete {conversation_id[:_SHORT_ID]}` brings it back")
+    return 0
+
+
+async def _undelete(store: Store, args: argparse.Namespace) -> int:
+    conversation_id = await store.resolve(args.id, deleted=True)
+    await store.undelete(conversation_id)
+    _tell(f"{conversation_id[:_SHORT_ID]} is back")
+    return 0
+
+
+_Action = Callable[["Store", argparse.Namespace], Awaitable[int]]
+
+
+def _add_id(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", metavar="ID", help="the beginning of it is enough")
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return number
+
+
+def _read_file(name: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise ChatappError(f"{name} cannot be read: {error.strerror}") from None
+
+
+def _write_file(path: Path, text: str, *, force: bool) -> None:
+    """Write a file that only its owner can read: it is a private conversation.
+
+    It is written beside and then put in place, so that no half file is left.
+    """
+    if path.exists() and not force:
+        raise StoreError(f"{path} is there already; give another name, or --force")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _TITLE_WIDTH else line[: _TITLE_WIDTH - 1] + "…"
+
+
+def _print(text: str, end: str = "\n") -> None:
+    """To standard output; on a terminal, nothing in it can move the cursor or worse."""
+    if sys.stdout is None:
+        raise ChatappError("standard output is closed; there is nowhere to write to")
+    if sys.stdout.isatty():
+        sys.stdout.write(sanitise(text) + end)
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write((text + end).encode())
+
+
+def _print_json(value: object) -> None:
+    _print(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def _tell(text: str) -> None:
+    if sys.stderr is not None:
+        print(f"chatapp: {sanitise(text)}", file=sys.stderr)

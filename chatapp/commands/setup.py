@@ -1,0 +1,152 @@
+"""Builds the concrete objects that a command works with, out of flags, settings and files.
+
+This is the one place where the session meets the real engine, the real store and the real models;
+everything below it knows them as Protocols.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
+
+from chatapp.chat.errors import StoreError
+from chatapp.chat.facts import ModelSource, Progress
+from chatapp.chat.template import Template
+from chatapp.commands.options import flags_given
+from chatapp.commands.progress import ProgressLine
+from chatapp.config import Settings, load_settings
+from chatapp.library import Formats, Templates, load_formats, load_templates
+from chatapp.link.client import EngineClient
+from chatapp.models import DEFAULT, obtain
+from chatapp.paths import Paths, default_paths
+from chatapp.session import ChatStore, Engine, Session
+
+if TYPE_CHECKING:
+    from chatapp.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What was asked for, read and checked; nothing is started yet."""
+
+    paths: Paths
+    settings: Settings
+    templates: Templates
+    formats: Formats
+    template: Template
+    """What new conversations are made from, with what the flags change of it."""
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace) -> Self:
+        """Read settings and files. Raises ChatappError for what cannot be used."""
+        paths = default_paths()
+        flags = flags_given(args)
+        settings = load_settings(paths, os.environ, flags)
+        templates, formats = load_templates(paths), load_formats(paths)
+        template = templates.template(settings.template)
+        if settings.format:
+            template = replace(template, format=settings.format)
+        if isinstance(system := flags.get("system"), str):
+            template = replace(template, system=system)
+        formats.format(template.format)  # an unknown one is said now, and not at the first reply
+        return cls(paths, settings, templates, formats, template)
+
+    @property
+    def model(self) -> str:
+        """The reference of the model to use."""
+        return self.settings.model or DEFAULT
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What was left out, in words."""
+        return (*self.templates.problems, *self.formats.problems)
+
+    def make_session(
+        self, engine: Engine, store: ChatStore | None, *, top_logprobs: int | None = None
+    ) -> Session:
+        """An empty conversation as the settings want it."""
+        settings = self.settings
+        return Session(
+            engine,
+            store,
+            template=self.template,
+            formats=self.formats.format,
+            sampling=settings.sampling_for(self.template),
+            seed=settings.seed,
+            max_tokens=settings.max_tokens,
+            stop=settings.stop,
+            top_logprobs=settings.top_logprobs if top_logprobs is None else top_logprobs,
+        )
+
+    async def bring(self, ref: str, on_progress: Callable[[Progress], None]) -> ModelSource:
+        """The model's files, fetched where they have to be. Raises ModelError.
+
+        Cancelling the task that awaits this stops the fetch; what came is kept for the next time.
+        """
+        stopped = threading.Event()
+        try:
+            return await asyncio.to_thread(
+                obtain,
+                ref,
+                self.paths,
+                offline=self.settings.offline,
+                on_progress=on_progress,
+                cancelled=stopped.is_set,
+            )
+        finally:
+            stopped.set()
+
+    @asynccontextmanager
+    async def headless(
+        self, *, keep: bool, top_logprobs: int | None = None
+    ) -> AsyncIterator[Session]:
+        """A session with its model loaded and progress on standard error; ended behind it.
+
+        Args:
+            keep: whether the conversation is kept in the store.
+            top_logprobs: how many candidates each record carries; None asks the settings.
+        """
+        line = ProgressLine(sys.stderr)
+        for notice in self.notices:
+            print(f"chatapp: {notice}", file=sys.stderr)
+        engine = EngineClient(self.paths)
+        store = await open_store(self.paths) if keep else None
+        try:
+            source = await self.bring(self.model, line.update)
+            session = self.make_session(engine, store, top_logprobs=top_logprobs)
+            await session.load_model(source, self.settings.load_options, line.update)
+            line.close()
+            yield session
+        finally:
+            line.close()
+            await engine.close()
+            if store is not None:
+                await store.close()
+
+
+async def open_store(paths: Paths) -> Store:
+    """The person's conversations. Raises StoreError."""
+    from chatapp.store.store import Store
+
+    return await Store.open(paths.database)
+
+
+async def open_conversation(session: Session, wanted: str | None) -> None:
+    """Make a kept conversation current: the one whose id begins so, or the last one.
+
+    Raises:
+        StoreError: there is none, or several.
+    """
+    store = session.store
+    assert store is not None  # only a session that keeps its conversation continues one
+    found = await store.latest() if wanted is None else await store.resolve(wanted)
+    if found is None:
+        raise StoreError("there is no conversation to continue yet; start one with: chatapp")
+    await session.open(found)

@@ -1,0 +1,177 @@
+"""One reply as it is written: its draws, its text, its records, and whether it is over.
+
+What is here needs no model: logits come in, a token with its record comes out. So one reply at a
+time (`decode`), several side by side (`several`) and a paused reply that looks ahead all take their
+tokens in the same way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from chatapp.chat.generation import GenerateOptions, GenerationEnd, TokenStep
+from chatapp.chat.record import FinishReason, TokenRecord
+from chatapp.chat.sampling import SamplingParams
+from chatapp.engine.ending import Limit
+from chatapp.engine.loader import LoadedModel
+from chatapp.engine.reply_text import ReplyText
+from chatapp.engine.sampler.chain import ChainState, Outcome, StepContext, draw, run_chain
+from chatapp.engine.sampler.record import make_record
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One reply to write, as ids."""
+
+    prompt_ids: tuple[int, ...]
+    options: GenerateOptions
+    end_ids: tuple[int, ...]
+    """All ids that end this reply: the model's, and those the format asks for."""
+    stop: tuple[str, ...] = ()
+    """All stop sequences: the person's, the template's, the format's."""
+    reply_ids: tuple[int, ...] = ()
+    """The start of the reply that is there already; the prompt's last ids."""
+    dry_breakers: Callable[[], frozenset[int]] = frozenset
+    """The ids at which DRY stops looking back; asked for only while DRY is on."""
+
+
+class Reply:
+    """The state of one reply under way."""
+
+    def __init__(self, loaded: LoadedModel, task: Task) -> None:
+        """The times that `end` tells count from here."""
+        self._task = task
+        self._limit = Limit(
+            len(task.prompt_ids), loaded.facts.context_length, task.options.max_tokens
+        )
+        self._token_bytes = loaded.tokenizer.token_bytes
+        self._text = ReplyText(loaded.tokenizer, task.end_ids, task.stop, task.reply_ids)
+        self._state = ChainState(task.options.seed)
+        self._end_ids = torch.tensor(task.end_ids, dtype=torch.int64)
+        self._ids = _Ids(task.prompt_ids)
+        self._used: SamplingParams | None = None
+        self._asked_at = time.monotonic()
+        self._first_at = self._last_at = 0.0
+        self.count = 0
+        """How many tokens this request took."""
+        self.finished: FinishReason | None = None
+        """Why it is over, once it is."""
+        if self._limit.room <= 0:
+            self.finished = FinishReason.CONTEXT
+
+    @property
+    def seconds(self) -> float:
+        """How long ago it was asked for."""
+        return time.monotonic() - self._asked_at
+
+    @property
+    def forced(self) -> int | None:
+        """The token that the request itself demands next, if any."""
+        ids = self._task.options.forced_ids
+        return ids[self.count] if self.count < len(ids) else None
+
+    def look(self, logits: torch.Tensor, sampling: SamplingParams) -> TokenRecord:
+        """What the next step would weigh, told for its most probable token; nothing is taken.
+
+        Args:
+            logits: (V,) float32.
+            sampling: what to draw with.
+        """
+        # A copy of the state: looking ahead must not use up the numbers of the real draw.
+        state = ChainState.restore(self._state.snapshot())
+        outcome = run_chain(logits, sampling, self._context(sampling), state)
+        return self._record(outcome, outcome.final.first(), text="", uniform=None)
+
+    def take(
+        self, logits: torch.Tensor, sampling: SamplingParams, forced: int | None = None
+    ) -> TokenStep:
+        """Take one token; `finished` tells whether it is the last.
+
+        Args:
+            logits: (V,) float32.
+            sampling: what to draw with.
+            forced: the token to take instead of drawing one.
+
+        Raises:
+            EngineError: the logits, or the person's own bans, leave no token to take.
+        """
+        outcome = run_chain(logits, sampling, self._context(sampling), self._state)
+        if forced is None:
+            drawn = draw(outcome, self._state)
+            token_id, uniform = drawn.id, drawn.uniform
+        else:
+            token_id, uniform = forced, None
+        self._state.observe(outcome, token_id)
+        self._ids.append(token_id)
+        last = self.count + 1 >= self._limit.longest
+        printed = self._text.push(token_id, self._limit.reason if last else None)
+        record = self._record(outcome, token_id, printed.text, uniform)
+        self.count += 1
+        self.finished = printed.ending
+        self._last_at = time.monotonic()
+        self._first_at = self._first_at or self._last_at
+        changed = sampling if sampling != self._used else None
+        self._used = sampling
+        return TokenStep(record, changed)
+
+    def end(self, reason: FinishReason | None = None, words: str = "") -> GenerationEnd:
+        """The last event, with the times so far.
+
+        Args:
+            reason: why it is over where that isn't for the reply to know: cancelled, failed.
+            words: what happened and what to do.
+        """
+        reason = reason or self.finished
+        assert reason is not None  # a reply that isn't over is ended for a reason
+        if reason is FinishReason.CONTEXT:
+            words = self._limit.words(self.count)
+        waited = self._first_at - self._asked_at if self._first_at else 0.0
+        return GenerationEnd(reason, self._last_at - self._first_at, waited, words)
+
+    def _context(self, sampling: SamplingParams) -> StepContext:
+        return StepContext(
+            ids=self._ids.tensor(),
+            prompt_length=len(self._task.prompt_ids) - len(self._task.reply_ids),
+            end_ids=self._end_ids,
+            dry_breakers=self._task.dry_breakers() if sampling.dry_multiplier else frozenset(),
+        )
+
+    def _record(
+        self, outcome: Outcome, token_id: int, text: str, uniform: float | None
+    ) -> TokenRecord:
+        return make_record(
+            outcome,
+            token_id,
+            index=len(self._task.reply_ids) + self.count,
+            top_logprobs=self._task.options.top_logprobs,
+            end_ids=self._end_ids,
+            token_bytes=self._token_bytes,
+            text=text,
+            draw=uniform,
+        )
+
+
+class _Ids:
+    """Prompt and reply as one tensor that grows without being copied at every step."""
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        self._length = len(ids)
+        self._buffer = torch.empty(max(2 * len(ids), 256), dtype=torch.int64)
+        self._buffer[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def append(self, token_id: int) -> None:
+        if self._length == len(self._buffer):
+            self._buffer = torch.cat((self._buffer, torch.empty_like(self._buffer)))
+        self._buffer[self._length] = token_id
+        self._length += 1
+
+    def tensor(self) -> torch.Tensor:
+        """All ids, (n,) int64; a view that the next append does not change."""
+        return self._buffer[: self._length]

@@ -1,0 +1,212 @@
+"""Logit edits: the stages that run before any temperature, over the whole vocabulary.
+
+Each function is pure: from the logits as they are and a setting it makes an `Edit`, the ids it
+touches with their logits before and after. The chain applies it. An id that the model does not have
+(a bias from another model's template, an embedding row without an output) is passed over: there is
+nothing of it to edit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+_FLOAT32_MAX_LOG = 88.7228391
+"""ln of the largest float32: what llama.cpp clamps DRY's exponent by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What one stage changed."""
+
+    stage: str
+    setting: float
+    ids: torch.Tensor
+    """(m,) int64, each id once."""
+    before: torch.Tensor
+    """(m,) float32."""
+    after: torch.Tensor
+    """(m,) float32; -inf bans."""
+
+    @property
+    def banned(self) -> torch.Tensor:
+        """The ids that this stage alone took out of play, (b,) int64."""
+        return self.ids[(self.after == -math.inf) & (self.before > -math.inf)]
+
+    def apply_to(self, logits: torch.Tensor) -> None:
+        """Write the change into (V,) logits."""
+        logits[self.ids] = self.after
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrences:
+    """Which tokens stand in the penalty window, and how often."""
+
+    ids: torch.Tensor
+    """(m,) int64, ascending."""
+    counts: torch.Tensor
+    """(m,) int64."""
+
+
+def occurrences(history: torch.Tensor, vocabulary: int) -> Occurrences:
+    """Count the ids of (n,) int64 `history` that are below `vocabulary`."""
+    ids, counts = torch.unique(history, return_counts=True)
+    known = ids < vocabulary
+    return Occurrences(ids[known], counts[known])
+
+
+def bias(logits: torch.Tensor, biases: Iterable[tuple[int, float]], banned: Iterable[int]) -> Edit:
+    """Add to chosen logits; a banned id gets -inf. Several biases of one id add up.
+
+    Source: OpenAI's `logit_bias`; transformers' SequenceBias and NoBadWords processors for
+    sequences of one token; llama.cpp's logit-bias sampler.
+    """
+    totals: dict[int, float] = {}
+    for id_, value in (*biases, *((id_, -math.inf) for id_ in banned)):
+        if 0 <= id_ < logits.numel():
+            totals[id_] = totals.get(id_, 0.0) + value
+    ids = torch.tensor(list(totals), dtype=torch.int64)
+    added = torch.tensor(list(totals.values()), dtype=torch.float32)
+    return Edit("bias", -math.inf, ids, logits[ids], logits[ids] + added)
+
+
+def repetition(logits: torch.Tensor, seen: Occurrences, penalty: float) -> Edit:
+    """Divide positive logits of tokens already there by the penalty, multiply negative ones.
+
+    Source: Keskar et al. 2019 (arXiv 1909.05858, section 4.1), with the multiplication for negative
+    logits of transformers' RepetitionPenaltyLogitsProcessor and llama.cpp's penalties.
+    """
+    before = logits[seen.ids]
+    after = torch.where(before > 0, before / penalty, before * penalty)
+    return Edit("repetition", penalty, seen.ids, before, after)
+
+
+def presence(logits: torch.Tensor, seen: Occurrences, penalty: float) -> Edit:
+    """Subtract the penalty once from every token already there.
+
+    Source: OpenAI's API reference; llama.cpp's penalties.
+    """
+    before = logits[seen.ids]
+    return Edit("presence", penalty, seen.ids, before, before - penalty)
+
+
+def frequency(logits: torch.Tensor, seen: Occurrences, penalty: float) -> Edit:
+    """Subtract the penalty as many times as the token is there.
+
+    Source: OpenAI's API reference; llama.cpp's penalties.
+    """
+    before = logits[seen.ids]
+    return Edit("frequency", penalty, seen.ids, before, before - seen.counts * penalty)
+
+
+def dry(
+    logits: torch.Tensor,
+    history: torch.Tensor,
+    *,
+    multiplier: float,
+    base: float,
+    allowed_length: int,
+    breakers: frozenset[int],
+) -> Edit:
+    """Penalise tokens that would prolong a repeated sequence, the more the longer it is.
+
+    A token that followed an earlier copy of the last n tokens loses
+    multiplier · base^(n − allowed_length), for the longest n it can claim, when n is at least
+    allowed_length. No copy reaches over a breaker, and breakers themselves are never penalised.
+
+    Source: p-e-w's DRY (oobabooga/text-generation-webui #5677) as llama.cpp has it
+    (`llama_sampler_dry_apply`), with breakers of one token.
+
+    Args:
+        logits: (V,) float32.
+        history: (n,) int64, the penalty window.
+        multiplier: the penalty of a repeat of just the allowed length.
+        base: at least 1; what each further token multiplies it by.
+        allowed_length: shorter repeats are free.
+        breakers: ids that end a sequence.
+    """
+    ids = history.tolist()
+    limit = next((i for i, id_ in enumerate(reversed(ids)) if id_ in breakers), len(ids))
+    longest: dict[int, int] = {}
+    if len(ids) > allowed_length and limit >= allowed_length:
+        if allowed_length == 0:
+            longest = dict.fromkeys(ids[1:], 0)
+        for next_id, length in suffix_matches(ids):
+            length = min(length, limit)
+            if length >= allowed_length and length >= longest.get(next_id, 0):
+                longest[next_id] = length
+    exponent_limit = math.inf
+    if base > 1.000001:
+        exponent_limit = int(_FLOAT32_MAX_LOG / math.log(base))
+    penalties = {
+        id_: multiplier * base ** min(length - allowed_length, exponent_limit)
+        for id_, length in longest.items()
+        if id_ not in breakers and id_ < logits.numel()
+    }
+    touched = torch.tensor(list(penalties), dtype=torch.int64)
+    penalty = torch.tensor(list(penalties.values()), dtype=torch.float32)
+    return Edit("dry", multiplier, touched, logits[touched], logits[touched] - penalty)
+
+
+def no_repeat_ngram(logits: torch.Tensor, history: torch.Tensor, size: int) -> Edit:
+    """Ban every token that would make the last `size` tokens a sequence already there.
+
+    Source: Paulus et al. 2017 (arXiv 1705.04304, section 2.5); transformers'
+    NoRepeatNGramLogitsProcessor. It looks at the whole history, as there.
+    """
+    ids = history.tolist()
+    if size == 1:
+        repeats = set(ids)
+    else:
+        repeats = {next_id for next_id, length in suffix_matches(ids) if length >= size - 1}
+    return ban(logits, sorted(repeats), "no_repeat_ngram", float(size))
+
+
+def ban(logits: torch.Tensor, ids: Iterable[int], stage: str, setting: float) -> Edit:
+    """Take tokens out of play, in the name of a stage."""
+    touched = torch.tensor([id_ for id_ in ids if 0 <= id_ < logits.numel()], dtype=torch.int64)
+    before = logits[touched]
+    return Edit(stage, setting, touched, before, torch.full_like(before, -math.inf))
+
+
+def force_end(logits: torch.Tensor, edited: torch.Tensor, ends: Iterable[int]) -> Edit:
+    """Leave only the tokens that end a reply, with the model's own logits.
+
+    The person has asked for the end now, so no earlier edit (a ban, a repeated n-gram) can refuse
+    it. Source: transformers' ForcedEOSTokenLogitsProcessor, for several end tokens.
+    """
+    after = torch.full_like(edited, -math.inf)
+    ids = torch.tensor([id_ for id_ in ends if 0 <= id_ < logits.numel()], dtype=torch.int64)
+    after[ids] = logits[ids]
+    return Edit("end", 1.0, torch.arange(logits.numel()), edited.clone(), after)
+
+
+def suffix_matches(ids: list[int]) -> list[tuple[int, int]]:
+    """Where the end of a sequence stood before, how much of it, and what followed.
+
+    For every earlier position whose token equals the last one: the token after it, and for how many
+    tokens, going back, both agree. Linear time: the Z algorithm over the reversed sequence, which
+    looks only at positions with the last token, the others being 0.
+
+    Returns:
+        Pairs of the id that followed and the length (at least 1), the latest position first.
+    """
+    backwards = ids[::-1]
+    size = len(backwards)
+    lengths: dict[int, int] = {}
+    left = right = 0  # the stretch furthest back that is known to equal the start
+    for start in range(1, size):
+        if backwards[start] != backwards[0]:
+            continue
+        length = 1
+        if start < right:
+            length = min(lengths.get(start - left, 0), right - start)
+        if start + length >= right:
+            while start + length < size and backwards[start + length] == backwards[length]:
+                length += 1
+            left, right = start, start + length
+        lengths[start] = length
+    return [(backwards[start - 1], length) for start, length in lengths.items()]

@@ -1,0 +1,222 @@
+"""Filters and temperature: the stages whose order the person chooses.
+
+Each function is pure: a set of living tokens and a setting in, a `Cut` out. Probabilities are those
+among the living at that moment, so an order matters. Every function leaves at least one token.
+`measure` says what a token had where it was cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from chatapp.engine.sampler.alive import Alive, crossing
+
+MASS_SLACK = 1e-9
+"""A mass this close below p has reached it: ten tokens of 10 % give 90 % with nine of them,
+although nine times 0.1 falls short of 0.9 in binary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What a stage left, and what it asked for."""
+
+    alive: Alive
+    threshold: float | None
+    """What a token needed to stay, in the stage's own measure; None where nothing is cut."""
+    temperature: float | None = None
+    """What the logits were divided by; 0 where the arg-max was taken."""
+    drawn: float | None = None
+    """The uniform number that a random stage drew."""
+
+
+def temperature(
+    alive: Alive, value: float, dynamic_range: float = 0.0, exponent: float = 1.0
+) -> Cut:
+    """Divide the logits by a temperature; at 0 keep the first of the largest alone.
+
+    With a dynamic range r the temperature moves between max(0, T − r) and T + r with the entropy H
+    of the n living tokens: T_min + (T_max − T_min)·(H / ln n)^exponent. T = 0 is the arg-max with
+    any range. Source: kalomaze's dynamic temperature as llama.cpp has it
+    (`llama_sampler_temp_ext`); n counts what is alive, not what was banned.
+    """
+    if dynamic_range > 0 and value > 0 and alive.count > 1:
+        low, high = max(0.0, value - dynamic_range), value + dynamic_range
+        share = min(alive.entropy_bits / math.log2(alive.count), 1.0)
+        value = low + (high - low) * share**exponent
+    if value == 0:
+        return Cut(alive.only(alive.first()), alive.best, temperature=0.0)
+    return Cut(alive.scaled(value), None, temperature=value)
+
+
+def top_k(alive: Alive, k: int) -> Cut:
+    """Keep the k largest logits, and what ties with the last of them.
+
+    Source: Fan et al. 2018 (arXiv 1805.04833); ties as in transformers' TopKLogitsWarper.
+    """
+    return Cut(alive.leaders(k, compact=False), float(k))
+
+
+def top_p(alive: Alive, p: float) -> Cut:
+    """Keep the smallest set, most probable first, whose mass reaches p (nucleus sampling).
+
+    The token with which the mass reaches p stays. Among equals the higher ids come first, as in
+    transformers' TopPLogitsWarper wherever its sort (upwards, not promised to be stable) keeps
+    equals in place. Source: Holtzman et al. 2019 (arXiv 1904.09751).
+    """
+    found = alive.crossing(p - MASS_SLACK)
+    equals = alive.equal_to(found.key)
+    each = math.exp(found.key - alive.best) / alive.total
+    needed = (p - MASS_SLACK - found.above) / each if each > 0 else math.inf
+    kept = int(min(max(math.ceil(min(needed, equals.numel())), 1), equals.numel()))
+    return Cut(alive.at_least(found.key).without(equals[: equals.numel() - kept]), p)
+
+
+def min_p(alive: Alive, share: float) -> Cut:
+    """Keep what is at least `share` times as probable as the most probable token.
+
+    Source: Nguyen et al. 2024 (arXiv 2407.01082); transformers' MinPLogitsWarper.
+    """
+    threshold = share / alive.total
+    return Cut(alive.at_least(alive.best + math.log(share)), threshold)
+
+
+def typical(alive: Alive, mass: float) -> Cut:
+    """Keep the tokens whose surprisal is nearest to the entropy until they hold the mass.
+
+    The token with which it is reached stays, and what ties with it. Source: Meister et al. 2022
+    (arXiv 2202.00666); transformers' TypicalLogitsWarper.
+    """
+    keys = _typicality(alive)
+    living = alive.logits > -math.inf
+    weights = alive.weights[living]
+    bound = crossing(keys[living], weights, (mass - MASS_SLACK) * alive.total).key
+    return Cut(alive.keep(keys >= bound), mass)
+
+
+def top_n_sigma(alive: Alive, n: float) -> Cut:
+    """Keep logits within n standard deviations of the largest.
+
+    Source: Tang et al. 2024 (arXiv 2411.07641); llama.cpp's top-n-sigma, which takes the deviation
+    over what is alive.
+    """
+    if alive.count < 2:
+        return Cut(alive, alive.best)
+    living = alive.logits[alive.logits > -math.inf].double()
+    threshold = alive.best - n * float(living.std(correction=0))
+    return Cut(alive.at_least(threshold), threshold)
+
+
+def xtc(alive: Alive, probability: float, threshold: float, uniform: Callable[[], float]) -> Cut:
+    """With a chance, drop all tokens of at least the threshold but the least probable of them.
+
+    Off, without a draw, above a threshold of 0.5 and where one token is left. Among equals the one
+    with the highest id is the least. Source: p-e-w's XTC (oobabooga/text-generation-webui #6335) as
+    llama.cpp has it (`llama_sample_xtc_apply`).
+
+    Args:
+        alive: the living tokens.
+        probability: the chance; the coin falls for it when it is not above.
+        threshold: how probable a top choice is.
+        uniform: draws the coin, in [0, 1).
+    """
+    if probability <= 0 or threshold > 0.5 or alive.count < 2:
+        return Cut(alive, threshold)
+    coin = uniform()
+    if coin > probability:
+        return Cut(alive, threshold, drawn=coin)
+    bound = alive.log_mass + math.log(threshold) if threshold > 0 else -math.inf
+    choices = alive.at_least(bound, compact=True)
+    dropped = choices.ids[:-1] if choices.ids is not None and choices.count > 1 else torch.empty(0)
+    return Cut(alive.without(dropped), threshold, drawn=coin)
+
+
+def mirostat(alive: Alive, mu: float) -> Cut:
+    """Keep the tokens of at most μ bits of surprisal, or the most probable one.
+
+    Source: Basu et al. 2021 (arXiv 2007.14966), version 2 as in llama.cpp; the chain's state moves
+    μ after the draw.
+    """
+    kept = alive.at_least(alive.log_mass - mu * math.log(2))
+    return Cut(kept if kept.count else alive.only(alive.first()), mu)
+
+
+def measure(stage: str, before: Alive, ids: torch.Tensor) -> torch.Tensor:
+    """What each token had of what the stage asked for, among those that reached the stage.
+
+    A probability for min_p and xtc, bits for mirostat, a rank for top_k, a logit for top_n_sigma
+    and temperature; for top_p and typical the mass of the tokens that come before it in the stage's
+    order (at least the stage's mass, or it had been kept).
+
+    Args:
+        stage: a name in `SamplingParams.order`.
+        before: what was alive when the stage began.
+        ids: (m,) int64, all alive in `before`; m is at least 1.
+
+    Returns:
+        (m,) float64.
+    """
+    logits = before.at(ids)
+    match stage:
+        case "top_k":
+            return _ranks(before, logits)
+        case "top_p":
+            return _mass_before(before, ids)
+        case "typical":
+            return _more_typical_mass(before, ids)
+        case "min_p" | "xtc":
+            return torch.exp(before.logprobs(logits))
+        case "mirostat":
+            return -before.logprobs(logits) / math.log(2)
+    return logits
+
+
+def _ranks(before: Alive, logits: torch.Tensor) -> torch.Tensor:
+    """1 + how many are larger than each of some logits, (m,) float64.
+
+    The few asked for are sorted, not the many they are compared with.
+    """
+    steps, order = logits.sort()
+    smaller = torch.searchsorted(steps, before.logits.double())  # how many of those asked
+    larger = torch.bincount(smaller, minlength=steps.numel() + 1).flip(0).cumsum(0).flip(0)
+    ranks = torch.empty_like(logits)
+    ranks[order] = larger[1:].double() + 1.0
+    return ranks
+
+
+def _typicality(alive: Alive) -> torch.Tensor:
+    """−|surprisal − entropy| in nats, as long as the set's logits; -inf where a token is out."""
+    entropy = alive.entropy_bits * math.log(2)
+    return -(alive.logprobs(alive.logits) + entropy).abs()
+
+
+def _mass_before(before: Alive, ids: torch.Tensor) -> torch.Tensor:
+    """The mass ahead of each id in top_p's order: by probability, higher ids first among equals."""
+    ahead = before.at_least(float(before.at(ids).min()), compact=True)
+    assert ahead.ids is not None
+    # A set lists lower ids first among equals; turned round and sorted stably, it does not.
+    logits, order = ahead.logits.flip(0).sort(descending=True, stable=True)
+    probs = torch.exp(before.logprobs(logits))
+    row = torch.zeros(before.vocabulary, dtype=torch.float64)
+    row[ahead.ids.flip(0)[order]] = probs.cumsum(0) - probs
+    return row[ids]
+
+
+def _more_typical_mass(before: Alive, ids: torch.Tensor) -> torch.Tensor:
+    """The mass of what is strictly more typical than each id."""
+    keys = _typicality(before).double()
+    if before.ids is None:
+        asked = keys[ids]
+    else:
+        row = torch.full((before.vocabulary,), -math.inf, dtype=torch.float64)
+        row[before.ids] = keys
+        asked = row[ids]
+    ahead = keys >= float(asked.min())
+    ordered, order = keys[ahead].sort()
+    weights = before.weights[ahead].double()[order]
+    # The mass from the top down to each place; one place more for what has nothing above it.
+    from_top = torch.cat((weights.flip(0).cumsum(0).flip(0), torch.zeros(1, dtype=torch.float64)))
+    return from_top[torch.searchsorted(ordered, asked, right=True)] / before.total

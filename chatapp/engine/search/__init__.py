@@ -1,0 +1,1 @@
+"""Decoders that weigh several continuations at every step."""

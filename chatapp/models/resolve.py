@@ -1,0 +1,186 @@
+"""What a person's reference to a model means, and where that model is.
+
+A reference is an id of the catalog, a folder, a .gguf file, a Hub repository (owner/name) or one
+file of such a repository (owner/name:file.gguf). What exists on the disk under that very name comes
+before the Hub; an id of the catalog comes before both (write ./name for a folder called like one).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from chatapp.chat.errors import ModelError
+from chatapp.chat.facts import ModelSource
+from chatapp.models import hub
+from chatapp.models.catalog import CatalogEntry, find, hub_file_entry, hub_folder_entry, near
+from chatapp.models.errors import DamagedModel, RefusedModel, UnknownModel
+from chatapp.models.gguf_file import check_gguf
+from chatapp.models.local import find_local, sha256_of_model
+from chatapp.models.safetensors_folder import INDEX, SINGLE, check_folder
+from chatapp.models.verified import remembered_sha256
+from chatapp.models.watch import Cancelled, OnProgress, Watch
+from chatapp.paths import Paths
+
+_LIST = "see: chatapp models list"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def resolve(ref: str, paths: Paths) -> ModelSource | CatalogEntry:
+    """Where a model is, or what has to be fetched first. Never uses the network.
+
+    Raises:
+        UnknownModel: nothing goes by that name. DamagedModel: a file is not whole.
+        RefusedModel: pickled weights, or no causal language model.
+    """
+    meant = entry_of(ref)
+    if isinstance(meant, Path):
+        return _at(meant, paths)
+    return find_local(meant, paths) or meant
+
+
+def missing(ref: str, paths: Paths) -> CatalogEntry | None:
+    """What has to be fetched before the model can be loaded; None when it is here.
+
+    A damaged copy of chatapp's own counts as missing: fetching it again is the remedy.
+
+    Raises:
+        UnknownModel: nothing goes by that name. DamagedModel, RefusedModel: as `resolve`, for the
+        person's own files.
+    """
+    meant = entry_of(ref)
+    if isinstance(meant, Path):
+        _at(meant, paths)
+        return None
+    try:
+        return None if find_local(meant, paths) else meant
+    except DamagedModel:
+        return meant
+
+
+def obtain(
+    ref: str,
+    paths: Paths,
+    *,
+    offline: bool = False,
+    on_progress: OnProgress | None = None,
+    cancelled: Cancelled | None = None,
+) -> ModelSource:
+    """A model ready to be loaded, fetched first where it has to be. Blocks; run it in a thread.
+
+    A GGUF file's hash is always known in the result (`sha256`): read once, then remembered.
+
+    Raises:
+        ModelError: it is unknown, damaged or refused. FetchError: it could not be fetched;
+        its kinds FetchStopped and OfflineError say that it was not tried to the end.
+    """
+    watch = Watch.of(on_progress, cancelled)
+    entry = missing(ref, paths)
+    if entry is not None:
+        from chatapp.models.fetch import fetch
+
+        fetch(entry, paths, on_progress=on_progress, cancelled=cancelled, offline=offline)
+    source = resolve(ref, paths)
+    if isinstance(source, CatalogEntry):
+        raise DamagedModel(f"{source.name} was fetched and is gone again; run the command again")
+    if source.kind == "gguf" and not source.sha256:
+        sha256 = sha256_of_model(Path(source.path), paths, watch)
+        source = ModelSource(source.name, source.path, "gguf", sha256)
+    return source
+
+
+def entry_of(ref: str) -> CatalogEntry | Path:
+    """What a reference means: something of the catalog or the Hub, or a path on this machine.
+
+    Raises:
+        UnknownModel: it is none of these.
+    """
+    ref = ref.strip()
+    if not ref:
+        raise UnknownModel(f"the model's name is empty; {_LIST}")
+    if entry := find(ref):
+        return entry
+    if "://" in ref:
+        raise UnknownModel(
+            f"{ref} is an address; give a catalog id, a Hub repo id (owner/name), a folder or a "
+            ".gguf file"
+        )
+    path = _expanded(ref)
+    if _exists(path):
+        return path
+    repo, colon, file = ref.partition(":")
+    if hub.is_repo_id(repo) and colon:
+        if not file.endswith(".gguf") or not all(map(hub.is_plain_name, file.split("/"))):
+            raise UnknownModel(f"{ref}: after the colon stands the name of a .gguf file")
+        return hub_file_entry(repo, file)
+    if _looks_like_a_path(ref):
+        raise UnknownModel(f"there is no file or folder {path}; {_LIST}")
+    if hub.is_repo_id(ref):
+        return hub_folder_entry(ref)
+    similar = near(ref)
+    guess = f"did you mean {' or '.join(similar)}? " if similar else ""
+    raise UnknownModel(f"there is no model {ref!r}; {guess}{_LIST}")
+
+
+def _expanded(ref: str) -> Path:
+    try:
+        return Path(ref).expanduser()
+    except RuntimeError:  # ~somebody who is not known here
+        return Path(ref)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError as error:
+        raise UnknownModel(f"cannot look at {path}: {error.strerror}") from None
+    except (OSError, ValueError):  # longer than a name can be, or with a NUL in it
+        return False
+
+
+def _looks_like_a_path(ref: str) -> bool:
+    if ref.startswith(("/", "./", "../", "~", ".\\", "..\\")) or ref in (".", ".."):
+        return True
+    return ref.endswith((".gguf", "/", "\\")) or ref.count("/") > 1 or "\\" in ref
+
+
+def _at(path: Path, paths: Paths) -> ModelSource:
+    """The model at a path of the person's own. Raises ModelError."""
+    path = path.absolute()
+    if path.is_dir():
+        return _in_folder(path, paths)
+    if not path.is_file():
+        raise RefusedModel(f"{path} is no regular file")
+    if path.suffix in _PICKLES:
+        raise RefusedModel(
+            f"{path} is a pickle, which can run code when opened; "
+            "use a model with safetensors or GGUF weights"
+        )
+    if path.suffix == ".safetensors":
+        raise RefusedModel(f"{path} is a part of a model; name its folder instead: {path.parent}")
+    sha256 = remembered_sha256(paths, path)
+    if not sha256:
+        check_gguf(path)
+    return ModelSource(path.stem, str(path), "gguf", sha256)
+
+
+def _in_folder(folder: Path, paths: Paths) -> ModelSource:
+    """A folder's model: safetensors with a configuration, else its one GGUF file."""
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise DamagedModel(f"cannot read {folder}: {error.strerror or error}") from None
+    ggufs = [name for name in names if name.endswith(".gguf")]
+    if ggufs and SINGLE not in names and INDEX not in names:
+        if len(ggufs) > 1:
+            raise ModelError(f"{folder} holds several models; name one: {', '.join(ggufs[:6])}")
+        return _at(folder / ggufs[0], paths)
+    check_folder(folder)
+    return ModelSource(_folder_name(folder), str(folder), "folder")
+
+
+def _folder_name(folder: Path) -> str:
+    """A folder's name; for a snapshot in the Hub's cache that of its repository."""
+    parent = folder.parent
+    if parent.name == "snapshots" and parent.parent.name.startswith("models--"):
+        return parent.parent.name.rpartition("--")[2]
+    return folder.resolve().name or str(folder)

@@ -1,0 +1,55 @@
+"""How long work here tells how far it is, and learns that it should stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chatapp.chat.facts import Progress
+from chatapp.models.errors import FetchStopped
+
+OnProgress = Callable[[Progress], None]
+Cancelled = Callable[[], bool]
+
+_PAUSE_SECONDS = 0.1
+"""How soon a stop is noticed while there is nothing to do but wait."""
+
+
+def _nothing(_progress: Progress) -> None:
+    pass
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What the caller of a fetch gave to follow it with."""
+
+    on_progress: OnProgress = _nothing
+    cancelled: Cancelled = _never
+
+    @staticmethod
+    def of(on_progress: OnProgress | None, cancelled: Cancelled | None) -> Watch:
+        """A watch of what was given; what was not given does nothing."""
+        return Watch(on_progress or _nothing, cancelled or _never)
+
+    def check(self) -> None:
+        """Raise FetchStopped when the person wants it to end."""
+        if self.cancelled():
+            raise FetchStopped("stopped; what came is kept, and the next fetch goes on from there")
+
+    def bytes(self, stage: str, done: int, total: int) -> None:
+        """Tell how many bytes are done; total 0 is an unknown end."""
+        self.on_progress(Progress(stage, done, total, "bytes"))
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but not on after a stop. Raises FetchStopped."""
+        clock = threading.Event()
+        while seconds > 0:
+            self.check()
+            clock.wait(min(seconds, _PAUSE_SECONDS))
+            seconds -= _PAUSE_SECONDS
+        self.check()

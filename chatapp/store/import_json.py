@@ -1,0 +1,84 @@
+"""Conversations out of our own JSON, exactly as they were."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from chatapp.chat.conversation import Conversation, ConversationError, Message
+from chatapp.store.export_json import KIND, VERSION
+from chatapp.store.import_errors import LAST_TIME, ImportFailed
+from chatapp.store.unicode import well_formed
+
+
+def is_our_json(document: object) -> bool:
+    """Whether a JSON document says that we wrote it."""
+    return isinstance(document, dict) and document.get("chatapp") == KIND
+
+
+def import_json(document: dict[str, Any]) -> tuple[Conversation, ...]:
+    """The conversations of a document that `export_json` wrote.
+
+    Raises:
+        ImportFailed: it was written by a newer chatapp, or something in it is not as it must be.
+    """
+    version = document.get("version")
+    if not isinstance(version, int) or version < 1:
+        raise ImportFailed("it does not say which version of the format it has")
+    if version > VERSION:
+        raise ImportFailed(f"a newer chatapp wrote it (format {version}); update to read it")
+    conversations = document.get("conversations")
+    if not isinstance(conversations, list):
+        raise ImportFailed("its list of conversations is missing")
+    return tuple(_conversation(place, value) for place, value in enumerate(conversations))
+
+
+def _conversation(place: int, value: object) -> Conversation:
+    where = f"conversation {place + 1}"
+    if not isinstance(value, dict) or not isinstance(value.get("messages"), list):
+        raise ImportFailed(f"{where} has no list of messages")
+    try:
+        messages = msgspec.convert(_read(value["messages"]), tuple[Message, ...])
+        empty = msgspec.convert(_read({**value, "messages": {}}), Conversation)
+        by_id = {message.id: message for message in messages}
+        if len(by_id) < len(messages):
+            raise ImportFailed("two messages have the same id")
+        conversation = replace(empty, messages=MappingProxyType(by_id))
+        conversation.check()
+        _check_times(conversation)
+    except ImportFailed as error:
+        raise ImportFailed(f"{where}: {error}") from None
+    except (msgspec.ValidationError, ConversationError, ValueError) as error:
+        raise ImportFailed(f"{where}: {error}") from None
+    return conversation
+
+
+def _check_times(conversation: Conversation) -> None:
+    times = [conversation.created]
+    durations = [0.0]
+    for message in conversation.messages.values():
+        times += [message.created, message.deleted or 0.0]
+        if message.reply is not None:
+            durations += [message.reply.seconds, message.reply.time_to_first_token]
+    if not all(0 <= moment <= LAST_TIME for moment in times):
+        raise ImportFailed("a time in it lies before 1970 or after the year 9999")
+    if not all(map(math.isfinite, durations)):
+        raise ImportFailed("a duration in it is not finite")
+
+
+def _read(value: Any) -> Any:
+    """The JSON value with numbers beyond JSON read, and text settled as in the store."""
+    match value:
+        case str():
+            return well_formed(value)
+        case list():
+            return [_read(item) for item in value]
+        case {"float": str(number)} if len(value) == 1:
+            return float(number)
+        case dict():
+            return {key: _read(item) for key, item in value.items()}
+    return value

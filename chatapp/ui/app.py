@@ -1,0 +1,150 @@
+"""The application: one screen, the keys that work everywhere, and a clean way out.
+
+What anything means is decided elsewhere; this module only starts, wires and ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterable
+from typing import ClassVar
+
+from textual import on
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from chatapp.ui.commands.registry import Line
+from chatapp.ui.commands.table import ALL
+from chatapp.ui.control.clipboard import copy_with_tool, find_tool, outcome
+from chatapp.ui.screens.chat import ChatScreen
+from chatapp.ui.services import Services
+
+QUIT_AGAIN_SECONDS = 2.0
+"""Within which a second Ctrl+C leaves."""
+
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_EXIT_BY_SIGNAL = 128
+"""What a shell adds to the number of the signal that ended a program."""
+
+
+class ChatApp(App[None]):
+    """chatapp in the terminal. `run_async` returns when the person leaves or a signal says so."""
+
+    CSS_PATH = "chatapp.tcss"
+    TITLE = "chatapp"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (96, "-medium"), (130, "-wide")]  # noqa: RUF012
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+q", "quit", "leave chatapp", id="app.quit", priority=True),
+        Binding("ctrl+c", "interrupt", "copy; twice: leave", id="app.interrupt", system=True),
+        Binding("ctrl+up", "warm(1)", "temperature up", id="app.warmer", priority=True),
+        Binding("ctrl+down", "warm(-1)", "temperature down", id="app.colder", priority=True),
+    ]
+
+    def __init__(self, services: Services) -> None:
+        """Make the application; nothing starts before it runs."""
+        super().__init__()
+        self.services = services
+        self._interrupted_at = -QUIT_AGAIN_SECONDS
+        self._leaving = False
+
+    def get_default_screen(self) -> Screen[None]:
+        """The chat."""
+        return ChatScreen(self.services)
+
+    @property
+    def chat(self) -> ChatScreen:
+        """The chat, which is always the lowest screen."""
+        screen = self.screen_stack[0]
+        assert isinstance(screen, ChatScreen)  # `get_default_screen` made it
+        return screen
+
+    def on_mount(self) -> None:
+        """Take the person's settings, and listen to signals."""
+        if self.services.theme:
+            if self.services.theme in self.available_themes:
+                self.theme = self.services.theme
+            else:
+                self.chat.say(
+                    f"there is no theme {self.services.theme!r}; F2 lists them", "warning"
+                )
+        self.set_keymap(dict(self.services.keys))
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            # Textual's own driver leaves these two alone: the terminal would stay raw.
+            loop.add_signal_handler(number, self._end_by_signal, number)
+
+    def on_unmount(self) -> None:
+        """Give the signals back."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+    # The way out
+
+    async def action_quit(self) -> None:
+        """Leave: what streams is stopped and saved first."""
+        await self._leave(0)
+
+    def action_interrupt(self) -> None:
+        """Ctrl+C with nothing to copy: the second one leaves."""
+        now = self.services.clock()
+        if now - self._interrupted_at <= QUIT_AGAIN_SECONDS:
+            self.run_worker(self._leave(0), group="leave")
+            return
+        self._interrupted_at = now
+        self.chat.say("Ctrl+C once more leaves chatapp; Esc stops a reply")
+
+    def _end_by_signal(self, number: int) -> None:
+        self.run_worker(self._leave(_EXIT_BY_SIGNAL + number), group="leave")
+
+    async def _leave(self, status: int) -> None:
+        if self._leaving:
+            return
+        self._leaving = True
+        await self.chat.stop_everything()
+        self.exit(return_code=status)
+
+    # Everywhere
+
+    def action_warm(self, steps: int) -> None:
+        """Turn the temperature, for the very next token."""
+        self.chat.set_sampling(self.chat.session.sampling.stepped("temperature", steps))
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """The palette offers what the prompt does, and the themes."""
+        for command in ALL.all:
+            name = f"/{command.name} {command.usage}".rstrip()
+            yield SystemCommand(name, command.text, self._palette_action(command.name))
+        yield SystemCommand("theme", "Choose another theme.", self.action_change_theme)
+
+    def _palette_action(self, name: str) -> Callable[[], object]:
+        """Do a command, or begin to write it where it needs something behind it."""
+        command = ALL.find(name)
+
+        def write() -> None:
+            self.chat.prompt.take(f"/{name} ")
+            self.chat.prompt.focus()
+
+        async def run() -> None:
+            await self.chat.run_command(Line(name, ""))
+
+        return write if command.needs_argument else run
+
+    # Copying
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """Copy what was selected, by every way there is."""
+        self.run_worker(self._copy(text, "the selection"), group="copy")
+
+    @on(ChatScreen.CopyAsked)
+    async def copy_asked(self, event: ChatScreen.CopyAsked) -> None:
+        """Copy what the chat wants copied."""
+        await self._copy(event.text, event.what)
+
+    async def _copy(self, text: str, what: str) -> None:
+        super().copy_to_clipboard(text)  # OSC 52
+        tool = find_tool()
+        worked = await copy_with_tool(tool, text) if tool is not None else False
+        self.chat.say(outcome(what, tool, worked))

@@ -1,0 +1,1 @@
+"""What the interface does, apart from how it looks: turns, models, conversations, copying."""

@@ -1,0 +1,34 @@
+"""The one cursor: which message is pointed at, and which of its tokens.
+
+Where there is no cursor, everything follows the newest token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chatapp.chat.record import TokenRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """What is pointed at."""
+
+    message_id: str
+    token: int | None = None
+    """Position in the reply, from 0; None for a message that no model wrote."""
+
+
+def next_least_certain(records: Sequence[TokenRecord], current: int | None) -> int | None:
+    """The token after `current` in the order of the model's probability, least probable first.
+
+    Begins with the least probable one of all, and begins again after the last. None when there
+    are no tokens.
+    """
+    if not records:
+        return None
+    order = sorted(range(len(records)), key=lambda index: (records[index].logprob, index))
+    if current is None or not 0 <= current < len(records):
+        return order[0]
+    return order[(order.index(current) + 1) % len(order)]

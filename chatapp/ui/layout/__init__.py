@@ -1,0 +1,1 @@
+"""How a message becomes lines: plain values that the transcript draws. No widgets here."""

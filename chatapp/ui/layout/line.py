@@ -1,0 +1,57 @@
+"""One line as it is drawn, and the wrapping that makes lines.
+
+The transcript draws lines, not widgets: a reply of a hundred list items is one object instead of
+four hundred widgets, and only the lines in view cost anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from textual.content import Content
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of the screen."""
+
+    content: Content
+    joint: str = "\n"
+    """What stands between this row and the next in copied text: a wrapped row goes on."""
+    chrome: int = 0
+    """How many characters at its start are ours (indent, bullet, bar), and not copied."""
+
+    @property
+    def text(self) -> str:
+        """What a person copies from this row."""
+        return self.content.plain[self.chrome :]
+
+
+EMPTY = Line(Content(""))
+
+
+def wrap(content: Content, width: int) -> list[Line]:
+    """Break a text into rows of at most `width` cells, at spaces where there are any."""
+    lines: list[Line] = []
+    for paragraph in content.split("\n", allow_blank=True):
+        rows = paragraph.wrap(max(width, 1))
+        position = 0
+        for row in rows[:-1]:
+            position += len(row.plain)
+            spaces = len(paragraph.plain[position:]) - len(paragraph.plain[position:].lstrip())
+            position += spaces
+            lines.append(Line(row, " " if spaces else ""))
+        lines.append(Line(rows[-1]))
+    return lines
+
+
+def indent(lines: Iterable[Line], first: Content, rest: Content) -> list[Line]:
+    """Put something before each row: `first` before the first one, `rest` before the others."""
+    result: list[Line] = []
+    for line in lines:
+        prefix = rest if result else first
+        result.append(
+            replace(line, content=prefix + line.content, chrome=line.chrome + len(prefix.plain))
+        )
+    return result

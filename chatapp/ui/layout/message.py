@@ -1,0 +1,247 @@
+"""One message of the transcript: who speaks, what is said, and what is to be noted about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from textual.content import Content
+from textual.style import Style
+
+from chatapp.chat.conversation import Message
+from chatapp.chat.record import FinishReason, TokenRecord
+from chatapp.chat.text import sanitise
+from chatapp.ui.drawing import MUTED
+from chatapp.ui.layout.growing import GrowingMarkdown
+from chatapp.ui.layout.line import EMPTY, Line, indent, wrap
+from chatapp.ui.layout.tokens import TokenLayout
+
+View = Literal["markdown", "tokens"]
+
+INDENT = 2
+_SPACE = Content(" " * INDENT)
+_CARET = "▌"
+
+_ENDINGS = {
+    FinishReason.LENGTH: "cut at the maximum number of tokens; c continues",
+    FinishReason.CONTEXT: "cut: no room is left in the context; Ctrl+N begins a new chat",
+    FinishReason.CANCELLED: "stopped; c continues",
+    FinishReason.ERROR: "the engine failed; what came is kept",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which of how many siblings a message is, from 1."""
+
+    number: int = 1
+    count: int = 1
+
+
+class MessageBlock:
+    """A message and its rows. The transcript draws what `row` gives for 0 ≤ y < `height`."""
+
+    def __init__(self, message: Message, place: Place = Place(), *, live: bool = False) -> None:
+        """Show a message; `live` when it is about to stream."""
+        self.message = message
+        self.place = place
+        self.live = live
+        self._status = ""
+        self.view: View = "markdown"
+        reply = message.reply
+        self.records: list[TokenRecord] = list(reply.records) if reply else []
+        self._markdown: GrowingMarkdown | None = None
+        self._tokens: TokenLayout | None = None
+        self._width = 0
+        self._rows: list[Line] | None = None
+
+    @property
+    def status(self) -> str:
+        """While it is live and silent: what is being waited for."""
+        return self._status
+
+    @status.setter
+    def status(self, text: str) -> None:
+        self._status = text
+        self._rows = None
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the cursor can walk it."""
+        return bool(self.records)
+
+    @property
+    def height(self) -> int:
+        """How many rows it takes at the width of the last `resize`."""
+        return len(self._head()) + self._body_height() + len(self._foot()) + 1
+
+    def resize(self, width: int) -> None:
+        """Lay out for a width in cells."""
+        self._width = width
+        self._rows = None
+        if self._tokens is not None:
+            self._tokens.resize(self._inner)
+
+    def feed(self, records: Sequence[TokenRecord]) -> None:
+        """Add tokens as they come."""
+        self.records.extend(records)
+        self.status = ""
+        self._rows = None
+        if self._markdown is not None:
+            self._markdown.append(sanitise("".join(record.text for record in records)))
+        if self._tokens is not None:
+            self._tokens.extend(record.bytes for record in records)
+
+    def finish(self, message: Message, place: Place) -> None:
+        """Take the complete message in place of what streamed."""
+        self.message = message
+        self.place = place
+        self.live = False
+        self.status = ""
+        self._markdown = None
+        self._rows = None
+        if message.reply is not None and len(message.reply.records) != len(self.records):
+            self.records = list(message.reply.records)
+            self._tokens = None
+
+    def row(self, y: int, style: Callable[[TokenRecord], Style | str], cursor: int | None) -> Line:
+        """One row; `style` colours tokens, `cursor` is the token pointed at, if it is here."""
+        head = self._head()
+        if y < len(head):
+            return head[y]
+        y -= len(head)
+        height = self._body_height()
+        if y < height:
+            return self._body_row(y, style, cursor)
+        y -= height
+        foot = self._foot()
+        return foot[y] if y < len(foot) else EMPTY
+
+    def token_at(self, x: int, y: int) -> int | None:
+        """The token drawn on a cell of the block; in the Markdown view, the one of that letter."""
+        if not self.records:
+            return None
+        y -= len(self._head())
+        height = self._body_height()
+        if not 0 <= y < height:
+            return None
+        if self._shows_tokens:
+            return self._token_layout.token_at(x - INDENT, y)
+        return self._token_of_letter(x - INDENT, y)
+
+    def place_of(self, index: int) -> tuple[int, int]:
+        """Where a token stands in the tokens view, as (x, y) within the block."""
+        x, y = self._token_layout.place_of(index)
+        return x + INDENT, y + len(self._head())
+
+    def token_below(self, index: int, rows: int) -> int | None:
+        """The token that many rows below (or above) another; None past either end."""
+        x, y = self._token_layout.place_of(index)
+        if not 0 <= y + rows < self._token_layout.height:
+            return None
+        found = self._token_layout.token_at(x, y + rows)
+        return None if found == index else found
+
+    @property
+    def _inner(self) -> int:
+        return max(self._width - INDENT, 1)
+
+    @property
+    def _shows_tokens(self) -> bool:
+        return self.view == "tokens" and bool(self.records)
+
+    @property
+    def _token_layout(self) -> TokenLayout:
+        if self._tokens is None:
+            self._tokens = TokenLayout((record.bytes for record in self.records), self._inner)
+        return self._tokens
+
+    def _body_height(self) -> int:
+        if self._shows_tokens:
+            return self._token_layout.height
+        return len(self._text_rows())
+
+    def _body_row(
+        self, y: int, style: Callable[[TokenRecord], Style | str], cursor: int | None
+    ) -> Line:
+        if self._shows_tokens:
+            records = self.records
+            line = self._token_layout.row(y, lambda index: style(records[index]), cursor)
+        else:
+            line = self._text_rows()[y]
+        if self.live and y == self._body_height() - 1:
+            line = Line(line.content + Content.styled(_CARET, "$text-accent"), chrome=line.chrome)
+        return indent([line], _SPACE, _SPACE)[0]
+
+    def _text_rows(self) -> list[Line]:
+        if self._rows is None:
+            self._rows = self._lay_out_text()
+        return self._rows
+
+    def _lay_out_text(self) -> list[Line]:
+        if self.live and not self.records:
+            waiting = self.status or "…"
+            return [Line(Content.styled(waiting, MUTED), chrome=len(waiting))]
+        if self.message.role == "user":
+            return wrap(Content(sanitise(self.message.text)), self._inner)
+        if self._markdown is None:
+            text = "".join(r.text for r in self.records) if self.live else self.message.text
+            self._markdown = GrowingMarkdown(sanitise(text))
+        return self._markdown.lines(self._inner) or [EMPTY]
+
+    def _head(self) -> list[Line]:
+        mine = self.message.role == "user"
+        name = Content.styled("you" if mine else "assistant", _role_style(mine))
+        if self.place.count > 1:
+            name += Content.styled(f"  ‹ {self.place.number}/{self.place.count} ›", MUTED)
+        return [Line(name)]
+
+    def _foot(self) -> list[Line]:
+        """Why a reply ended, where it is not simply done, and where its settings changed."""
+        reply = self.message.reply
+        if self.live or reply is None:
+            return []
+        notes: list[str] = []
+        changes = [
+            f"T {span.sampling.temperature:.2f} from token {span.start}"
+            for before, span in zip(reply.sampling, reply.sampling[1:], strict=False)
+            if before.sampling.temperature != span.sampling.temperature
+        ]
+        if changes:
+            notes.append("temperature: " + ", ".join(changes[:4]))
+        if reply.finish_reason is None:
+            notes.append("cut: the program ended in the middle of it; c continues")
+        elif ending := _ENDINGS.get(reply.finish_reason):
+            notes.append(sanitise(reply.error) or ending)
+        rows: list[Line] = []
+        for note in notes:
+            style = "$text-error" if reply.finish_reason is FinishReason.ERROR else MUTED
+            content = Content.styled("· " + note, style)
+            rows.extend(indent(wrap(content, self._inner), _SPACE, _SPACE))
+        return rows
+
+    def _token_of_letter(self, x: int, y: int) -> int | None:
+        """The token of the letter on a cell of the Markdown view.
+
+        Markdown hides signs and adds others, but keeps the letters and digits and their order: the
+        n-th of them on the screen is the n-th of the text.
+        """
+        rows = self._text_rows()
+        before = "".join(row.text for row in rows[:y])
+        upto = rows[y].content.plain[rows[y].chrome : max(rows[y].chrome, x)]
+        wanted = _letters(before + upto)
+        seen = 0
+        for index, record in enumerate(self.records):
+            seen += _letters(record.text)
+            if seen > wanted:
+                return index
+        return len(self.records) - 1
+
+
+def _letters(text: str) -> int:
+    return sum(character.isalnum() for character in text)
+
+
+def _role_style(mine: bool) -> str:
+    return "bold $text-primary" if mine else "bold $text-success"

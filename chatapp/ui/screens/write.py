@@ -1,0 +1,55 @@
+"""Changing the wording of a message."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static, TextArea
+
+from chatapp.ui.drawing import MUTED
+
+
+class WriteScreen(ModalScreen[str | None]):
+    """A text to be changed; None when it stays as it is."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "leave", id="write.leave", priority=True),
+        Binding("ctrl+s,ctrl+enter", "keep", "keep", id="write.keep", priority=True),
+    ]
+
+    def __init__(self, title: str, text: str, what_happens: str) -> None:
+        """`what_happens` says what keeping the text leads to."""
+        super().__init__()
+        self._title = title
+        self._text = text
+        self._what_happens = what_happens
+
+    def compose(self) -> ComposeResult:
+        """Title, text, what keeping it does."""
+        with Vertical(classes="dialog"):
+            yield Static(Content.styled(self._title, "bold"), markup=False, classes="dialog-title")
+            yield TextArea(self._text, id="write-text", compact=True)
+            yield Static(
+                Content.styled(f"ctrl+s {self._what_happens} · esc leave", MUTED),
+                markup=False,
+            )
+
+    def on_mount(self) -> None:
+        """Write at the end."""
+        area = self.query_one(TextArea)
+        area.move_cursor(area.document.end)
+        area.focus()
+
+    def action_keep(self) -> None:
+        """Give the text back; an empty or unchanged one changes nothing."""
+        text = self.query_one(TextArea).text
+        self.dismiss(text if text.strip() and text != self._text else None)
+
+    def action_leave(self) -> None:
+        """Leave everything as it is."""
+        self.dismiss(None)

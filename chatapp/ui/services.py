@@ -1,0 +1,126 @@
+"""What the interface is given: everything it needs from elsewhere, as one frozen value.
+
+The command line builds the concrete objects; the interface knows only what stands here, so that
+its tests need no engine, no database and no network.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+from chatapp.chat.conversation import Conversation
+from chatapp.chat.facts import LoadOptions, ModelSource, Progress
+from chatapp.chat.summary import ConversationSummary, SearchHit
+from chatapp.chat.template import NO_TEMPLATE, Template
+from chatapp.session import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOffer:
+    """A model that has to be fetched before it can be used."""
+
+    ref: str
+    name: str
+    description: str = ""
+    size: int = 0
+    """Bytes; 0 where it is not known before asking."""
+    license: str = ""
+    """Empty where it is not known before asking."""
+    sources: tuple[str, ...] = ()
+    """In words, tried in this order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChoice:
+    """One line of the list of models."""
+
+    ref: str
+    """What the person writes to mean it."""
+    name: str
+    detail: str = ""
+    """Format, size, licence: in one short line."""
+    installed: bool = True
+    problem: str = ""
+    """Why it cannot be used; empty when it can."""
+
+
+class Models(Protocol):
+    """Which models there are and how they arrive. Methods raise ModelError."""
+
+    async def choices(self) -> Sequence[ModelChoice]:
+        """Those on this machine, then those that could be fetched."""
+
+    async def missing(self, ref: str) -> ModelOffer | None:
+        """What would have to be fetched for that model; None when it is here."""
+
+    async def obtain(self, ref: str, on_progress: Callable[[Progress], None]) -> ModelSource:
+        """Bring a model, fetching it where it has to be.
+
+        Cancelling the task that awaits this stops the fetch. `on_progress` may be called from any
+        thread.
+        """
+
+
+class Chats(Protocol):
+    """All conversations that are kept. Methods raise StoreError."""
+
+    async def list_conversations(self, *, deleted: bool = False) -> Sequence[ConversationSummary]:
+        """By time, the last one first."""
+
+    async def search(self, text: str, limit: int = 50) -> Sequence[SearchHit]:
+        """Messages and titles that hold every word of a text."""
+
+    async def rename(self, conversation_id: str, title: str) -> None:
+        """Give a conversation another title."""
+
+    async def delete(self, conversation_id: str) -> None:
+        """Put a conversation aside."""
+
+    async def undelete(self, conversation_id: str) -> None:
+        """Bring it back."""
+
+
+def _ignore_death(_told: Callable[[str], None]) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything the interface works with."""
+
+    session: Session
+    models: Models
+    model: str
+    """The reference of the model to load at the start."""
+    load_options: LoadOptions = field(default_factory=LoadOptions)
+    template: Template = NO_TEMPLATE
+    """What new chats are made from at first."""
+    templates: Mapping[str, Template] = field(default_factory=lambda: MappingProxyType({}))
+    """By name."""
+    formats: Sequence[str] = ("auto",)
+    """The names of the prompt formats."""
+    chats: Chats | None = None
+    """None where conversations are not kept."""
+    export_chat: Callable[[Conversation, Path], Awaitable[None]] | None = None
+    """Write a conversation to a file whose suffix says how. Raises ChatappError."""
+    import_chat: Callable[[Path], Awaitable[str]] | None = None
+    """Read a file into the store; returns the conversation's id. Raises ChatappError."""
+    watch_engine: Callable[[Callable[[str], None]], None] = _ignore_death
+    """Called once with what is to be told, in words, when the engine ends unasked."""
+    save_setting: Callable[[str, object], None] | None = None
+    """Keep a setting for the next start, by its name in the settings file. Raises ChatappError."""
+    settings_file: str = ""
+    """Where the settings are, to be named to the person."""
+    theme: str = ""
+    """One of Textual's themes; empty for its default."""
+    keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Other keys for actions, by the action's id (see Help)."""
+    notices: Sequence[str] = ()
+    """What the person should know at once: a broken template file, say."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds, for speeds."""

@@ -1,0 +1,190 @@
+"""The candidate table as text: which columns fit, and what stands in each cell.
+
+Nothing here knows about widgets; `candidates` draws these cells.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from chatapp.chat.record import Candidate, TokenRecord
+from chatapp.ui.numbers import count, decimal, percent, percent_figure, temperature
+from chatapp.ui.widgets.cells import bar, fit, fit_token
+from chatapp.ui.widgets.removal import cut_by, cut_by_variants, shortfall
+
+Column = Literal["model", "T", "final"]
+"""The three probabilities of a candidate."""
+
+COLUMNS: tuple[Column, ...] = get_args(Column)
+
+MARKS = 3
+"""The first cells of a row: the row cursor, whether it was taken or cut, a blank."""
+
+TAKEN, CUT, CURSOR = "●", "×", "›"
+
+_FIGURE = 6
+"""As wide as the widest figure, >99.99."""
+_NARROW_FIGURE = 5
+"""Without the last digit of that one."""
+_SUM_DUST = 1e-6
+"""So far from 1 a sum of rounded probabilities may be."""
+_WIDE_FROM = 54
+_BAR_AT_MOST = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How many cells each part of a row has, from left to right."""
+
+    token: int
+    figure: int
+    """Each column of figures, with the blanks before it."""
+    columns: tuple[Column, ...]
+    bar: int
+    """Without the blank before it; 0 where there is no room for one."""
+
+    @classmethod
+    def of(cls, width: int, followed: Column) -> Layout:
+        """The columns that fit; a narrow table keeps the one that the bars follow."""
+        wide = width >= _WIDE_FROM
+        figure = _FIGURE + 2 if wide else _NARROW_FIGURE + 1
+        columns = COLUMNS if width >= MARKS + 5 + 3 * figure else (followed,)
+        rest = width - MARKS - len(columns) * figure
+        if rest < 6:
+            return cls(max(rest, 0), figure if width >= MARKS + figure else 0, columns, 0)
+        token = min(max(rest * 2 // 5, min(rest - 6, 8)), 24)
+        return cls(token, figure, columns, min(rest - token - 1, _BAR_AT_MOST))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The cells of one row."""
+
+    marks: str
+    token: str
+    figures: tuple[str, ...]
+    bar: str
+    note: str = ""
+    """What stands beside or in place of the bar: what cut the candidate."""
+
+
+def probability(candidate: Candidate, column: Column) -> float:
+    """One of the three probabilities of a candidate."""
+    match column:
+        case "model":
+            return candidate.model_prob
+        case "T":
+            return candidate.tempered_prob
+        case "final":
+            return candidate.prob
+
+
+def head(record: TokenRecord, layout: Layout, followed: Column) -> Row:
+    """The names of the columns; a narrow table gives the unit in its last row, the sum."""
+    names = {"model": "model", "T": f"T {temperature(record.temperature)}", "final": "final"}
+    unit = " %" if layout.figure > _FIGURE else ""
+    figures = tuple(_right(names[column] + unit, layout.figure) for column in layout.columns)
+    name = names[followed]
+    bar_name = f"bar: {name}" if layout.bar >= 5 + len(name) else name
+    return Row(" " * MARKS, fit("token", layout.token), figures, fit(bar_name, layout.bar))
+
+
+def candidate_row(
+    candidate: Candidate, layout: Layout, followed: Column, *, taken: bool, under_cursor: bool
+) -> Row:
+    """One candidate; what it was cut by stands where its bar leaves room."""
+    state = TAKEN if taken else CUT if candidate.removed_by else " "
+    drawn = bar(probability(candidate, followed), layout.bar)
+    return Row(
+        marks=f"{CURSOR if under_cursor else ' '}{state} ",
+        token=fit_token(candidate.bytes, layout.token),
+        figures=tuple(
+            _figure(probability(candidate, column), layout.figure) for column in layout.columns
+        ),
+        bar=drawn,
+        note=_note(candidate, layout.bar - len(drawn) - (1 if drawn else 0)),
+    )
+
+
+def others_row(record: TokenRecord, layout: Layout, followed: Column) -> Row:
+    """The rest of the vocabulary as one row."""
+    sums: dict[Column, float] = {
+        "model": record.other_model_prob,
+        "T": record.other_tempered_prob,
+        "final": record.other_prob,
+    }
+    return Row(
+        marks="",
+        token=_first_that_fits(
+            (f"   {count(record.other_count)} others", f"  +{count(record.other_count)}"),
+            MARKS + layout.token,
+        ),
+        figures=tuple(_figure(sums[column], layout.figure) for column in layout.columns),
+        bar=bar(sums[followed], layout.bar),
+    )
+
+
+def sum_row(record: TokenRecord, layout: Layout) -> Row:
+    """Candidates and others together: 100 % in every column, or the fault is there to be seen."""
+    everything = count(len(record.candidates) + record.other_count)
+    others: dict[Column, float] = {
+        "model": record.other_model_prob,
+        "T": record.other_tempered_prob,
+        "final": record.other_prob,
+    }
+    figures: list[str] = []
+    for column in layout.columns:
+        parts = [probability(candidate, column) for candidate in record.candidates]
+        total = math.fsum([*parts, others[column]])
+        if abs(total - 1) <= _SUM_DUST:
+            total = 1.0
+        with_unit = percent(total)
+        fits = len(with_unit) < layout.figure
+        figures.append(with_unit.rjust(layout.figure) if fits else _figure(total, layout.figure))
+    return Row(
+        marks="",
+        token=_first_that_fits(
+            (f"   {everything} in all", f"  Σ {everything}", f"Σ {everything}", "Σ"),
+            MARKS + layout.token,
+        ),
+        figures=tuple(figures),
+        bar="",
+    )
+
+
+def detail(record: TokenRecord, candidate: Candidate, width: int) -> tuple[str, str, str]:
+    """Three lines about the candidate under the row cursor; the last may be empty."""
+    first = f"id {candidate.id} · rank {count(candidate.rank)} · ln p {decimal(candidate.logprob)}"
+    room = (width - len(first) - 3) // 3  # two digits and a blank for each byte
+    if 0 < len(candidate.bytes) <= room:
+        first += f" · {candidate.bytes.hex(' ')}"
+    taken = candidate.id == record.id
+    how = "taken" if record.draw is None else f"taken: the draw was {record.draw:.4f}"
+    if removal := candidate.removed_by:
+        cut = f"{cut_by(removal)}:"
+        return first, f"taken although {cut}" if taken else cut, shortfall(removal)
+    return first, how if taken else "kept by every stage", ""
+
+
+def _note(candidate: Candidate, room: int) -> str:
+    if candidate.removed_by is None:
+        return ""
+    return next((text for text in cut_by_variants(candidate.removed_by) if len(text) <= room), "")
+
+
+def _figure(probability: float, width: int) -> str:
+    """A figure at the right of its cells, with one digit less where it would fill them all."""
+    text = percent_figure(probability)
+    return _right(">99.9" if text == ">99.99" and width <= _FIGURE else text, width)
+
+
+def _right(text: str, width: int) -> str:
+    """Text at the right of its cells; a number that doesn't fit is left out, never cut."""
+    return (text if len(text) <= width else "…").rjust(width) if width > 0 else ""
+
+
+def _first_that_fits(texts: tuple[str, ...], width: int) -> str:
+    found = next((text for text in texts if len(text) <= width), texts[-1])
+    return fit(found, width)

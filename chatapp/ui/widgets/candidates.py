@@ -1,0 +1,325 @@
+"""The candidates of one token: what the model weighed, what was cut and why, which one was taken.
+
+One widget draws all rows itself, line by line: it is refreshed with every batch of a streaming
+reply. The head stays at the top; the others, the sum and the details stay at the bottom; the
+candidates scroll between them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.geometry import Size
+from textual.message import Message
+from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from chatapp.chat.record import Candidate, TokenRecord
+from chatapp.ui.widgets.candidate_rows import (
+    COLUMNS,
+    Column,
+    Layout,
+    Row,
+    candidate_row,
+    detail,
+    head,
+    others_row,
+    sum_row,
+)
+from chatapp.ui.widgets.cells import fit
+
+LEGEND = "● taken  × cut  bars: ←/→"
+
+_ONE_LINE_DETAIL_FROM = 76
+"""From which width on "cut by …: needed …, had …" stands on one line."""
+
+
+class CandidateChosen(Message):
+    """The person wants this token in place of the one that was taken."""
+
+    def __init__(self, index: int, token_id: int) -> None:
+        super().__init__()
+        self.index = index
+        """The token's position in its reply, from 0."""
+        self.token_id = token_id
+        """The candidate's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """Which lines stand around the candidates."""
+
+    head: bool
+    foot: tuple[str, ...]
+    """Their names, from top to bottom."""
+
+    @classmethod
+    def of(cls, height: int, width: int) -> _Frame:
+        """As much as fits while some candidates stay in sight, the more the less it matters."""
+        details = 2 if width >= _ONE_LINE_DETAIL_FROM else 3
+        wanted = (
+            (2, ("others",)),
+            (3, ("sum",)),
+            (5, tuple(f"detail{number}" for number in range(details))),
+            (6, ("legend",)),
+        )
+        with_head = height >= 3
+        spare = height - int(with_head)
+        foot: list[str] = []
+        for rows, names in wanted:
+            if spare - len(names) < rows:
+                break
+            foot += names
+            spare -= len(names)
+        return cls(with_head, tuple(foot))
+
+    @property
+    def lines(self) -> int:
+        return int(self.head) + len(self.foot)
+
+
+class CandidateList(ScrollView, can_focus=True):
+    """The candidates of one record, with a row cursor."""
+
+    DEFAULT_CSS = """
+    CandidateList {
+        height: 1fr;
+        min-height: 1;
+        overflow-x: hidden;
+        scrollbar-size-vertical: 1;
+        & .candidates--head { color: $foreground 60%; }
+        & .candidates--followed { color: $foreground; text-style: underline; }
+        & .candidates--bar { color: $primary; }
+        & .candidates--taken { color: $text-accent; text-style: bold; }
+        & .candidates--cut { color: $foreground 60%; }
+        & .candidates--note { color: $foreground 60%; }
+        & .candidates--rest { color: $foreground 80%; }
+        & .candidates--detail { color: $foreground 80%; }
+        & .candidates--cursor { background: $foreground 10%; }
+        & .candidates--cursor-focus { background: $primary 40%; }
+    }
+    """
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "candidates--head",
+        "candidates--followed",
+        "candidates--bar",
+        "candidates--taken",
+        "candidates--cut",
+        "candidates--note",
+        "candidates--rest",
+        "candidates--detail",
+        "candidates--cursor",
+        "candidates--cursor-focus",
+    }
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "move(-1)", "candidate", id="candidate.up", show=False),
+        Binding("down", "move(1)", "candidate", id="candidate.down", show=False),
+        Binding("pageup", "page(-1)", "page up", id="candidate.pageup", show=False),
+        Binding("pagedown", "page(1)", "page down", id="candidate.pagedown", show=False),
+        Binding("home", "first", "first candidate", id="candidate.first", show=False),
+        Binding("end", "last", "last candidate", id="candidate.last", show=False),
+        Binding("left", "follow(-1)", "bars follow", id="candidate.bars_left", show=False),
+        Binding("right", "follow(1)", "bars follow", id="candidate.bars_right", show=False),
+        Binding("enter", "choose", "take this token", id="candidate.choose"),
+    ]
+
+    followed: reactive[Column] = reactive[Column]("final")
+    """Which of the three probabilities the bars show."""
+    row: reactive[int] = reactive(0)
+    """The candidate under the row cursor."""
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
+        super().__init__(id=id)
+        self._record: TokenRecord | None = None
+        self._frame = _Frame(False, ())
+
+    # What is shown
+
+    def show(self, record: TokenRecord | None) -> None:
+        """Show a token's candidates; the row cursor goes to the one that was taken."""
+        if record is self._record:
+            return
+        self._record = record
+        self._arrange()
+        self.row = self._taken_row()
+        self._bring_into_view()
+        self.refresh()
+
+    @property
+    def candidate(self) -> Candidate | None:
+        """The candidate under the row cursor."""
+        candidates = self._record.candidates if self._record else ()
+        return candidates[self.row] if 0 <= self.row < len(candidates) else None
+
+    def _taken_row(self) -> int:
+        if self._record is None:
+            return 0
+        for place, candidate in enumerate(self._record.candidates):
+            if candidate.id == self._record.id:
+                return place
+        return 0
+
+    def _arrange(self) -> None:
+        """Make room for the rows, and for what stands around them."""
+        self._frame = _Frame.of(self.size.height, self._width)
+        rows = len(self._record.candidates) if self._record else 0
+        self.virtual_size = Size(self._width, rows + self._frame.lines if rows else 0)
+
+    def on_resize(self) -> None:
+        """Fit what stands around the rows to the new size."""
+        self._arrange()
+        self._bring_into_view()
+
+    def validate_row(self, row: int) -> int:
+        """Stay on a candidate."""
+        last = len(self._record.candidates) - 1 if self._record else 0
+        return min(max(row, 0), max(last, 0))
+
+    def watch_row(self) -> None:
+        """Keep the row cursor in sight."""
+        self._bring_into_view()
+
+    @property
+    def _width(self) -> int:
+        return self.scrollable_content_region.width
+
+    @property
+    def _visible_rows(self) -> int:
+        return max(self.size.height - self._frame.lines, 1)
+
+    def _bring_into_view(self) -> None:
+        top = self.scroll_offset.y
+        if self.row < top:
+            top = self.row
+        elif self.row >= top + self._visible_rows:
+            top = self.row - self._visible_rows + 1
+        else:
+            return
+        self.scroll_to(y=top, animate=False, immediate=True)
+
+    # Drawing
+
+    def render_line(self, y: int) -> Strip:
+        """One line of the screen: head, candidate or foot."""
+        width = self._width
+        record = self._record
+        plain = self.visual_style.rich_style
+        if record is None:
+            return Strip.blank(width, plain)
+        layout = Layout.of(width, self.followed)
+        segments: list[Segment] = []
+        rows = min(self._visible_rows, len(record.candidates))
+        place = y - int(self._frame.head)
+        if place < 0:
+            segments = self._head(record, layout)
+        elif place < rows:
+            segments = self._row(record, place + self.scroll_offset.y, layout)
+        elif place - rows < len(self._frame.foot):
+            segments = self._foot(record, self._frame.foot[place - rows], layout)
+        return Strip(segments).adjust_cell_length(width, plain)
+
+    def _head(self, record: TokenRecord, layout: Layout) -> list[Segment]:
+        cells = head(record, layout, self.followed)
+        style, followed = self._style("candidates--head"), self._style("candidates--followed")
+        segments = [Segment(cells.marks + cells.token, style)]
+        for column, figure in zip(layout.columns, cells.figures, strict=True):
+            name = figure.lstrip()
+            segments.append(Segment(figure[: len(figure) - len(name)], style))
+            segments.append(Segment(name, followed if column == self.followed else style))
+        segments.append(Segment(f" {cells.bar}", style))
+        return segments
+
+    def _row(self, record: TokenRecord, place: int, layout: Layout) -> list[Segment]:
+        if place >= len(record.candidates):
+            return []
+        candidate = record.candidates[place]
+        taken = candidate.id == record.id
+        under_cursor = place == self.row
+        cells = candidate_row(
+            candidate, layout, self.followed, taken=taken, under_cursor=under_cursor
+        )
+        name = "candidates--taken" if taken else "candidates--cut" if candidate.removed_by else None
+        text = self._style(name) if name else self.visual_style.rich_style
+        segments = self._cells(cells, text, self._style("candidates--bar"))
+        if under_cursor:
+            ground = "candidates--cursor-focus" if self.has_focus else "candidates--cursor"
+            back = Style(bgcolor=self._style(ground).bgcolor)
+            padded = Strip(segments).adjust_cell_length(self._width, text)
+            return [Segment(part, (style or text) + back) for part, style, _ in padded]
+        return segments
+
+    def _cells(self, cells: Row, text: Style, bar_style: Style) -> list[Segment]:
+        segments = [Segment(cells.marks + cells.token + "".join(cells.figures), text)]
+        if cells.bar:
+            segments += [Segment(" ", text), Segment(cells.bar, bar_style)]
+        if cells.note:
+            segments.append(Segment(f" {cells.note}", self._style("candidates--note")))
+        return segments
+
+    def _foot(self, record: TokenRecord, name: str, layout: Layout) -> list[Segment]:
+        rest = self._style("candidates--rest")
+        if name == "others":
+            cells = others_row(record, layout, self.followed)
+            return self._cells(cells, rest, self._style("candidates--bar") + Style(dim=True))
+        if name == "sum":
+            return self._cells(sum_row(record, layout), rest, rest)
+        if name == "legend":
+            return [Segment(fit(LEGEND, self._width), self._style("candidates--head"))]
+        candidate = self.candidate
+        if candidate is None:
+            return []
+        lines = detail(record, candidate, self._width)
+        if "detail2" not in self._frame.foot:
+            lines = (lines[0], f"{lines[1]} {lines[2]}", "")
+        text = lines[int(name.removeprefix("detail"))]
+        return [Segment(fit(text, self._width), self._style("candidates--detail"))]
+
+    def _style(self, name: str) -> Style:
+        return self.get_visual_style(name).rich_style
+
+    # Keys and mouse
+
+    def action_move(self, rows: int) -> None:
+        """Move the row cursor."""
+        self.row += rows
+
+    def action_page(self, pages: int) -> None:
+        """Move the row cursor by as many rows as are in sight."""
+        self.row += pages * self._visible_rows
+
+    def action_first(self) -> None:
+        """Go to the most probable candidate."""
+        self.row = 0
+
+    def action_last(self) -> None:
+        """Go to the last candidate of the record."""
+        self.row = len(self._record.candidates) - 1 if self._record else 0
+
+    def action_follow(self, steps: int) -> None:
+        """Let the bars show the next column."""
+        self.followed = COLUMNS[(COLUMNS.index(self.followed) + steps) % len(COLUMNS)]
+
+    def action_choose(self) -> None:
+        """Ask for the candidate under the row cursor."""
+        if self._record is not None and self.candidate is not None:
+            self.post_message(CandidateChosen(self._record.index, self.candidate.id))
+
+    def on_click(self, event: events.Click) -> None:
+        """Point at a row; a double click asks for it."""
+        offset = event.get_content_offset(self)
+        if offset is None or self._record is None:
+            return
+        place = offset.y - int(self._frame.head)
+        if not 0 <= place < min(self._visible_rows, len(self._record.candidates)):
+            return
+        event.stop()
+        self.row = place + self.scroll_offset.y
+        if event.chain == 2:
+            self.action_choose()

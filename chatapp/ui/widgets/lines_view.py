@@ -1,0 +1,58 @@
+"""Many lines to be read: only those in view are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from textual.geometry import Size
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from chatapp.ui.layout.line import EMPTY, Line
+
+
+class LinesView(ScrollView, can_focus=True):
+    """Lines made for the width there is."""
+
+    def __init__(
+        self,
+        lines: Callable[[int], list[Line]],
+        *,
+        id: str | None = None,  # noqa: A002
+    ) -> None:
+        """`lines` gives the lines for a width in cells."""
+        super().__init__(id=id)
+        self._make = lines
+        self._lines: list[Line] = []
+
+    def show(self, lines: Callable[[int], list[Line]]) -> None:
+        """Show other lines, from their beginning."""
+        self._make = lines
+        self._lay_out()
+        self.scroll_to(y=0, animate=False)
+
+    @property
+    def text_rows(self) -> list[str]:
+        """All lines as plain text."""
+        return [line.content.plain for line in self._lines]
+
+    def on_resize(self) -> None:
+        """Lay out for the new width."""
+        self._lay_out()
+
+    def render_line(self, y: int) -> Strip:
+        """One row of the screen."""
+        row = y + self.scroll_offset.y
+        line = self._lines[row] if row < len(self._lines) else EMPTY
+        base = self.visual_style
+        strip = Strip(line.content.render_segments(base), line.content.cell_length)
+        return strip.adjust_cell_length(self._width, base.rich_style)
+
+    @property
+    def _width(self) -> int:
+        return max(1, self.scrollable_content_region.width)
+
+    def _lay_out(self) -> None:
+        self._lines = self._make(self._width)
+        self.virtual_size = Size(self._width, len(self._lines))
+        self.refresh()

@@ -1,0 +1,169 @@
+"""Where the person writes: several rows, a history, completion, a live count of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.message import Message
+from textual.timer import Timer
+from textual.widgets import Static, TextArea
+from textual.worker import Worker
+
+from chatapp.chat.errors import ChatappError
+from chatapp.chat.text import sanitise
+from chatapp.ui import numbers
+from chatapp.ui.control.history import History
+
+COUNT_AFTER_SECONDS = 0.15
+"""How long the person must pause before their tokens are counted."""
+
+
+class PromptInput(TextArea):
+    """The text itself."""
+
+    HELP = (
+        "Write a message and press Enter. Shift+Enter, Ctrl+J or Alt+Enter begins a new row.\n"
+        "↑ and ↓ in the first and last row bring back what was sent before.\n"
+        "A line that begins with / is a command; Tab completes it. A message that must begin with"
+        " / is written with //.\n"
+        "The number at the right is how many tokens the message has."
+    )
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "submit", "send", id="prompt.send", priority=True),
+        Binding(
+            "shift+enter,ctrl+j,alt+enter", "newline", "new row", id="prompt.newline", priority=True
+        ),
+        Binding("up", "older", "history or row above", id="prompt.up", show=False),
+        Binding("down", "newer", "history or row below", id="prompt.down", show=False),
+        Binding("tab", "complete", "complete a command", id="prompt.complete", priority=True),
+        Binding("ctrl+g", "editor", "write in $EDITOR", id="prompt.editor"),
+    ]
+
+    @dataclass
+    class Submitted(Message):
+        """The person pressed Enter."""
+
+        text: str
+
+    class CompletionAsked(Message):
+        """The person pressed Tab."""
+
+    class EditorAsked(Message):
+        """The person wants to write elsewhere."""
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
+        super().__init__(
+            id=id, show_line_numbers=False, soft_wrap=True, compact=True, tab_behavior="focus"
+        )
+        self.highlight_cursor_line = False
+        self.history_texts = History()
+
+    def take(self, text: str) -> None:
+        """Replace everything by a text, and go to its end."""
+        self.text = sanitise(text)
+        self.move_cursor(self.document.end)
+
+    def action_submit(self) -> None:
+        """Hand the text over; whoever takes it clears it."""
+        self.post_message(self.Submitted(self.text))
+
+    def action_newline(self) -> None:
+        """Begin a new row."""
+        self.insert("\n")
+
+    def action_older(self) -> None:
+        """Up a row, or to what was sent before."""
+        if not self.cursor_at_first_line:
+            self.action_cursor_up()
+        elif (text := self.history_texts.older(self.text)) is not None:
+            self.take(text)
+
+    def action_newer(self) -> None:
+        """Down a row, or to what was sent after."""
+        if not self.cursor_at_last_line:
+            self.action_cursor_down()
+        elif (text := self.history_texts.newer()) is not None:
+            self.take(text)
+
+    def action_complete(self) -> None:
+        """Complete a command, or go on to the next widget."""
+        if self.text.startswith("/"):
+            self.post_message(self.CompletionAsked())
+        else:
+            self.screen.focus_next()
+
+    def action_editor(self) -> None:
+        """Write in the person's own editor."""
+        self.post_message(self.EditorAsked())
+
+    async def _on_paste(self, event: events.Paste) -> None:
+        """Take pasted text as it will be shown: what a terminal would obey is made visible."""
+        event.prevent_default()
+        event.stop()
+        text = sanitise(event.text.replace("\r\n", "\n").replace("\r", "\n"))
+        if result := self._replace_via_keyboard(text, *self.selection):
+            self.move_cursor(result.end_location)
+            self.focus()
+
+
+class PromptBar(Horizontal):
+    """The prompt with its sign and its count."""
+
+    def __init__(
+        self,
+        count: Callable[[str], Awaitable[int | None]],
+        *,
+        id: str | None = None,  # noqa: A002
+    ) -> None:
+        """`count` tells how many tokens a text has; None while that cannot be known."""
+        super().__init__(id=id)
+        self._count = count
+        self._timer: Timer | None = None
+        self._counting: Worker[None] | None = None
+
+    def compose(self) -> ComposeResult:
+        """The sign, the text, the count."""
+        yield Static(Content("›"), id="prompt-sign", markup=False)
+        yield PromptInput(id="prompt")
+        yield Static(Content(""), id="prompt-count", markup=False)
+
+    @property
+    def input(self) -> PromptInput:
+        """The text itself."""
+        return self.query_one(PromptInput)
+
+    def on_text_area_changed(self) -> None:
+        """Count anew after a pause."""
+        self.count_soon()
+
+    def count_soon(self) -> None:
+        """Count the tokens once the person pauses."""
+        if self._timer is not None:
+            self._timer.stop()
+        if not self.input.text:
+            self._show_count("")
+            return
+        self._timer = self.set_timer(COUNT_AFTER_SECONDS, self._start_counting)
+
+    def _start_counting(self) -> None:
+        self._counting = self.run_worker(self._count_tokens(), group="count", exclusive=True)
+
+    async def _count_tokens(self) -> None:
+        text = self.input.text
+        try:
+            number = await self._count(text)
+        except ChatappError:
+            number = None  # the engine's own notice says why
+        if text == self.input.text:
+            self._show_count(numbers.count(number) if number is not None else "")
+
+    def _show_count(self, text: str) -> None:
+        self.query_one("#prompt-count", Static).update(Content(text))

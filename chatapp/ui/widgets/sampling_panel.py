@@ -1,0 +1,243 @@
+"""The sampling controls: every parameter a row that keyboard and mouse can turn at any time.
+
+The rows are built from `PARAMETERS`; nothing here knows what a parameter does. The panel holds one
+immutable `SamplingParams` and posts `Changed` when the person makes another one of it. Setting
+`sampling` from outside redraws and posts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.message import Message
+from textual.reactive import reactive
+from textual.widgets import Static
+
+from chatapp.chat.sampling import PARAMETERS, ParameterError, SamplingParams, find
+from chatapp.chat.text import sanitise
+from chatapp.ui.widgets.parameter_row import ParameterRow
+
+MAIN_PARAMETERS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+"""What stands beside the conversation."""
+
+ALL_PARAMETERS = tuple(PARAMETERS)
+"""What a list of all settings shows."""
+
+_LONGEST_INPUT = 24
+
+
+class SamplingPanel(VerticalScroll, can_focus=True, inherit_bindings=False):
+    """Some or all sampling parameters, to be turned."""
+
+    DEFAULT_CSS = """
+    SamplingPanel {
+        height: auto;
+        max-height: 100%;
+        scrollbar-size-vertical: 1;
+    }
+    SamplingPanel > .help {
+        dock: bottom;
+        height: auto;
+        color: $foreground 60%;
+    }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "select(-1)", "setting", id="sampling.up", show=False),
+        Binding("down", "select(1)", "setting", id="sampling.down", show=False),
+        Binding("left", "step(-1)", "less", id="sampling.less", show=False),
+        Binding("right", "step(1)", "more", id="sampling.more", show=False),
+        Binding("shift+left", "step(-10)", "much less", id="sampling.much_less", show=False),
+        Binding("shift+right", "step(10)", "much more", id="sampling.much_more", show=False),
+        Binding("home", "reset", "default", id="sampling.default"),
+        Binding("delete", "switch_off", "off", id="sampling.off"),
+        Binding("enter", "edit", "type a value", id="sampling.edit"),
+    ]
+
+    sampling: reactive[SamplingParams] = reactive(SamplingParams())
+    """The parameters shown. Setting them posts nothing."""
+    selected: reactive[int] = reactive(0)
+    """The row that the keys turn."""
+
+    @dataclass
+    class Changed(Message):
+        """The person turned something."""
+
+        sampling: SamplingParams
+
+    def __init__(
+        self,
+        sampling: SamplingParams | None = None,
+        *,
+        names: Sequence[str] = MAIN_PARAMETERS,
+        show_help: bool = False,
+        id: str | None = None,  # noqa: A002 (Textual's own name)
+    ) -> None:
+        """Make a panel.
+
+        Args:
+            sampling: what it shows at first; the defaults when left out.
+            names: which parameters, in this order.
+            show_help: whether a line at the bottom says what the selected one does.
+            id: Textual's.
+
+        Raises:
+            ParameterError: no such parameter.
+        """
+        super().__init__(id=id)
+        self.set_reactive(SamplingPanel.sampling, sampling or SamplingParams())
+        self._rows = [
+            ParameterRow(parameter, getattr(self.sampling, parameter.name))
+            for parameter in map(find, names)
+        ]
+        self._help = Static("", classes="help", markup=False) if show_help else None
+
+    def compose(self) -> ComposeResult:
+        """A row for each parameter."""
+        yield from self._rows
+        if self._help is not None:
+            yield self._help
+
+    def on_mount(self) -> None:
+        """Select the first row."""
+        self.watch_selected(0, self.selected)
+
+    # State
+
+    @property
+    def row(self) -> ParameterRow:
+        """The row that the keys turn."""
+        return self._rows[self.selected]
+
+    def validate_selected(self, selected: int) -> int:
+        """Stay on a row."""
+        return min(max(selected, 0), len(self._rows) - 1)
+
+    def watch_selected(self, old: int, new: int) -> None:
+        """Mark the row and keep it in sight."""
+        self._rows[old].selected = False
+        self._rows[old].typed = None
+        self._rows[old].error = ""
+        row = self._rows[new]
+        row.selected = True
+        if self._help is not None:
+            self._help.update(row.parameter.text)
+        if self.is_mounted:
+            self.scroll_to_widget(row, animate=False)
+
+    def watch_sampling(self, sampling: SamplingParams) -> None:
+        """Redraw what is another value now."""
+        for row in self._rows:
+            row.value = getattr(sampling, row.parameter.name)
+
+    def _change(self, sampling: SamplingParams) -> None:
+        self.row.error = ""
+        if sampling != self.sampling:
+            self.sampling = sampling
+            self.post_message(self.Changed(sampling))
+
+    def _select(self, name: str) -> None:
+        self.selected = [row.parameter.name for row in self._rows].index(name)
+
+    # Keys
+
+    def action_select(self, rows: int) -> None:
+        """Go to another row."""
+        self.selected += rows
+
+    def action_step(self, steps: int) -> None:
+        """Move the selected value by whole steps."""
+        self._change(self.sampling.stepped(self.row.parameter.name, steps))
+
+    def action_reset(self) -> None:
+        """Set the selected value to its default."""
+        parameter = self.row.parameter
+        self._change(self.sampling.with_values({parameter.name: parameter.default}))
+
+    def action_switch_off(self) -> None:
+        """Set the selected value to where its stage does nothing, if there is such a value."""
+        parameter = self.row.parameter
+        if parameter.off is not None:
+            self._change(self.sampling.with_values({parameter.name: parameter.off}))
+
+    def action_edit(self) -> None:
+        """Begin to type a value, from the present one."""
+        parameter = self.row.parameter
+        self._type(parameter.format(getattr(self.sampling, parameter.name)))
+
+    def check_consume_key(self, key: str, character: str | None = None) -> bool:
+        """Say which keys are taken as text."""
+        if character is None or not character.isprintable():
+            return False
+        return self.row.typed is not None or character in "0123456789.-"
+
+    def on_key(self, event: events.Key) -> None:
+        """Type a value: a digit begins, Enter applies, Esc gives up."""
+        typed = self.row.typed
+        if self.check_consume_key(event.key, event.character):
+            self._type((typed or "") + (event.character or ""))
+        elif typed is None:
+            if not (event.key == "escape" and self.row.error):
+                return
+            self.row.error = ""
+        elif event.key == "enter":
+            self._apply(typed)
+        elif event.key == "backspace":
+            self._type(typed[:-1])
+        elif event.key == "escape":
+            self.row.typed = None
+            self.row.error = ""
+        elif event.key not in ("left", "right", "home", "delete", "shift+left", "shift+right"):
+            return
+        event.stop()
+        event.prevent_default()
+
+    def on_paste(self, event: events.Paste) -> None:
+        """Put a pasted value into the input."""
+        event.stop()
+        self._type((self.row.typed or "") + event.text.strip())
+
+    def on_blur(self) -> None:
+        """Give up an input that was not applied."""
+        self.row.typed = None
+        self.row.error = ""
+
+    def _type(self, text: str) -> None:
+        self.row.error = ""
+        self.row.typed = sanitise(text).replace("\n", " ")[:_LONGEST_INPUT]
+
+    def _apply(self, text: str) -> None:
+        try:
+            changed = self.sampling.with_text(self.row.parameter.name, text.strip())
+        except ParameterError as error:
+            self.row.error = str(error)
+            return
+        self.row.typed = None
+        self._change(changed)
+
+    # Mouse
+
+    def on_parameter_row_turned(self, event: ParameterRow.Turned) -> None:
+        """Take the value the mouse put the slider to."""
+        event.stop()
+        self._select(event.name)
+        self._change(self.sampling.with_values({event.name: event.value}))
+
+    def on_parameter_row_stepped(self, event: ParameterRow.Stepped) -> None:
+        """Step the row under the wheel."""
+        event.stop()
+        self._select(event.name)
+        self.action_step(event.steps)
+
+    def on_parameter_row_pointed(self, event: ParameterRow.Pointed) -> None:
+        """Select the row that was pointed at."""
+        event.stop()
+        self._select(event.name)
+        if event.edit:
+            self.action_edit()

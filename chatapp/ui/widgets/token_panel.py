@@ -1,0 +1,217 @@
+"""The token panel: everything known about the token under the cursor.
+
+Top to bottom: what the token is, its three probabilities side by side, its rank and how unsure the
+model was; the candidates; the curves of P(end) and entropy along the reply. It is refreshed with
+every batch of a streaming reply, so its parts draw their lines themselves.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Collection, Sequence
+from typing import ClassVar
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.reactive import reactive
+from textual.strip import Strip
+from textual.widget import Widget
+
+from chatapp.chat.record import TokenRecord
+from chatapp.ui.numbers import bits, count, percent, temperature
+from chatapp.ui.widgets.candidates import CandidateList
+from chatapp.ui.widgets.cells import fit, fit_token
+from chatapp.ui.widgets.sparkline import Sparklines
+
+NOTHING = (
+    "No tokens yet. Each one the model writes will be shown here, with what it was chosen from."
+)
+
+_ONE_LINE_FROM = 44
+"""From which width on the three probabilities stand beside their names."""
+_WIDE_FROM = 54
+"""From which width on the figures need fewer lines."""
+_COMPACT_BELOW = 19
+"""Below which height the panel leaves out what is only good to have."""
+_AIRY_FROM = 30
+"""From which height on blank lines part the sections."""
+_CURVES_FROM = 10
+"""From which height on there is room for the curves."""
+
+
+class TokenSummary(Widget):
+    """One token in a few lines."""
+
+    DEFAULT_CSS = """
+    TokenSummary {
+        height: auto;
+        & .summary--name { color: $foreground 60%; }
+        & .summary--token { color: $text-accent; text-style: bold; }
+        & .summary--value { color: $foreground; text-style: bold; }
+    }
+    """
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"summary--name", "summary--token", "summary--value"}
+
+    compact: reactive[bool] = reactive(False, layout=True)
+    """Whether lines are scarce."""
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
+        super().__init__(id=id)
+        self._record: TokenRecord | None = None
+        self._total = 0
+
+    def show(self, record: TokenRecord | None, total: int) -> None:
+        """Show a token of a reply that has so many."""
+        resized = (record is None) != (self._record is None)
+        self._record = record
+        self._total = total
+        self.refresh(layout=resized)
+
+    def get_content_height(self, container: object, viewport: object, width: int) -> int:
+        """As many lines as the width asks for, whatever the numbers are."""
+        if self._record is None:
+            return 3
+        names = 1 if width >= _ONE_LINE_FROM else 2
+        figures = len(_figures(self._record, width, compact=self.compact))
+        return 1 + names + figures
+
+    def render_line(self, y: int) -> Strip:
+        """One of the lines."""
+        width = self.size.width
+        segments = (
+            self._empty(y, width) if self._record is None else self._line(self._record, y, width)
+        )
+        return Strip(segments).adjust_cell_length(width, self.visual_style.rich_style)
+
+    def _empty(self, y: int, width: int) -> list[Segment]:
+        lines = textwrap.wrap(NOTHING, max(width, 1))
+        return [Segment(lines[y], self._style("name"))] if y < len(lines) else []
+
+    def _line(self, record: TokenRecord, y: int, width: int) -> list[Segment]:
+        if y == 0:
+            return self._title(record, width)
+        names = 1 if width >= _ONE_LINE_FROM else 2
+        if y <= names:
+            return self._probabilities(record, width, y - 1)
+        figures = _figures(record, width, compact=self.compact)
+        place = y - 1 - names
+        return self._joined(figures[place]) if place < len(figures) else []
+
+    def _title(self, record: TokenRecord, width: int) -> list[Segment]:
+        name, token = self._style("name"), self._style("token")
+        place = f"token {count(record.index + 1)}"
+        if width >= _ONE_LINE_FROM:
+            place += f" of {count(self._total)}"
+        id_text = f"id {record.id}"
+        room = width - len(place) - len(id_text) - 4
+        shown = fit_token(record.bytes, max(room, 1)).rstrip(" ")
+        gap = " " * max(width - len(place) - 2 - cell_len(shown) - len(id_text), 1)
+        return [Segment(f"{place}  ", name), Segment(shown, token), Segment(gap + id_text, name)]
+
+    def _probabilities(self, record: TokenRecord, width: int, y: int) -> list[Segment]:
+        """The three of them on one line, or their names on one and the values on the next."""
+        name, value = self._style("name"), self._style("value")
+        pairs = (
+            ("model", percent(record.model_prob)),
+            (f"T {temperature(record.temperature)}", percent(record.tempered_prob)),
+            ("final", percent(record.prob)),
+        )
+        cell = width // 3
+        if width < _ONE_LINE_FROM:
+            return [Segment(fit(pair[y], cell), value if y else name) for pair in pairs]
+        segments: list[Segment] = []
+        for label, text in pairs:
+            segments.append(Segment(f"{label} ", name))
+            segments.append(Segment(text.ljust(max(cell - len(label) - 1, 0)), value))
+        return segments
+
+    def _joined(self, figures: Sequence[tuple[str, str]]) -> list[Segment]:
+        name = self._style("name")
+        segments: list[Segment] = []
+        for label, text in figures:
+            if segments:
+                segments.append(Segment(" · ", name))
+            segments += [Segment(f"{label} ", name), Segment(text, self.visual_style.rich_style)]
+        return segments
+
+    def _style(self, part: str) -> Style:
+        return self.get_visual_style(f"summary--{part}").rich_style
+
+
+def _figures(record: TokenRecord, width: int, *, compact: bool) -> list[list[tuple[str, str]]]:
+    """Names and values of the other numbers, in lines; how many depends on the width alone."""
+    rank = ("rank", count(record.rank))
+    surprisal = ("surprisal", bits(record.surprisal_bits))
+    entropy = ("entropy", bits(record.entropy_bits))
+    final = ("final", bits(record.final_entropy_bits))
+    end = ("P(end)", percent(record.p_end))
+    draw = ("draw", "none" if record.draw is None else f"{record.draw:.4f}")
+    if width >= _WIDE_FROM:
+        return [[rank, surprisal, end], [entropy, final, draw]]
+    if compact:
+        return [[rank, surprisal], [entropy, end]]
+    return [[rank, surprisal], [entropy, final], [end, draw]]
+
+
+class TokenPanel(Vertical):
+    """What is known about one token of a reply, and about its place in it."""
+
+    DEFAULT_CSS = """
+    TokenPanel {
+        height: 1fr;
+        &.-compact Sparklines { height: 2; }
+        &.-airy CandidateList, &.-airy Sparklines { margin-top: 1; }
+        &.-short Sparklines { display: none; }
+        &.-empty CandidateList, &.-empty Sparklines { display: none; }
+    }
+    """
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
+        super().__init__(id=id)
+        self._summary = TokenSummary()
+        self._candidates = CandidateList()
+        self._curves = Sparklines()
+        self.add_class("-empty")
+
+    @property
+    def candidates(self) -> CandidateList:
+        """The list, for whoever wants to focus it or read its row cursor."""
+        return self._candidates
+
+    def compose(self) -> ComposeResult:
+        """Numbers, candidates, curves."""
+        yield self._summary
+        yield self._candidates
+        yield self._curves
+
+    def show(
+        self,
+        records: Sequence[TokenRecord],
+        cursor: int | None = None,
+        sampling_changed_at: Collection[int] = (),
+    ) -> None:
+        """Show a token of a reply.
+
+        Args:
+            records: the whole reply so far; empty shows that there is nothing yet.
+            cursor: a position in `records`; None follows the newest token.
+            sampling_changed_at: the positions from which on other parameters held.
+        """
+        place = len(records) - 1 if cursor is None else min(max(cursor, 0), len(records) - 1)
+        record = records[place] if records else None
+        self.set_class(record is None, "-empty")
+        self._summary.show(record, len(records))
+        self._candidates.show(record)
+        self._curves.show(records, place if records else None, sampling_changed_at)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Leave out what a small panel has no lines for."""
+        height = event.size.height
+        self._summary.compact = height < _COMPACT_BELOW
+        self.set_class(height < _COMPACT_BELOW, "-compact")
+        self.set_class(height >= _AIRY_FROM, "-airy")
+        self.set_class(height < _CURVES_FROM, "-short")

@@ -1,0 +1,423 @@
+"""The conversation on the screen: messages drawn as lines, with one cursor walking their tokens.
+
+One widget draws everything, so that a long conversation costs no more than a short one: only the
+last messages are laid out until the person scrolls up to older ones, and only the rows in view
+are drawn. It stays at the bottom while a reply streams, until the person scrolls up; reaching the
+bottom again, or End, follows again (Textual's own `anchor()` hardly ever does, textual#6677).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.geometry import Size
+from textual.message import Message as Notice
+from textual.reactive import var
+from textual.scroll_view import ScrollView
+from textual.selection import Selection
+from textual.strip import Strip
+from textual.style import Style
+
+from chatapp.chat.conversation import Conversation, Message
+from chatapp.chat.record import TokenRecord
+from chatapp.ui.cursor import Cursor, next_least_certain
+from chatapp.ui.drawing import MUTED
+from chatapp.ui.layout.line import Line
+from chatapp.ui.layout.message import MessageBlock, Place, View
+from chatapp.ui.layout.stack import Stack
+from chatapp.ui.token_colours import Scale, token_style
+
+
+class Transcript(ScrollView, can_focus=True):
+    """The messages of the current path."""
+
+    HELP = (
+        "The conversation. ← and → walk a reply token by token, ↑ and ↓ row by row, on into the"
+        " messages beside it; a click points at a token. The reply pointed at shows its tokens as"
+        " long as the cursor is in it, and the panel tells all about the token under it.\n"
+        "n goes from the least certain token to the next one. End or Esc lets go: the newest token"
+        " is followed again.\n"
+        "Ctrl+T shows all replies as tokens, coloured by how sure the model was. A space that"
+        " belongs to a word is drawn as a blank of the word's colour, every other white space,"
+        " control character and broken byte by a sign of its own.\n"
+        "The letters below act on the message pointed at, or else on the last one."
+    )
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left", "move(-1)", "token", id="token.left", show=False),
+        Binding("right", "move(1)", "token", id="token.right", show=False),
+        Binding("up", "move_row(-1)", "row", id="token.up", show=False),
+        Binding("down", "move_row(1)", "row", id="token.down", show=False),
+        Binding("n", "least_certain", "next least certain token", id="token.least_certain"),
+        Binding("b", "screen.branch", "branch: take another token", id="message.branch"),
+        Binding("r", "screen.regenerate", "another reply", id="message.regenerate"),
+        Binding("c", "screen.continue_reply", "continue a cut reply", id="message.continue"),
+        Binding("e", "screen.edit", "edit", id="message.edit"),
+        Binding("y", "screen.copy", "copy", id="message.copy"),
+        Binding("d", "screen.delete", "delete", id="message.delete"),
+        Binding("ctrl+z", "screen.undelete", "undo delete", id="message.undelete"),
+        Binding("left_square_bracket", "screen.sibling(-1)", "other version", id="message.before"),
+        Binding("right_square_bracket", "screen.sibling(1)", "other version", id="message.after"),
+        Binding("home", "oldest", "first message", id="transcript.home", show=False),
+        Binding("end", "follow", "newest token", id="transcript.end", show=False),
+        Binding("pageup", "page(-1)", "page up", id="transcript.pageup", show=False),
+        Binding("pagedown", "page(1)", "page down", id="transcript.pagedown", show=False),
+    ]
+
+    view: var[View] = var[View]("markdown")
+    """How replies are shown; the one under the cursor always shows its tokens."""
+    scale: var[Scale] = var[Scale]("probability")
+    """What the colours of tokens mean."""
+    cursor: var[Cursor | None] = var[Cursor | None](None)
+    """What is pointed at; None follows the newest token."""
+
+    @dataclass
+    class CursorMoved(Notice):
+        """The person pointed at something, or lets the panels follow again (None)."""
+
+        cursor: Cursor | None
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
+        super().__init__(id=id)
+        self._stack = Stack()
+        self._follow = True
+        self._placing = False
+
+    # What is shown
+
+    def show(self, conversation: Conversation) -> None:
+        """Show the current path of a conversation, at its end."""
+        beside: dict[str | None, list[str]] = {}
+        for message in conversation.messages.values():
+            if message.deleted is None:
+                beside.setdefault(message.parent, []).append(message.id)
+        self._stack.show(
+            [
+                MessageBlock(message, _place(message, beside.get(message.parent, [])))
+                for message in conversation.path()
+            ]
+        )
+        self._follow = True
+        self.cursor = None
+        self._lay_out(self._stack.shown)
+
+    def add(self, message: Message, conversation: Conversation) -> None:
+        """Add a message at the end; one with a reply is about to stream."""
+        live = message.reply is not None
+        block = MessageBlock(message, _place_in(conversation, message), live=live)
+        self._stack.cut_to(message.parent)
+        self._stack.blocks.append(block)
+        self._follow = True
+        self.cursor = None
+        self._lay_out([block], first=self._stack.recent())
+
+    def feed(self, records: Sequence[TokenRecord]) -> None:
+        """Add tokens to the reply that streams."""
+        if self._stack.blocks and records:
+            self._stack.blocks[-1].feed(records)
+            self._lay_out(())
+
+    def wait(self, words: str) -> None:
+        """Say what the reply that streams is waiting for, as long as it has no token."""
+        if self._stack.blocks and self._stack.blocks[-1].live:
+            self._stack.blocks[-1].status = words
+            self._lay_out(())
+
+    def finish(self, message: Message, conversation: Conversation) -> None:
+        """Show the complete reply in place of what streamed."""
+        block = self.block_of(message.id)
+        if block is not None:
+            block.finish(message, _place_in(conversation, message))
+            self._lay_out(())
+
+    def block_of(self, message_id: str | None) -> MessageBlock | None:
+        """The block of a message of the path."""
+        return self._stack.find(message_id)
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages on the screen and above it, first one first."""
+        return [block.message for block in self._stack.blocks]
+
+    @property
+    def current(self) -> MessageBlock | None:
+        """The message pointed at, or else the last one."""
+        if self.cursor is not None:
+            return self.block_of(self.cursor.message_id)
+        return self._stack.blocks[-1] if self._stack.blocks else None
+
+    @property
+    def pointed(self) -> tuple[MessageBlock, int] | None:
+        """The reply and the token the panels show: under the cursor, or the newest one."""
+        if self.cursor is not None:
+            block = self.block_of(self.cursor.message_id)
+            if block is not None and self.cursor.token is not None:
+                return block, self.cursor.token
+            return None
+        newest = self._stack.newest_reply()
+        last = self._stack.blocks[-1] if self._stack.blocks else None
+        if newest is None or (last is not None and last.live and last is not newest):
+            return None  # a reply is about to begin: what came before is not the newest any more
+        return newest, len(newest.records) - 1
+
+    @property
+    def following(self) -> bool:
+        """Whether the end stays in view."""
+        return self._follow
+
+    @property
+    def text_rows(self) -> list[str]:
+        """All rows that are laid out, as plain text."""
+        return [self._line(row).content.plain for row in range(self._stack.height)]
+
+    # The cursor
+
+    def point(self, message_id: str, token: int | None) -> None:
+        """Put the cursor on a token of a message, and bring it into view."""
+        self.cursor = Cursor(message_id, token)
+        self._bring_into_view()
+        self.post_message(self.CursorMoved(self.cursor))
+
+    def action_follow(self) -> None:
+        """Let go of the cursor: the newest token is followed again."""
+        self.cursor = None
+        self._follow = True
+        self._lay_out((), first=self._stack.recent())
+        self.post_message(self.CursorMoved(None))
+
+    def action_move(self, steps: int) -> None:
+        """Move by tokens, on to the next reply at the ends."""
+        here = self._here()
+        if here is None:
+            self.scroll_relative(y=steps, animate=False)
+            return
+        block, token = here
+        if self.cursor is None:
+            self.point(block.message.id, token)
+        elif token is not None and 0 <= token + steps < len(block.records):
+            self.point(block.message.id, token + steps)
+        else:
+            self._enter(self._stack.beside(block, steps, with_tokens=True), steps)
+
+    def action_move_row(self, steps: int) -> None:
+        """Move by rows, on to the next message at the ends."""
+        here = self._here()
+        if here is None:
+            self.scroll_relative(y=steps, animate=False)
+            return
+        block, token = here
+        if self.cursor is None:
+            self.point(block.message.id, token)
+            return
+        below = block.token_below(token, steps) if token is not None else None
+        if below is not None:
+            self.point(block.message.id, below)
+        else:
+            self._enter(self._stack.beside(block, steps, with_tokens=False), steps)
+
+    def action_least_certain(self) -> None:
+        """Move to the token of the reply that is least probable after the present one."""
+        here = self._here()
+        if here is None:
+            return
+        block, token = here
+        found = next_least_certain(block.records, token if self.cursor is not None else None)
+        if found is not None:
+            self.point(block.message.id, found)
+
+    def action_oldest(self) -> None:
+        """Go to the first message."""
+        self._follow = False
+        self._lay_out(self._stack.blocks[: self._stack.first], first=0)
+        self.scroll_to(y=0, animate=False)
+
+    def action_page(self, pages: int) -> None:
+        """Scroll by whole pages."""
+        self.scroll_relative(y=pages * max(1, self.size.height - 2), animate=False)
+
+    def _here(self) -> tuple[MessageBlock, int | None] | None:
+        """Where a movement begins: the cursor, or the newest token."""
+        if self.cursor is not None:
+            block = self.block_of(self.cursor.message_id)
+            return (block, self.cursor.token) if block is not None else None
+        newest = self._stack.newest_reply()
+        return (newest, len(newest.records) - 1) if newest is not None else None
+
+    def _enter(self, block: MessageBlock | None, steps: int) -> None:
+        """Move into another message, at the end that is nearer."""
+        if block is None:
+            return
+        token = None
+        if block.has_tokens:
+            token = 0 if steps > 0 else len(block.records) - 1
+        self.point(block.message.id, token)
+
+    def on_click(self, event: events.Click) -> None:
+        """Point at the token under the mouse; a selection is left alone."""
+        if self.screen.selections:
+            return
+        offset = event.get_content_offset(self)
+        if offset is None:
+            return
+        row = offset.y + self.scroll_offset.y
+        found = self._stack.at(row)
+        if found is None:
+            return
+        block, start = found
+        self.point(block.message.id, block.token_at(offset.x, row - start))
+
+    # Rows
+
+    def watch_view(self) -> None:
+        """Draw replies the other way."""
+        self._lay_out(())
+
+    def watch_scale(self) -> None:
+        """Colour tokens by another scale."""
+        self.refresh()
+
+    def watch_cursor(self, old: Cursor | None, new: Cursor | None) -> None:
+        """Show the tokens of the message pointed at."""
+        ids = {cursor.message_id for cursor in (old, new) if cursor is not None}
+        if len(ids) == 1 and old is not None and new is not None:
+            self.refresh()
+        else:
+            self._lay_out(())
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Tell the person's own scrolling: it decides whether the end is followed."""
+        super().watch_scroll_y(old_value, new_value)
+        if self._placing:
+            return
+        if new_value < old_value:
+            self._follow = False
+        elif new_value > old_value and new_value >= self.max_scroll_y - 1:
+            self._follow = True
+        if new_value < 1 and self._stack.first:
+            older = self._stack.older()
+            self._lay_out(self._stack.blocks[older : self._stack.first], first=older)
+
+    def on_resize(self) -> None:
+        """Lay out for the new width, and keep what was in view."""
+        self._lay_out(self._stack.blocks)
+
+    def render_line(self, y: int) -> Strip:
+        """One row of the screen."""
+        row = y + self.scroll_offset.y
+        base = self.visual_style
+        line = self._line(row)
+        content = line.content
+        selection = self.text_selection
+        if selection is not None and (span := selection.get_span(row)) is not None:
+            start, end = span
+            chosen = Style.from_styles(self.screen.get_component_styles("screen--selection"))
+            content = content.stylize(chosen, start, None if end == -1 else end)
+        segments = content.render_segments(base)
+        strip = Strip(segments, content.cell_length).apply_offsets(0, row)
+        return strip.adjust_cell_length(self._width, base.rich_style)
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        """The text a person selected, without our indents and joined where rows wrap."""
+        first = selection.start.y if selection.start is not None else 0
+        bottom = self._stack.height - 1
+        last = selection.end.y if selection.end is not None else bottom
+        pieces: list[str] = []
+        for row in range(max(first, 0), min(last, bottom) + 1):
+            line = self._line(row)
+            span = selection.get_span(row) or (0, -1)
+            end = len(line.content.plain) if span[1] == -1 else span[1]
+            pieces.append(line.content.plain[max(span[0], line.chrome) : end])
+            pieces.append(line.joint)
+        return "".join(pieces[:-1]), "\n"
+
+    @property
+    def _width(self) -> int:
+        return max(1, self.scrollable_content_region.width)
+
+    def _lay_out(self, changed: Sequence[MessageBlock], first: int | None = None) -> None:
+        """Bring rows and scroll position in line with the messages.
+
+        Args:
+            changed: those to lay out for the present width; the others are laid out for it already.
+            first: the first message to be laid out from now on; None leaves it where it is.
+        """
+        if not self.is_mounted:
+            return
+        stack = self._stack
+        top = self.scroll_offset.y
+        anchor = stack.top(top)
+        stack.first = stack.first if first is None else first
+        for block in changed:
+            block.resize(self._width)
+        for block in stack.shown:
+            pointed = self.cursor is not None and self.cursor.message_id == block.message.id
+            block.view = "tokens" if pointed else self.view
+        stack.measure()
+        self._placing = True
+        try:
+            self.virtual_size = Size(self._width, stack.height)
+            if self._follow:
+                self.scroll_to(y=self.max_scroll_y, animate=False, force=True)
+            elif anchor is not None and (start := stack.start_of(anchor[0])) is not None:
+                self.scroll_to(y=start + top - anchor[1], animate=False, force=True)
+        finally:
+            self._placing = False
+        self.refresh()
+
+    def _bring_into_view(self) -> None:
+        block = self.block_of(self.cursor.message_id) if self.cursor is not None else None
+        if block is None or self.cursor is None:
+            return
+        place = self._stack.blocks.index(block)
+        if place < self._stack.first:
+            self._lay_out(self._stack.blocks[place : self._stack.first], first=place)
+        row = self._stack.start_of(block) or 0
+        if self.cursor.token is not None:
+            row += block.place_of(self.cursor.token)[1]
+        height = max(1, self.scrollable_content_region.height)
+        above, below = self.scroll_offset.y, self.scroll_offset.y + height - 1
+        if row <= above:
+            self._scroll_to_row(row - 1)
+        elif row >= below:
+            self._scroll_to_row(row - height + 2)
+
+    def _scroll_to_row(self, row: int) -> None:
+        self._follow = row >= self.max_scroll_y
+        self._placing = True
+        try:
+            self.scroll_to(y=row, animate=False, force=True)
+        finally:
+            self._placing = False
+
+    def _line(self, row: int) -> Line:
+        found = self._stack.at(row)
+        if found is None:
+            above = self._stack.first
+            words = f"↑ {above} earlier messages" if above and row == 0 else ""
+            return Line(Content.styled(words, MUTED), chrome=len(words))
+        block, start = found
+        cursor = self.cursor
+        here = cursor is not None and cursor.message_id == block.message.id
+        token = cursor.token if here and cursor is not None else None
+        line = block.row(row - start, self._style_of, token)
+        if here and row == start:
+            line = Line(line.content + Content.styled("  ◂", "$text-accent"), chrome=line.chrome)
+        return line
+
+    def _style_of(self, record: TokenRecord) -> Style | str:
+        return token_style(record, self.scale)
+
+
+def _place(message: Message, beside: Sequence[str]) -> Place:
+    if message.id not in beside:
+        return Place()
+    return Place(beside.index(message.id) + 1, len(beside))
+
+
+def _place_in(conversation: Conversation, message: Message) -> Place:
+    return _place(message, [sibling.id for sibling in conversation.siblings(message.id)])
