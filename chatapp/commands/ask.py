@@ -72,10 +72,13 @@ def read_prompt(given: str | None, stream: TextIO | None) -> str:
     piped = ""
     if stream is not None and not stream.isatty():
         try:
-            piped = stream.read()
+            # The locale may be any; text in a pipe is UTF-8.
+            piped = stream.buffer.read().decode("utf-8")
         except UnicodeDecodeError:
             raise ChatappError("standard input is not UTF-8 text") from None
-    parts = [part for part in (given, piped.strip("\n")) if part and part.strip()]
+    if given and any("\ud800" <= character <= "\udfff" for character in given):
+        raise UsageError("the prompt is not UTF-8 text")
+    parts = [part for part in (given, piped.strip("\r\n")) if part and part.strip()]
     if not parts:
         raise UsageError('there is no prompt; give one: chatapp ask "Why is the sky blue?"')
     return "\n\n".join(parts)

@@ -55,7 +55,7 @@ class ProgressLine:
                 self._drawn = now
                 self._draw(sanitise(progress.stage), self._numbers(progress, now))
         elif progress.unit != "bytes" and now - self._began < QUIET_SECONDS:
-            pass
+            return
         elif fresh or self._is_due(progress, now, complete):
             self._drawn, self._told = now, progress.done
             self._write(f"{sanitise(progress.stage)}{self._numbers(progress, now)}\n")

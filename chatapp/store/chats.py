@@ -18,6 +18,7 @@ from chatapp.store.replies import ReplyMemory, Written, remove_reply, write_repl
 from chatapp.store.rows import (
     SETTINGS,
     Loaded,
+    as_kept,
     copy_messages,
     find_key,
     read_conversation,
@@ -208,11 +209,12 @@ class Chats:
         """
         try:
             conversation.check()
-        except ConversationError as error:
+            conversation = as_kept(conversation)
+        except (ConversationError, PackingError) as error:
             raise StoreError(f"a conversation could not be taken in: {error}") from None
         with self.database.reading() as connection:
             row = connection.execute(
-                "SELECT key FROM conversation WHERE id = ?", (well_formed(conversation.id),)
+                "SELECT key FROM conversation WHERE id = ?", (conversation.id,)
             ).fetchone()
             same = (
                 row is not None
@@ -224,19 +226,15 @@ class Chats:
         if row is not None:
             conversation = replace(conversation, id=new_id())
         times = [message.created for message in conversation.messages.values()]
-        try:
-            with self.database.writing() as connection:
-                write_conversation(
-                    connection, conversation, max(times, default=conversation.created)
-                )
-                key = find_key(connection, conversation.id)
-                for message in conversation.messages.values():
-                    message_key, _ = write_message(connection, key, message)
-                    if message.reply is not None:
-                        write_reply(connection, message_key, message.reply, None)
-        except PackingError as error:
-            raise StoreError(f"a conversation could not be taken in: {error}") from None
-        return Imported(well_formed(conversation.id), new=True)
+        with self.database.writing() as connection:
+            changed = max(times, default=conversation.created)
+            write_conversation(connection, conversation, changed)
+            key = find_key(connection, conversation.id)
+            for message in conversation.messages.values():
+                message_key, _ = write_message(connection, key, message)
+                if message.reply is not None:
+                    write_reply(connection, message_key, message.reply, None)
+        return Imported(conversation.id, new=True)
 
     def _set(self, conversation_id: str, column: str, value: str | float | None) -> None:
         with self.database.writing() as connection:

@@ -11,11 +11,18 @@ import sqlite3
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chatapp.chat.conversation import Reply
 from chatapp.chat.record import FinishReason, TokenRecord
-from chatapp.store.packing import CHUNK, pack_ids, pack_records, pack_spans, unpack_spans
+from chatapp.store.packing import (
+    CHUNK,
+    pack_ids,
+    pack_records,
+    pack_spans,
+    unpack_records,
+    unpack_spans,
+)
 from chatapp.store.stored_reply import PackedChunk, StoredReply
 from chatapp.store.unicode import well_formed
 
@@ -181,6 +188,25 @@ def read_replies(
             time_to_first_token=first,
         )
     return replies, damaged
+
+
+def reply_as_kept(reply: Reply | None) -> Reply | None:
+    """The reply as it will be read again: its numbers rounded as they are kept.
+
+    Raises:
+        PackingError: a number in it is out of range.
+    """
+    if reply is None or isinstance(reply, StoredReply):
+        return reply
+    records = reply.records
+    parts = [records[start : start + CHUNK] for start in range(0, len(records), CHUNK)]
+    return replace(
+        reply,
+        model=well_formed(reply.model),
+        model_sha256=well_formed(reply.model_sha256),
+        error=well_formed(reply.error),
+        records=tuple(r for part in parts for r in unpack_records(pack_records(part))),
+    )
 
 
 def _write_records(

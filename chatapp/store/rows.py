@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from chatapp.chat.conversation import Conversation, Message
 from chatapp.chat.errors import StoreError
-from chatapp.store.replies import read_replies
+from chatapp.store.replies import read_replies, reply_as_kept
 from chatapp.store.unicode import well_formed
 
 SETTINGS = ("title", "template", "system", "format", "stop", "model", "leaf")
@@ -22,6 +22,36 @@ class Loaded:
 
     conversation: Conversation
     notice: str = ""
+
+
+def as_kept(conversation: Conversation) -> Conversation:
+    """The conversation as it will be read again: text settled, numbers rounded as they are kept.
+
+    Raises:
+        PackingError: a number in it is out of range.
+    """
+    messages = {
+        well_formed(message.id): replace(
+            message,
+            id=well_formed(message.id),
+            parent=None if message.parent is None else well_formed(message.parent),
+            text=well_formed(message.text),
+            reply=reply_as_kept(message.reply),
+        )
+        for message in conversation.messages.values()
+    }
+    return replace(
+        conversation,
+        id=well_formed(conversation.id),
+        title=well_formed(conversation.title),
+        template=well_formed(conversation.template),
+        system=well_formed(conversation.system),
+        format=well_formed(conversation.format),
+        stop=tuple(map(well_formed, conversation.stop)),
+        model=well_formed(conversation.model),
+        messages=MappingProxyType(messages),
+        leaf=None if conversation.leaf is None else well_formed(conversation.leaf),
+    )
 
 
 def setting_values(conversation: Conversation) -> tuple[str | None, ...]:

@@ -48,7 +48,7 @@ def task(sampling: SamplingParams, seed: int = 1, **others: Any) -> Task:
         top_logprobs=others.pop("top_logprobs", 3),
         forced_ids=others.pop("forced_ids", ()),
     )
-    end_ids = others.pop("end_ids", (257,))
+    end_ids = others.pop("end_ids", ())
     return Task(others.pop("prompt_ids", PROMPT), options, end_ids, **others)
 
 

@@ -7,7 +7,7 @@ import io
 import pytest
 
 from chatapp.chat.facts import Progress
-from chatapp.commands.progress import BAR_CELLS, ProgressLine, duration, size
+from chatapp.commands.progress import BAR_CELLS, QUIET_SECONDS, ProgressLine, duration, size
 
 MB = 1_000_000
 
@@ -96,9 +96,16 @@ def test_unknown_end() -> None:
 
 
 def test_other_units() -> None:
-    stream = io.StringIO()
-    ProgressLine(stream, Clock()).update(Progress("reading the prompt", 1024, 2048, "tokens"))
-    assert stream.getvalue() == "reading the prompt  50 % 1,024 tokens of 2,048 tokens\n"
+    """Short work other than fetching is not told of in a log; long work is."""
+    clock, stream = Clock(), io.StringIO()
+    line = ProgressLine(stream, clock)
+    line.update(Progress("reading the prompt", 0, 2048, "tokens"))
+    assert stream.getvalue() == ""
+    clock.now = QUIET_SECONDS
+    line.update(Progress("reading the prompt", 1024, 2048, "tokens"))
+    assert stream.getvalue() == (
+        "reading the prompt  50 % 1,024 tokens of 2,048 tokens · 341 tokens/s · 3 s left\n"
+    )
 
 
 def test_closed_streams_do_no_harm() -> None:

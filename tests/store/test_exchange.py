@@ -165,6 +165,16 @@ def test_an_import_of_what_is_here_changes_nothing(chats: Chats) -> None:
     assert chats.load("c1").conversation == conversation
 
 
+def test_numbers_beyond_single_precision_are_the_same_conversation_still(chats: Chats) -> None:
+    plain = make_conversation(turns=1, tokens=2)
+    old = plain.messages["c1-a0"]
+    assert old.reply is not None
+    records = tuple(replace(record, prob=1 / 3) for record in old.reply.records)
+    precise = plain.with_message(replace(old, reply=replace(old.reply, records=records)))
+    assert chats.add(precise).new
+    assert not chats.add(precise).new
+
+
 def ours(**changes: object) -> bytes:
     document = json.loads(export_json([make_conversation(turns=1, tokens=1)]))
     document["conversations"][0].update(changes)

@@ -280,6 +280,22 @@ async def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) ->
         await Store.open(tmp_path / "folder" / "chats.db")
 
 
+async def test_a_file_that_may_only_be_read_is_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await Store.open(path)
+    await store.add(make_conversation())
+    await store.close()
+    # Root may write anything, so the answer of the system is put in its mouth.
+    monkeypatch.setattr("chatapp.store.database.os.access", lambda *_: False)
+    store = await Store.open(path)
+    assert "may only be read" in store.read_only
+    assert await store.load("c1") == make_conversation()
+    with pytest.raises(StoreError, match="may only be read"):
+        await store.rename("c1", "t")
+    await store.close()
+
+
 async def test_a_database_that_is_locked_is_said_and_then_written(
     path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""The transcript: following the end, scrolling away, older messages, the token cursor, selection."""
+"""The transcript: following the end, scrolling away, older messages, the cursor, selection."""
 
 from __future__ import annotations
 

@@ -224,7 +224,8 @@ class _States:
         length = self._length + states.shape[0]
         if length > self._buffer.shape[0]:
             grown = states.new_empty((max(2 * length, PREFILL_CHUNK), states.shape[1]))
-            grown[: self._length] = self._buffer[: self._length]
+            if self._length:
+                grown[: self._length] = self._buffer[: self._length]
             self._buffer = grown
         self._buffer[self._length : length] = states
         self._length = length

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from textual import on
 from textual.app import SuspendNotSupported
 
 from chatapp.chat.errors import ChatappError
@@ -43,15 +42,14 @@ class ChatDialogs(ChatMessages):
 
     def action_settings(self) -> None:
         """Every number of the sampler, and the theme."""
-        screen = SettingsScreen(self.session.sampling, self.services.settings_file)
+        screen = SettingsScreen(
+            self.session.sampling,
+            self.services.settings_file,
+            self.set_sampling,
+            self.keep_settings,
+        )
         self.app.push_screen(screen)
 
-    @on(SettingsScreen.Turned)
-    def take_settings(self, event: SettingsScreen.Turned) -> None:
-        """Take what was turned there."""
-        self.set_sampling(event.sampling)
-
-    @on(SettingsScreen.KeepAsked)
     def keep_settings(self) -> None:
         """Keep what holds now for the next start."""
         save = self.services.save_setting

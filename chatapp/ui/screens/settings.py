@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import ClassVar
 
 from textual import on
@@ -10,7 +10,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
@@ -35,20 +34,26 @@ class SettingsScreen(ModalScreen[None]):
         Binding("ctrl+s", "keep", "keep for the next start", id="settings.keep"),
     ]
 
-    @dataclass
-    class Turned(Message):
-        """The person turned a number."""
+    def __init__(
+        self,
+        sampling: SamplingParams,
+        settings_file: str,
+        turn: Callable[[SamplingParams], None],
+        keep: Callable[[], None],
+    ) -> None:
+        """Show what holds now.
 
-        sampling: SamplingParams
-
-    class KeepAsked(Message):
-        """The person wants the present settings at the next start too."""
-
-    def __init__(self, sampling: SamplingParams, settings_file: str) -> None:
-        """Show what holds now."""
+        Args:
+            sampling: the present numbers.
+            settings_file: where settings are kept; empty for nowhere.
+            turn: takes every change at once.
+            keep: keeps the present settings for the next start.
+        """
         super().__init__()
         self._sampling = sampling
         self._file = settings_file
+        self._turn = turn
+        self._keep = keep
 
     def compose(self) -> ComposeResult:
         """The numbers, the rest, the keys."""
@@ -68,7 +73,7 @@ class SettingsScreen(ModalScreen[None]):
     def pass_on(self, event: SamplingPanel.Changed) -> None:
         """Tell whoever opened this."""
         event.stop()
-        self.post_message(self.Turned(event.sampling))
+        self._turn(event.sampling)
 
     def show(self, sampling: SamplingParams) -> None:
         """Follow a change made elsewhere (Ctrl+Up, Ctrl+Down)."""
@@ -88,7 +93,7 @@ class SettingsScreen(ModalScreen[None]):
 
     def action_keep(self) -> None:
         """Keep the present settings."""
-        self.post_message(self.KeepAsked())
+        self._keep()
 
     def action_leave(self) -> None:
         """Go back."""
