@@ -130,4 +130,8 @@ def perplexity(records: tuple[TokenRecord, ...]) -> float:
     """exp(mean of −logprob) over the tokens of a reply; NaN when there are none."""
     if not records:
         return math.nan
-    return math.exp(-sum(record.logprob for record in records) / len(records))
+    mean = -math.fsum(record.logprob for record in records) / len(records)
+    try:
+        return math.exp(mean)
+    except OverflowError:  # a token with (almost) no chance at all
+        return math.inf
