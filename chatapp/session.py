@@ -5,7 +5,7 @@ Sending, regenerating, continuing and branching all end in the same streaming pa
 person's message is on disk before the model is asked; the reply is saved as it streams.
 
 The interface and `chatapp ask` iterate over what a turn yields; neither knows where the engine runs
-or how things are kept, since both are reached through the Protocols here.
+or how things are kept, since both are reached through `chatapp.protocols`.
 """
 
 from __future__ import annotations
@@ -14,91 +14,21 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from chatapp.chat.conversation import Conversation, Message, Reply, new_id, title_from
 from chatapp.chat.errors import EngineError, StoreError
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
-from chatapp.chat.generation import (
-    GenerateOptions,
-    GenerationEnd,
-    GenerationEvent,
-    Paused,
-    PromptRead,
-    TokenStep,
-)
-from chatapp.chat.prompt import Prompt, PromptFormat, RenderedPrompt, TokenPiece, Turn
-from chatapp.chat.record import FinishReason, SamplingSpan, TokenRecord
+from chatapp.chat.generation import GenerateOptions, GenerationEnd, Paused, PromptRead, TokenStep
+from chatapp.chat.inspection import WrittenReply
+from chatapp.chat.prompt import Prompt, PromptFormat, Turn
+from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.template import Template
+from chatapp.growing import GrowingReply, spans_before
+from chatapp.protocols import ChatStore, Engine, Generation
 
 SAVE_EVERY_SECONDS = 0.5
 """How often a streaming reply is saved; at most this much of it can be lost."""
-
-
-class Generation(Protocol):
-    """A reply under way."""
-
-    def __aiter__(self) -> AsyncIterator[GenerationEvent]:
-        """What comes of it, until its `GenerationEnd`."""
-
-    def set_sampling(self, sampling: SamplingParams) -> None:
-        """Draw the next token with these."""
-
-    def cancel(self) -> None:
-        """End it within one token."""
-
-    def pause(self) -> None:
-        """Hold it before its next token."""
-
-    def resume(self) -> None:
-        """Let it go on by itself."""
-
-    def step(self, token_id: int | None = None) -> None:
-        """Take one token, drawn or this one, and hold again."""
-
-
-class Engine(Protocol):
-    """What can read and write tokens, wherever it runs."""
-
-    async def load(
-        self, source: ModelSource, options: LoadOptions, on_progress: Callable[[Progress], None]
-    ) -> ModelFacts:
-        """Load a model. Raises EngineError."""
-
-    def generate(self, prompt: Prompt, options: GenerateOptions) -> Generation:
-        """Begin a reply. Iterating raises EngineError (EngineDied when the process ended)."""
-
-    async def tokenize(self, text: str) -> tuple[TokenPiece, ...]:
-        """Split a text as ordinary text. Raises EngineError."""
-
-    async def render(self, prompt: Prompt) -> RenderedPrompt:
-        """What the model would read. Raises EngineError."""
-
-    async def close(self) -> None:
-        """End it and wait for it."""
-
-
-class ChatStore(Protocol):
-    """Where conversations are kept. Every method raises StoreError."""
-
-    async def save_conversation(self, conversation: Conversation) -> None:
-        """Save everything but the messages: settings, title, current leaf."""
-
-    async def save_message(self, conversation_id: str, message: Message) -> None:
-        """Save a message, in place of the one of the same id; on disk when this returns."""
-
-    async def load(self, conversation_id: str) -> Conversation:
-        """A conversation with all of its messages."""
-
-    async def latest(self) -> str | None:
-        """The id of the conversation that changed last."""
-
-    async def resolve(self, prefix: str) -> str:
-        """The id of the one conversation whose id begins so."""
-
-    async def close(self) -> None:
-        """Write what is left and let go of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +99,8 @@ class Session:
         self._formats = formats
         self._clock = clock
         self._generation: Generation | None = None
+        self._growing: GrowingReply | None = None
+        self._growing_id = ""
         self.new_conversation(template)
 
     @property
@@ -257,7 +189,7 @@ class Session:
 
     async def regenerate(self, message_id: str | None = None) -> AsyncIterator[TurnEvent]:
         """Stream another reply beside an assistant's message (the last one by default)."""
-        parent = self._parent_for_reply(message_id)
+        parent = self.parent_for_reply(message_id)
         async for event in self._reply(parent):
             yield event
 
@@ -267,16 +199,72 @@ class Session:
         kept = reply.records
         if kept and reply.finish_reason is FinishReason.STOP:
             kept = kept[:-1]  # without its end token
-        async for event in self._reply(self._parent_for_reply(message_id), kept=kept, base=reply):
+        async for event in self._reply(self.parent_for_reply(message_id), kept=kept, base=reply):
             yield event
 
     async def branch(self, message_id: str, index: int, token_id: int) -> AsyncIterator[TurnEvent]:
         """Take another token at a point of a reply and go on from there."""
         reply = self._reply_of(message_id)
-        parent = self._parent_for_reply(message_id)
+        parent = self.parent_for_reply(message_id)
         kept = reply.records[:index]
         async for event in self._reply(parent, kept=kept, base=reply, forced=(token_id,)):
             yield event
+
+    async def adopt(self, reply: Reply, parent: str | None) -> AsyncIterator[TurnEvent]:
+        """Make a reply that came another way (a compared column, a beam) an answer to a message.
+
+        It stands beside the other answers and is saved like them.
+
+        Args:
+            reply: with its records.
+            parent: the message that it answers.
+        """
+        if self._generation is not None:
+            raise EngineError("a reply is already under way; stop it first with Esc")
+        if not reply.records:
+            raise EngineError("this reply has no tokens yet, so there is nothing to take")
+        text = "".join(record.text for record in reply.records)
+        message = self._add("assistant", text, parent=parent, reply=reply)
+        self.conversation = replace(self.conversation, model=reply.model)
+        if failed := await self._save_new():
+            yield failed
+        yield MessageAdded(message)
+        yield ReplyEnded(message)
+
+    def options(self, sampling: SamplingParams | None = None) -> GenerateOptions:
+        """What the next reply would be asked for with; other sampling parameters if given."""
+        seed = self.seed if self.seed is not None else random.SystemRandom().getrandbits(48)
+        return GenerateOptions(
+            sampling=sampling or self.sampling,
+            seed=seed,
+            max_tokens=self.max_tokens,
+            stop=(*self.stop, *self.conversation.stop),
+            top_logprobs=self.top_logprobs,
+        )
+
+    def written(self, message_id: str) -> WrittenReply:
+        """A reply as the engine can be asked about it, up to its newest token.
+
+        Raises:
+            EngineError: the message has no tokens, or another model wrote them.
+        """
+        running = self._growing is not None and message_id == self._growing_id
+        reply = self.reply(message_id) if running else self._reply_of(message_id)
+        stop = (*self.stop, *self.conversation.stop)
+        return WrittenReply.of(reply, stop, self._formats(self.conversation.format))
+
+    def reply(self, message_id: str) -> Reply:
+        """A reply up to its newest token, which the message shows only now and then.
+
+        Raises:
+            EngineError: no model wrote that message.
+        """
+        if self._growing is not None and message_id == self._growing_id:
+            return self._growing.reply()
+        reply = self.conversation.messages[message_id].reply
+        if reply is None:
+            raise EngineError("no model wrote this message")
+        return reply
 
     def prompt_for(self, leaf: str | None, kept: tuple[TokenRecord, ...] = ()) -> Prompt:
         """What the model reads after that message (and the kept start of a reply to it)."""
@@ -305,28 +293,22 @@ class Session:
         facts = self.facts
         if facts is None:
             raise EngineError("no model is loaded; choose one with Ctrl+L or /model")
-        seed = self.seed if self.seed is not None else random.SystemRandom().getrandbits(48)
-        options = GenerateOptions(
-            sampling=self.sampling,
-            seed=seed,
-            max_tokens=self.max_tokens,
-            stop=(*self.stop, *self.conversation.stop),
-            top_logprobs=self.top_logprobs,
-            forced_ids=forced,
-        )
+        options = replace(self.options(), forced_ids=forced)
+        seed = options.seed
         generation = self.engine.generate(self.prompt_for(parent, kept), options)
         self._generation = generation  # from here on a stop or a change reaches it
-        growing = _GrowingReply(
-            kept,
+        growing = GrowingReply(
             Reply(
                 model=facts.name,
                 model_sha256=facts.sha256,
                 seed=seed,
-                sampling=_spans_before(base, len(kept)),
+                sampling=spans_before(base, len(kept)),
             ),
             self.sampling,
+            kept,
         )
         message = self._add("assistant", growing.text, parent=parent, reply=growing.reply())
+        self._growing, self._growing_id = growing, message.id
         self.conversation = replace(self.conversation, model=facts.name)
         notice = ""
         try:
@@ -349,7 +331,7 @@ class Session:
             notice = str(error)
         finally:
             # Also when the iteration is abandoned (the program is closing): what came is kept.
-            self._generation = None
+            self._generation = self._growing = None
             generation.cancel()
             failed = await self._save_reply(message, growing)
         if failed:
@@ -394,8 +376,21 @@ class Session:
             )
         return message.reply
 
-    def _parent_for_reply(self, message_id: str | None) -> str | None:
-        """The message a new sibling of that reply answers."""
+    def empty_reply(self) -> Reply:
+        """A reply of the loaded model before its first token. Raises EngineError without one."""
+        if self.facts is None:
+            raise EngineError("no model is loaded; choose one with Ctrl+L or /model")
+        return Reply(model=self.facts.name, model_sha256=self.facts.sha256, seed=0)
+
+    def parent_for_reply(self, message_id: str | None = None) -> str | None:
+        """The message that a new reply answers: beside that reply, or to that message.
+
+        Args:
+            message_id: a reply, or a message of the person's; None is the current leaf.
+
+        Raises:
+            EngineError: there is no message yet.
+        """
         leaf = message_id if message_id is not None else self.conversation.leaf
         if leaf is None:
             raise EngineError("there is nothing to answer yet; write a message first")
@@ -416,7 +411,7 @@ class Session:
             return SaveFailed(str(error))
         return None
 
-    async def _save_reply(self, message: Message, growing: _GrowingReply) -> SaveFailed | None:
+    async def _save_reply(self, message: Message, growing: GrowingReply) -> SaveFailed | None:
         """Put what has come of a reply into the conversation, and on disk."""
         current = replace(message, text=growing.text, reply=growing.reply())
         leaf = self.conversation.leaf
@@ -425,52 +420,3 @@ class Session:
             return None
         self._unsaved[message.id] = None
         return await self._save_new()
-
-
-class _GrowingReply:
-    """A reply while it streams: appends cheaply, makes the immutable value when asked."""
-
-    def __init__(
-        self, kept: tuple[TokenRecord, ...], start: Reply, sampling: SamplingParams
-    ) -> None:
-        self._start = start
-        self._records = list(kept)
-        self._text = [record.text for record in kept]
-        self._spans = [*start.sampling, SamplingSpan(len(kept), sampling)]
-
-    @property
-    def text(self) -> str:
-        return "".join(self._text)
-
-    def take(self, event: GenerationEvent) -> None:
-        match event:
-            case PromptRead():
-                self._start = replace(
-                    self._start, prompt_ids=event.prompt_ids, cached_tokens=event.cached_tokens
-                )
-            case TokenStep():
-                if event.sampling is not None and self._spans[-1].sampling != event.sampling:
-                    self._spans.append(SamplingSpan(event.record.index, event.sampling))
-                self._records.append(event.record)
-                self._text.append(event.record.text)
-            case GenerationEnd():
-                self._start = replace(
-                    self._start,
-                    finish_reason=event.reason,
-                    seconds=event.seconds,
-                    time_to_first_token=event.time_to_first_token,
-                    error=event.message if event.reason is FinishReason.ERROR else "",
-                )
-            case Progress() | Paused():
-                pass
-
-    def fail(self, message: str) -> None:
-        self._start = replace(self._start, finish_reason=FinishReason.ERROR, error=message)
-
-    def reply(self) -> Reply:
-        return replace(self._start, records=tuple(self._records), sampling=tuple(self._spans))
-
-
-def _spans_before(base: Reply | None, count: int) -> tuple[SamplingSpan, ...]:
-    """The parameters the kept tokens of another reply were drawn with."""
-    return tuple(span for span in base.sampling if span.start < count) if base else ()

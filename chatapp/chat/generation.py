@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from chatapp.chat.facts import Progress
-from chatapp.chat.record import FinishReason, TokenRecord
+from chatapp.chat.record import FinishReason, SamplingSpan, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 
 
@@ -27,6 +27,8 @@ class GenerateOptions:
     """How many candidates each record carries."""
     forced_ids: tuple[int, ...] = ()
     """The first tokens are these instead of drawn ones; their records tell the real numbers."""
+    schedule: tuple[SamplingSpan, ...] = ()
+    """Parameters that take over at later tokens of this request, as a recorded reply had them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from chatapp.chat.conversation import Reply
@@ -27,8 +28,9 @@ def start_json(
     cached_tokens: int,
     sampling: SamplingParams,
     seed: int,
+    prompt_ids: Sequence[int] = (),
 ) -> JsonObject:
-    """What is known before the first token."""
+    """What is known before the first token; enough, with the tokens' ids, to replay the reply."""
     return {
         "type": "start",
         "model": model,
@@ -36,11 +38,18 @@ def start_json(
         "cached_tokens": cached_tokens,
         "sampling": sampling_json(sampling),
         "seed": seed,
+        "prompt_ids": list(prompt_ids),
     }
 
 
-def token_json(record: TokenRecord) -> JsonObject:
-    """One token, with the candidates its record carries."""
+def token_json(record: TokenRecord, sampling: SamplingParams | None = None) -> JsonObject:
+    """One token, with the candidates its record carries.
+
+    Args:
+        record: the token.
+        sampling: what it was drawn with, where that differs from the token before.
+    """
+    changed = {} if sampling is None else {"sampling": sampling_json(sampling)}
     return {
         "type": "token",
         "index": record.index,
@@ -57,6 +66,7 @@ def token_json(record: TokenRecord) -> JsonObject:
         "temperature": record.temperature,
         "top_logprobs": [_candidate_json(candidate) for candidate in record.candidates],
         "other_prob": _finite(record.other_prob),
+        **changed,
     }
 
 

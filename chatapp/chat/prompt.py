@@ -43,6 +43,8 @@ class Prompt:
     format: PromptFormat = PromptFormat()
     continue_reply: bool = False
     """The last turn is an unfinished reply: go on from its exact end, without a new turn."""
+    ids: tuple[int, ...] | None = None
+    """Exactly what is read, as a recorded reply tells it; the rest then counts for nothing."""
 
 
 @dataclass(frozen=True, slots=True)

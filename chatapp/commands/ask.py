@@ -1,23 +1,24 @@
 """`chatapp ask`: one reply to standard output, as text or as one JSON line a token.
 
-Standard output carries only the answer; progress and notices go to standard error.
+Standard output carries only the answer; progress and notices go to standard error. Several replies
+(--n), other decoders (--decoder) and replays (--replay) are in modules of their own.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import signal
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
 from chatapp.chat.errors import ChatappError, EngineError, UsageError
-from chatapp.commands.options import add_generation_options
-from chatapp.commands.status import DONE, FAILED, INTERRUPTED
+from chatapp.commands.interrupts import Interrupts
+from chatapp.commands.options import add_generation_options, whole
+from chatapp.commands.reply_writers import JsonWriter, TextWriter, Writer
+from chatapp.commands.status import DONE, FAILED
+from chatapp.commands.token_rules import add_token_rules, with_token_rules
 
 if TYPE_CHECKING:
     from chatapp.chat.conversation import Reply
-    from chatapp.chat.jsonlines import JsonObject
     from chatapp.commands.setup import Setup
     from chatapp.session import Session
 
@@ -34,13 +35,26 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="what to say")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument(
+        "--trace", action="store_true", help="with --json: every stage of the sampler, a token"
+    )
+    parser.add_argument(
+        "--n", type=whole("n", 1), default=1, metavar="N", help="so many replies, side by side"
+    )
+    parser.add_argument(
+        "--replay",
+        metavar="FILE",
+        help="write a recorded reply (JSON lines) again, and say where it differs",
+    )
+    _add_decoders(parser)
     add_generation_options(parser)
+    add_token_rules(parser)
     parser.add_argument(
         "--top-logprobs",
-        type=_count,
+        type=whole("top-logprobs", 0),
         default=argparse.SUPPRESS,
         metavar="N",
-        help="candidates a token in --json (5)",
+        help="candidates a token in --json (5); as many as the vocabulary has lists all",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
@@ -50,16 +64,78 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _add_decoders(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("other decoders").add_argument
+    add("--decoder", choices=("sample", "beam", "contrastive"), default="sample", help="(sample)")
+    add("--beams", type=whole("beams", 1), default=4, metavar="N", help="of a beam search (4)")
+    add(
+        "--length-penalty",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="of a beam search: above 0 favours long replies, below 0 short ones (1)",
+    )
+    add(
+        "--penalty-alpha",
+        type=float,
+        default=0.6,
+        metavar="X",
+        help="of a contrastive search: 0 is greedy, 1 looks at the penalty alone (0.6)",
+    )
+    add(
+        "--contrastive-k",
+        type=whole("contrastive-k", 1),
+        default=4,
+        metavar="K",
+        help="candidates of a contrastive search (4)",
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Ask, stream, and return the exit status."""
     from chatapp.commands.setup import Setup
 
     if sys.stdout is None:
         raise ChatappError("standard output is closed; there is nowhere to write the reply")
+    _check(args)
+    interrupts = Interrupts()
+    if args.replay is not None:
+        from chatapp.commands.replay import read_recorded, replay
+
+        recorded = read_recorded(args.replay)
+        return interrupts.run(replay(Setup.from_args(args), args, recorded, interrupts))
     prompt = read_prompt(args.prompt, sys.stdin)
     setup = Setup.from_args(args)
+    if args.decoder == "beam":
+        from chatapp.commands.ask_search import ask_beam
+
+        return interrupts.run(ask_beam(setup, args, prompt, interrupts))
+    if args.decoder == "contrastive":
+        from chatapp.commands.ask_search import ask_contrastive
+
+        return interrupts.run(ask_contrastive(setup, args, prompt, interrupts))
+    if args.n > 1:
+        from chatapp.commands.ask_several import ask_several
+
+        return interrupts.run(ask_several(setup, args, prompt, interrupts))
     writer = JsonWriter(sys.stdout) if args.json else TextWriter(sys.stdout)
-    return asyncio.run(_ask(setup, args, prompt, writer))
+    return interrupts.run(_ask(setup, args, prompt, writer, interrupts))
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what does not go together. Raises UsageError."""
+    resumed = bool(args.latest or args.resume)
+    sampling = args.decoder == "sample"
+    if args.trace and not args.json:
+        raise UsageError("--trace needs --json")
+    if args.trace and (args.n > 1 or args.replay or not sampling):
+        raise UsageError("--trace goes with one sampled reply; leave out --n, --replay, --decoder")
+    if resumed and (args.n > 1 or args.replay or not sampling):
+        raise UsageError("-c and --resume keep one sampled reply; leave out --n and --decoder")
+    if args.replay and (args.n > 1 or not sampling or args.prompt):
+        raise UsageError("--replay writes what was recorded; leave out the prompt, --n, --decoder")
+    if args.n > 1 and args.decoder == "contrastive":
+        raise UsageError("a contrastive search has one result; leave out --n")
 
 
 def read_prompt(given: str | None, stream: TextIO | None) -> str:
@@ -84,146 +160,73 @@ def read_prompt(given: str | None, stream: TextIO | None) -> str:
     return "\n\n".join(parts)
 
 
-async def _ask(setup: Setup, args: argparse.Namespace, prompt: str, writer: Writer) -> int:
-    """Answer once; the first SIGINT or SIGTERM ends the reply, the second one everything."""
-    running: list[Session] = []
-    turn = asyncio.ensure_future(_turn(setup, args, prompt, writer, running))
-    interrupted = False
+async def start_session(session: Session, args: argparse.Namespace) -> None:
+    """Give a session with a loaded model the rules that need its tokenizer. Raises UsageError."""
+    assert session.facts is not None  # its model is loaded
+    session.set_sampling(
+        await with_token_rules(session.sampling, args, session.engine, session.facts)
+    )
 
-    def stop() -> None:
-        nonlocal interrupted
-        if interrupted or not running or not running[0].replying:
-            turn.cancel()
-        else:
-            running[0].cancel()
-        interrupted = True
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-    try:
-        reply = await turn
-    except asyncio.CancelledError:
-        return INTERRUPTED
-    if interrupted:
-        return INTERRUPTED
-    if reply.error:
+def wanted_candidates(args: argparse.Namespace) -> int:
+    """How many candidates the records have to carry."""
+    count: int = getattr(args, "top_logprobs", JSON_TOP_LOGPROBS) if args.json else 0
+    return count
+
+
+async def _ask(
+    setup: Setup, args: argparse.Namespace, prompt: str, writer: Writer, interrupts: Interrupts
+) -> int:
+    """Answer once."""
+    from chatapp.commands.setup import open_conversation
+
+    resumed = bool(args.latest or args.resume)
+    async with setup.headless(keep=resumed, top_logprobs=wanted_candidates(args)) as session:
+        await start_session(session, args)
+        if resumed:
+            await open_conversation(session, args.resume)
+        interrupts.stop_gently = session.cancel
+        reply = await _turn(session, prompt, writer, trace=args.trace)
+    if reply.error and not interrupts.interrupted:
         raise EngineError(reply.error)
     return DONE if reply.records else FAILED
 
 
-async def _turn(
-    setup: Setup, args: argparse.Namespace, prompt: str, writer: Writer, running: list[Session]
-) -> Reply:
-    """Load, open what is to be continued, send, and write what comes."""
+async def _turn(session: Session, prompt: str, writer: Writer, *, trace: bool) -> Reply:
+    """Send, and write what comes."""
     from chatapp.chat.facts import Progress
+    from chatapp.chat.generation import PromptRead, TokenStep
     from chatapp.commands.progress import ProgressLine
-    from chatapp.commands.setup import open_conversation
-    from chatapp.session import ReplyEnded, SaveFailed
+    from chatapp.inspector import Inspector
+    from chatapp.session import MessageAdded, ReplyEnded, SaveFailed
 
-    resumed = bool(args.latest or args.resume)
-    wanted = getattr(args, "top_logprobs", JSON_TOP_LOGPROBS) if args.json else 0
-    async with setup.headless(keep=resumed, top_logprobs=wanted) as session:
-        running.append(session)
-        if resumed:
-            await open_conversation(session, args.resume)
-        line = ProgressLine(sys.stderr)
-        async for event in session.send(prompt):
-            match event:
-                case Progress():
-                    line.update(event)
-                case SaveFailed():
-                    print(f"chatapp: {event.message}", file=sys.stderr)
-                case ReplyEnded():
-                    line.close()
-                    reply = event.message.reply
-                    assert reply is not None  # a reply's message always has one
-                    writer.end(reply)
-                    if event.notice and not reply.error:
-                        print(f"chatapp: {event.notice}", file=sys.stderr)
-                    return reply
-                case _:
-                    line.close()
-                    writer.write(event, session)
-    raise EngineError("the reply did not end")
-
-
-class TextWriter:
-    """The reply as text."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._terminal = stream.isatty()
-        self._wrote_newline = True
-
-    def write(self, event: object, _session: Session) -> None:
-        """Write what became printable with a token."""
-        from chatapp.chat.generation import TokenStep
-        from chatapp.chat.text import sanitise
-
-        if isinstance(event, TokenStep) and (text := event.record.text):
-            # A pipe gets the exact text; a terminal would obey what is in it.
-            self._stream.write(sanitise(text) if self._terminal else text)
-            self._stream.flush()
-            self._wrote_newline = text.endswith("\n")
-
-    def end(self, reply: Reply) -> None:
-        """Leave the cursor at the start of a line."""
-        if reply.records and not self._wrote_newline:
-            self._stream.write("\n")
-            self._stream.flush()
-
-
-class JsonWriter:
-    """The reply as JSON lines, flushed as they come."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, event: object, session: Session) -> None:
-        """Write the start when the prompt is read, then a line a token."""
-        from chatapp.chat import jsonlines
-        from chatapp.chat.generation import PromptRead, TokenStep
-
+    line = ProgressLine(sys.stderr)
+    inspector = Inspector(session)
+    message_id = ""
+    async for event in session.send(prompt):
         match event:
+            case Progress():
+                line.update(event)
+            case SaveFailed():
+                print(f"chatapp: {event.message}", file=sys.stderr)
+            case MessageAdded():
+                message_id = event.message.id
             case PromptRead():
-                reply = session.conversation.path()[-1].reply
-                assert reply is not None  # a PromptRead belongs to the reply under way
-                self._line(
-                    jsonlines.start_json(
-                        model=reply.model,
-                        prompt_tokens=len(event.prompt_ids),
-                        cached_tokens=event.cached_tokens,
-                        sampling=session.sampling,
-                        seed=reply.seed,
-                    )
-                )
+                line.close()
+                writer.start(session.reply(message_id))
             case TokenStep():
-                self._line(jsonlines.token_json(event.record))
-
-    def end(self, reply: Reply) -> None:
-        """Write why and how fast it ended."""
-        from chatapp.chat import jsonlines
-
-        self._line(jsonlines.end_json(reply))
-
-    def _line(self, value: JsonObject) -> None:
-        from chatapp.chat.jsonlines import json_line
-
-        self._stream.write(json_line(value) + "\n")
-        self._stream.flush()
-
-
-Writer = TextWriter | JsonWriter
-
-
-def _count(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if value < 0:
-        raise argparse.ArgumentTypeError(
-            f"top-logprobs must be a whole number of at least 0, not {text!r}"
-        )
-    return value
+                traced = None
+                if trace:
+                    step = inspector.step(message_id, event.record.index)
+                    ids = [candidate.id for candidate in event.record.candidates]
+                    traced = await inspector.trace(step, ids)
+                writer.token(event, traced)
+            case ReplyEnded():
+                line.close()
+                reply = event.message.reply
+                assert reply is not None  # a reply's message always has one
+                writer.end(reply)
+                if event.notice and not reply.error:
+                    print(f"chatapp: {event.notice}", file=sys.stderr)
+                return reply
+    raise EngineError("the reply did not end")

@@ -6,7 +6,8 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
     from chatapp.chat.facts import ModelSource, Progress
     from chatapp.commands.setup import Setup
     from chatapp.store.store import Store
+    from chatapp.ui.app import ChatApp
     from chatapp.ui.services import ModelChoice, ModelOffer
+
+LATEST = "latest"
+"""In place of an id: the conversation that changed last."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +46,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(setup: Setup, args: argparse.Namespace) -> int:
+    wanted = args.resume if args.resume else LATEST if args.latest else None
+    async with interface(setup, wanted) as app:
+        await app.run_async()
+        return app.return_code or 0
+
+
+@asynccontextmanager
+async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[ChatApp]:
+    """The interface over the real engine and store, ready to run; both are ended behind it.
+
+    Args:
+        setup: what was asked for.
+        resume: how the id of the conversation to open begins; LATEST for the last one.
+    """
     from chatapp.commands.setup import open_conversation, open_store
     from chatapp.config import save_setting
     from chatapp.link.client import EngineClient
@@ -49,15 +68,15 @@ async def _run(setup: Setup, args: argparse.Namespace) -> int:
 
     store = await open_store(setup.paths)
     engine = EngineClient(setup.paths)
+
+    def watch_engine(tell: Callable[[str], None]) -> None:
+        engine.on_death = tell
+
     try:
         session = setup.make_session(engine, store)
-        if args.latest or args.resume:
-            await open_conversation(session, args.resume)
-
-        def watch_engine(tell: Callable[[str], None]) -> None:
-            engine.on_death = tell
-
-        app = ChatApp(
+        if resume is not None:
+            await open_conversation(session, None if resume == LATEST else resume)
+        yield ChatApp(
             Services(
                 session=session,
                 models=ModelsOfSetup(setup),
@@ -73,12 +92,11 @@ async def _run(setup: Setup, args: argparse.Namespace) -> int:
                 save_setting=lambda name, value: save_setting(setup.paths, name, value),
                 settings_file=str(setup.paths.config_file),
                 theme=setup.settings.theme,
+                scale=setup.settings.scale,
                 keys=setup.settings.keys,
                 notices=(*setup.notices, *store.notices),
             )
         )
-        await app.run_async()
-        return app.return_code or 0
     finally:
         await engine.close()
         await store.close()

@@ -7,11 +7,13 @@ above the environment and the settings file, and what was not given leaves them 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from chatapp.chat.errors import UsageError
 from chatapp.chat.sampling import PARAMETERS, Parameter, ParameterError
+
+_MODEL_HELP = "catalog id, Hub repo id, folder or .gguf file"
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
@@ -28,30 +30,55 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
     """Add what shapes a reply: the model, the prompt and the draw."""
     before = list(parser._actions)
     add = parser.add_argument_group("model and prompt").add_argument
-    add("-m", "--model", metavar="REF", help="catalog id, Hub repo id, folder or .gguf file")
+    add("-m", "--model", metavar="REF", help=_MODEL_HELP)
     add("-s", "--system", metavar="TEXT", help="system text, in place of the template's")
     add("--template", metavar="NAME", help="system-prompt template; 'none' adds nothing")
     add("--format", metavar="NAME", help="how turns become text: auto, model, chatml, transcript…")
     add = parser.add_argument_group("sampling").add_argument
     for name in _SAMPLING:
-        parameter = PARAMETERS[name]
-        flags = ("-t",) if name == "temperature" else ()
-        option = "--" + name.replace("_", "-")
-        add(*flags, option, dest=name, type=_reader(parameter), metavar="N", help=parameter.text)
-    add("--seed", type=_whole("seed", 0), metavar="N", help="same seed, same reply")
-    add("--max-tokens", type=_whole("max-tokens", 0), metavar="N", help="0: as many as fit")
+        _add_number(add, PARAMETERS[name])
+    add("--seed", type=whole("seed", 0), metavar="N", help="same seed, same reply")
+    add("--max-tokens", type=whole("max-tokens", 0), metavar="N", help="0: as many as fit")
     add("--stop", action="append", metavar="TEXT", help="end the reply before this text; repeat")
+    add = parser.add_argument_group("more sampling").add_argument
+    for name, parameter in PARAMETERS.items():
+        if name not in _SAMPLING:
+            _add_number(add, parameter)
+    _add_machine(parser)
+    _without_defaults(parser, before)
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is needed to load a model, where nothing is drawn."""
+    before = list(parser._actions)
+    add = parser.add_argument_group("model").add_argument
+    add("-m", "--model", metavar="REF", help=_MODEL_HELP)
+    _add_machine(parser)
+    _without_defaults(parser, before)
+
+
+def _add_number(add: Callable[..., object], parameter: Parameter) -> None:
+    flags = ("-t",) if parameter.name == "temperature" else ()
+    option = "--" + parameter.name.replace("_", "-")
+    reader = _reader(parameter)
+    add(*flags, option, dest=parameter.name, type=reader, metavar="N", help=parameter.text)
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("machine").add_argument
     add("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
     add("--dtype", metavar="NAME", help="auto, float32, bfloat16 or float16")
-    add("--threads", type=_whole("threads", 0), metavar="N", help="CPU threads; 0: as torch does")
+    add("--threads", type=whole("threads", 0), metavar="N", help="CPU threads; 0: as torch does")
     add(
         "--context-length",
-        type=_whole("context-length", 0),
+        type=whole("context-length", 0),
         metavar="N",
         help="lower the context below the model's own",
     )
     add("--offline", action="store_true", help="never touch the network")
+
+
+def _without_defaults(parser: argparse.ArgumentParser, before: Sequence[argparse.Action]) -> None:
     for action in parser._actions:
         if action not in before:
             action.default = argparse.SUPPRESS
@@ -72,7 +99,9 @@ def _reader(parameter: Parameter) -> Callable[[str], float | int]:
     return read
 
 
-def _whole(name: str, least: int) -> Callable[[str], int]:
+def whole(name: str, least: int) -> Callable[[str], int]:
+    """A reader of whole numbers of at least that; `name` is what messages call it."""
+
     def read(text: str) -> int:
         try:
             value = int(text)

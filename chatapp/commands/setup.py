@@ -26,7 +26,8 @@ from chatapp.library import Formats, Templates, load_formats, load_templates
 from chatapp.link.client import EngineClient
 from chatapp.models import DEFAULT, obtain
 from chatapp.paths import Paths, default_paths
-from chatapp.session import ChatStore, Engine, Session
+from chatapp.protocols import ChatStore, Engine
+from chatapp.session import Session
 
 if TYPE_CHECKING:
     from chatapp.store.store import Store

@@ -16,24 +16,30 @@ from chatapp.chat.record import FinishReason
 from chatapp.engine.cache import PrefixCache
 from chatapp.engine.controls import Controls
 from chatapp.engine.ending import failure
+from chatapp.engine.history import LogitHistory
 from chatapp.engine.loader import LoadedModel
 from chatapp.engine.prefill import prefill
 from chatapp.engine.reply import Reply, Task
 
 
 def generate(
-    loaded: LoadedModel, cache: PrefixCache, task: Task, controls: Controls
+    loaded: LoadedModel,
+    cache: PrefixCache,
+    task: Task,
+    controls: Controls,
+    history: LogitHistory | None = None,
 ) -> Iterator[GenerationEvent]:
     """Write one reply.
 
     Yields `Progress` while the prompt is read, then `PromptRead`, a `TokenStep` for each token and
     a `GenerationEnd`; `Paused` while it is held. Nothing is raised for what can go wrong in a step:
-    the end says it, and what came before stands.
+    the end says it, and what came before stands. What each token was taken from goes into the
+    history, where there is one.
     """
     reply = Reply(loaded, task)
     with torch.inference_mode():
         try:
-            yield from _write(reply, cache, task, controls)
+            yield from _write(reply, cache, task, controls, history)
         except EngineError as error:
             yield reply.end(FinishReason.ERROR, str(error))
         except (RuntimeError, MemoryError) as error:
@@ -42,7 +48,11 @@ def generate(
 
 
 def _write(
-    reply: Reply, cache: PrefixCache, task: Task, controls: Controls
+    reply: Reply,
+    cache: PrefixCache,
+    task: Task,
+    controls: Controls,
+    history: LogitHistory | None,
 ) -> Iterator[GenerationEvent]:
     """The whole reply: prefill, then decode until something ends it."""
     if reply.finished:
@@ -54,12 +64,21 @@ def _write(
         return
     yield PromptRead(task.prompt_ids, read.cached_tokens, reply.seconds)
     logits = read.logits
+    start = len(task.prompt_ids) - len(task.reply_ids)
+    recording = (
+        history.begin(task.prompt_ids[:start], task.reply_ids) if history is not None else None
+    )
     while True:
         forced = yield from _wait_for_leave(reply, logits, controls)
         if controls.cancelled:
             yield reply.end(FinishReason.CANCELLED)
             return
+        for span in task.options.schedule:
+            if span.start == reply.count:
+                controls.sampling = span.sampling
         step = reply.take(logits, controls.sampling, forced)
+        if history is not None and recording is not None:
+            history.append(recording, step.record.id, logits)
         yield step
         if reply.finished:
             yield reply.end()

@@ -4,30 +4,60 @@ from __future__ import annotations
 
 import functools
 import gc
-from collections.abc import Callable, Iterator
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
 from chatapp.chat.generation import GenerateOptions, GenerationEvent
-from chatapp.chat.prompt import Prompt, RenderedPrompt, TokenPiece
+from chatapp.chat.prompt import Prompt, PromptFormat, RenderedPrompt, TokenPiece, Turn
+from chatapp.chat.record import TokenRecord
+from chatapp.chat.scoring import ScoreEnd, ScoreStart
+from chatapp.chat.search import (
+    BeamEvent,
+    BeamOptions,
+    ContrastiveEvent,
+    ContrastiveOptions,
+    SeveralEvent,
+)
 from chatapp.engine.cache import PrefixCache
 from chatapp.engine.controls import Controls
 from chatapp.engine.decode import generate
+from chatapp.engine.history import LogitHistory
+from chatapp.engine.inspect import Inspection
 from chatapp.engine.loader import LoadedModel, load
-from chatapp.engine.prompt import render_prompt
+from chatapp.engine.prompt import PromptIds, render_prompt
 from chatapp.engine.reply import Task
+from chatapp.engine.score import score
+from chatapp.engine.search.beam import beam_search
+from chatapp.engine.search.contrastive import contrastive_search
+from chatapp.engine.several import generate_several
 from chatapp.engine.tokenizer import ModelTokenizer
 
 _DRY_BREAKERS = (b"\n", b":", b'"', b"*")
 """llama.cpp's default sequence breakers: repeats are not followed across them."""
 
+HISTORY_BYTES = 256 << 20
+"""Memory for the logits of recent replies: some 2,500 tokens of a vocabulary of 49,152."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """What ends a reply."""
+
+    ids: tuple[int, ...]
+    stop: tuple[str, ...]
+    """Stop sequences that are no tokens of their own."""
+
 
 class LocalEngine:
     """A loaded model with its KV cache.
 
-    `generate` and `load` belong to one thread; `tokenize` and `render` may be called from another
-    while a reply runs, since they only read.
+    `load` and what runs the model belong to one thread. `tokenize`, `render`, `pieces` and the
+    questions of `inspection` may be asked from another while a reply runs: they only read.
     """
 
     def __init__(self, prepared: Path) -> None:
@@ -36,6 +66,8 @@ class LocalEngine:
         self._loaded: LoadedModel | None = None
         self._cache: PrefixCache | None = None
         self._dry_breakers: Callable[[], frozenset[int]] = frozenset
+        self._inspection: Inspection | None = None
+        self._history = LogitHistory(HISTORY_BYTES)
 
     def load(
         self,
@@ -44,11 +76,20 @@ class LocalEngine:
         on_progress: Callable[[Progress], None],
     ) -> ModelFacts:
         """Load a model in place of the one that is loaded. Raises EngineError."""
-        self._loaded = self._cache = None  # two at once may be more than fits
+        # Two at once may be more than fits.
+        self._loaded = self._cache = self._inspection = None
+        self._history.clear()
         gc.collect()
         loaded = load(source, options, self._prepared, on_progress)
         self._cache = PrefixCache(loaded)
         self._dry_breakers = functools.cache(lambda: _find_dry_breakers(loaded.tokenizer))
+        self._inspection = Inspection(
+            loaded,
+            self._history,
+            HISTORY_BYTES,
+            functools.lru_cache(maxsize=64)(functools.partial(_end_ids, loaded)),
+            self._dry_breakers,
+        )
         self._loaded = loaded
         return loaded.facts
 
@@ -56,26 +97,88 @@ class LocalEngine:
         self, prompt: Prompt, options: GenerateOptions, controls: Controls
     ) -> Iterator[GenerationEvent]:
         """Write one reply. Raises EngineError when the prompt cannot be made."""
-        loaded = self._model()
-        assert self._cache is not None  # it comes and goes with the model
-        made = render_prompt(loaded.tokenizer, prompt)
-        end_ids = {*loaded.facts.end_ids}
-        stops: list[str] = []
-        for stop in (*options.stop, *made.rendered.stop):
-            token_id = loaded.tokenizer.control_id(stop)
-            if token_id is None:
-                stops.append(stop)
-            else:
-                end_ids.add(token_id)
-        task = Task(
-            prompt_ids=tuple(made.ids),
-            options=options,
-            end_ids=tuple(sorted(end_ids)),
-            stop=tuple(stops),
-            reply_ids=tuple(made.reply_ids),
-            dry_breakers=self._dry_breakers,
+        loaded, cache = self._model(), self._prefix_cache()
+        task = self._task(self._read(prompt), options)
+        yield from generate(loaded, cache, task, controls, self._history)
+
+    def compare(
+        self, prompt: Prompt, columns: Sequence[GenerateOptions], controls: Sequence[Controls]
+    ) -> Iterator[SeveralEvent]:
+        """Write several replies to one prompt. Raises EngineError, SearchError."""
+        loaded, cache = self._model(), self._prefix_cache()
+        made = self._read(prompt)
+        tasks = [self._task(made, options) for options in columns]
+        yield from generate_several(loaded, cache, tasks, controls)
+
+    def beam(
+        self, prompt: Prompt, options: BeamOptions, cancelled: Callable[[], bool]
+    ) -> Iterator[BeamEvent]:
+        """Search with beams. Raises EngineError."""
+        loaded, cache = self._model(), self._prefix_cache()
+        made = self._read(prompt)
+        yield from beam_search(
+            loaded,
+            made.ids,
+            options,
+            end_ids=_ending(loaded, made.rendered.stop).ids,
+            cancelled=cancelled,
+            cache=cache,
         )
-        yield from generate(loaded, self._cache, task, controls)
+
+    def contrastive(
+        self,
+        prompt: Prompt,
+        options: ContrastiveOptions,
+        stop: Sequence[str],
+        cancelled: Callable[[], bool],
+    ) -> Iterator[ContrastiveEvent]:
+        """Search contrastively. Raises EngineError."""
+        loaded = self._model()
+        made = self._read(prompt)
+        ending = _ending(loaded, (*stop, *made.rendered.stop))
+        yield from contrastive_search(
+            loaded,
+            made.ids,
+            options,
+            end_ids=ending.ids,
+            cancelled=cancelled,
+            stop=ending.stop,
+            reply_ids=made.reply_ids,
+        )
+
+    def score_text(
+        self,
+        text: str,
+        top_logprobs: int,
+        on_progress: Callable[[Progress], None],
+        cancelled: Callable[[], bool],
+    ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
+        """Tell how probable a text is by itself. Raises EngineError."""
+        tokenizer = self._model().tokenizer
+        ids = tokenizer.encode_text(text)
+        return self._score(tokenizer.prefix_ids, ids, top_logprobs, on_progress, cancelled)
+
+    def score_prompt(
+        self,
+        prompt: Prompt,
+        top_logprobs: int,
+        on_progress: Callable[[Progress], None],
+        cancelled: Callable[[], bool],
+    ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
+        """Tell how probable each token of a prompt is. Raises EngineError."""
+        made = self._read(prompt)
+        return self._score((), made.ids, top_logprobs, on_progress, cancelled)
+
+    def score_ids(
+        self,
+        before: Sequence[int],
+        ids: Sequence[int],
+        top_logprobs: int,
+        on_progress: Callable[[Progress], None],
+        cancelled: Callable[[], bool],
+    ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
+        """Tell how probable some ids are behind others. Raises EngineError."""
+        return self._score(before, ids, top_logprobs, on_progress, cancelled)
 
     def tokenize(self, text: str) -> tuple[TokenPiece, ...]:
         """A text in tokens, as ordinary text. Raises EngineError when no model is loaded."""
@@ -84,12 +187,97 @@ class LocalEngine:
 
     def render(self, prompt: Prompt) -> RenderedPrompt:
         """What the model would read. Raises EngineError when it cannot be made."""
-        return render_prompt(self._model().tokenizer, prompt).rendered
+        return self._read(prompt).rendered
+
+    def pieces(self, ids: Sequence[int]) -> tuple[TokenPiece, ...]:
+        """The tokens of some ids. Raises EngineError when no model is loaded."""
+        return self._model().tokenizer.pieces(ids)
+
+    @property
+    def inspection(self) -> Inspection:
+        """Answers about written replies. Raises EngineError when no model is loaded."""
+        if (inspection := self._inspection) is None:
+            raise EngineError("no model is loaded")
+        return inspection
+
+    def _read(self, prompt: Prompt) -> PromptIds:
+        """The ids of a prompt: its own, or those that its format makes."""
+        tokenizer = self._model().tokenizer
+        if prompt.ids is None:
+            return render_prompt(tokenizer, prompt)
+        tokens = tokenizer.pieces(prompt.ids)
+        text = b"".join(token.bytes for token in tokens).decode("utf-8", "replace")
+        return PromptIds(prompt.ids, (), RenderedPrompt("ids", text, tokens))
+
+    def _task(self, made: PromptIds, options: GenerateOptions) -> Task:
+        ending = _ending(self._model(), (*options.stop, *made.rendered.stop))
+        return Task(
+            prompt_ids=tuple(made.ids),
+            options=options,
+            end_ids=ending.ids,
+            stop=ending.stop,
+            reply_ids=tuple(made.reply_ids),
+            dry_breakers=self._dry_breakers,
+        )
+
+    def _score(
+        self,
+        before: Sequence[int],
+        ids: Sequence[int],
+        top_logprobs: int,
+        on_progress: Callable[[Progress], None],
+        cancelled: Callable[[], bool],
+    ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
+        """Score `ids`, whose places are the records' indexes."""
+        loaded = self._model()
+        if not ids:
+            raise EngineError("there is nothing to score; the text has no tokens")
+        began = time.monotonic()
+        start = len(before)
+        yield ScoreStart(loaded.tokenizer.pieces(ids), start, first=0 if start else 1)
+        logprobs: list[float] = []
+        whole = (*before, *ids)
+        for record in score(loaded, whole, start, top_logprobs, on_progress, cancelled):
+            logprobs.append(record.logprob)
+            yield replace(record, index=record.index - start)
+        total = math.fsum(logprobs)
+        yield ScoreEnd(
+            scored=len(logprobs),
+            total_logprob=total,
+            perplexity=math.exp(-total / len(logprobs)) if logprobs else math.nan,
+            seconds=time.monotonic() - began,
+            cancelled=cancelled(),
+        )
+
+    def _prefix_cache(self) -> PrefixCache:
+        assert self._cache is not None  # it comes and goes with the model
+        return self._cache
 
     def _model(self) -> LoadedModel:
         if self._loaded is None:
             raise EngineError("no model is loaded")
         return self._loaded
+
+
+def _ending(loaded: LoadedModel, stops: Sequence[str]) -> _Ending:
+    """The model's own end tokens, and stop sequences: those that are control tokens are ids."""
+    ids = {*loaded.facts.end_ids}
+    texts: list[str] = []
+    for stop in stops:
+        token_id = loaded.tokenizer.control_id(stop)
+        if token_id is None:
+            texts.append(stop)
+        else:
+            ids.add(token_id)
+    return _Ending(tuple(sorted(ids)), tuple(texts))
+
+
+def _end_ids(
+    loaded: LoadedModel, stops: tuple[str, ...], prompt_format: PromptFormat
+) -> tuple[int, ...]:
+    """The tokens that end a reply written in a format; a format's stops don't hang on the turns."""
+    prompt = Prompt("", (Turn("user", "x"),), prompt_format)
+    return _ending(loaded, (*stops, *render_prompt(loaded.tokenizer, prompt).rendered.stop)).ids
 
 
 def _find_dry_breakers(tokenizer: ModelTokenizer) -> frozenset[int]:

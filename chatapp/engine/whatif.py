@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from chatapp.chat.errors import EngineError
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.whatif import WhatIf, WhatIfToken
 from chatapp.engine.history import LogitRow
@@ -127,6 +128,9 @@ class ReplyUnderTest:
         for part in self._parts:
             first = len(steps)
             tested = _test_part(part, first, params, self._reply)
+            if isinstance(tested, int):
+                self._run(first + tested, params, ChainState(0))
+                raise EngineError(f"the settings leave no token to take at token {first + tested}")
             for row in tested.unsure:
                 outcome = self._run(first + row, params, ChainState(0))
                 tested.steps[row] = _step_of(outcome, self._taken[first + row])
@@ -213,14 +217,22 @@ def _log_add(a: float, b: float) -> float:
     return top if top == -math.inf else top + math.log(math.exp(a - top) + math.exp(b - top))
 
 
-def _test_part(part: ReplyPart, first: int, params: SamplingParams, reply: ReplyIds) -> _TestedPart:
-    """Edits, temperature and filters for some steps at once."""
+def _test_part(
+    part: ReplyPart, first: int, params: SamplingParams, reply: ReplyIds
+) -> _TestedPart | int:
+    """Edits, temperature and filters for some steps at once.
+
+    Returns:
+        A row instead, when there is one that nothing can be taken from: the chain has the words.
+    """
     edited = edit_part(part, first, params, reply)
     table = part.table if edited is None else edited.table
     taken = _taken_logits(part, edited)
     finder = _FirstIds(part, edited)
     living = Living(table, taken, finder.find)
-    removed_by: list[str | None] = edited.banned_by if edited else [None] * len(part.rows)
+    if living.without_any.numel():
+        return int(living.without_any[0])
+    removed_by: list[str | None] = [None] * len(part.rows)
     alive = living.taken_alive(part.taken)
     tempered: torch.Tensor | None = None
     cut = False
@@ -239,6 +251,9 @@ def _test_part(part: ReplyPart, first: int, params: SamplingParams, reply: Reply
         uncut.follow(living)
         tempered = _logprobs(uncut, taken, part.taken)
     final = torch.where(alive, _logprobs(living, taken, part.taken), -torch.inf)
+    if edited is not None:  # what has been banned was cut by the ban, though a forced end freed it
+        for row in (~alive).nonzero().squeeze(1).tolist():
+            removed_by[row] = edited.banned_by[row] or removed_by[row]
     columns = (tempered, final, living.number.long(), living.first_ids())
     return _TestedPart(
         steps=[
@@ -279,7 +294,8 @@ class _FirstIds:
         self._logits = part.head_logits
         self._ids = part.head_ids
         if edited is not None:
-            touched = torch.zeros(part.vocabulary + 1, dtype=torch.bool)  # one more for padding's -1
+            # One more than the vocabulary, for the -1 that pads heads.
+            touched = torch.zeros(part.vocabulary + 1, dtype=torch.bool)
             touched[edited.ids] = True
             dead = touched[part.head_ids] | edited.forced
             self._logits = torch.cat(

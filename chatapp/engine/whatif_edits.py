@@ -45,7 +45,7 @@ class EditedPart:
     logits: torch.Tensor
     """(r, u) float32: their logits after the edits."""
     banned_by: list[str | None]
-    """For each row, the edit that bans the token taken, if any."""
+    """For each row, the first edit that bans the token taken, if any; a forced end may free it."""
     forced: bool
     """Whether only the ends are in play."""
 
@@ -217,7 +217,7 @@ class _Editing:
             if self._reply.end_ids.numel():
                 forced = torch.where(ends, self.model_logits, -torch.inf)
                 self._apply("end", forced)
-                self._ban_the_rest("end", params)
+                self._settle_forced_end()
             return
         row = torch.arange(len(self._part.rows)) + self._first
         short = (row < params.min_tokens).unsqueeze(1)
@@ -226,10 +226,8 @@ class _Editing:
         if params.end == "forbid":
             self._apply("end", self.logits.masked_fill(ends, -torch.inf))
 
-    def _ban_the_rest(self, stage: str, params: SamplingParams) -> None:
-        """A forced end bans the tokens without a column too; and frees ends that were banned."""
+    def _settle_forced_end(self) -> None:
+        """A forced end bans the tokens without a column too."""
         for row, column in enumerate(self._taken.tolist()):
-            if column < 0:
-                self.banned_by[row] = stage
-            elif self.logits[row, column] > -torch.inf:
-                self.banned_by[row] = None
+            if column < 0 and self._part.taken_logits[row] > -torch.inf:
+                self.banned_by[row] = "end"

@@ -29,11 +29,8 @@ _MASS_ROUNDING = 2e-8
 """How far a share of the mass may be off for each unit of the logits: the chain adds float32
 exponentials, whose roundings mostly cancel."""
 
-_BISECTIONS = 60
-
-STAGES = ("temperature", "top_k", "top_p", "min_p", "typical", "top_n_sigma", "xtc")
-"""What can be done for many rows at once: every stage but mirostat, whose μ goes from token to
-token."""
+_BISECTIONS = 50
+"""Halvings of a distance between logits: of a hundred nats they leave 1e-13."""
 
 
 class Living:
@@ -76,6 +73,11 @@ class Living:
     # What is alive
 
     @property
+    def without_any(self) -> torch.Tensor:
+        """The rows of which no distribution can be made, (n,) int64."""
+        return (~self.best[:, 0].isfinite()).nonzero().squeeze(1)
+
+    @property
     def number(self) -> torch.Tensor:
         """How many tokens are alive, (r,) float64."""
         return torch.where(self.only >= 0, 1.0, self._number()[:, 0])
@@ -113,8 +115,6 @@ class Living:
         self.best = self._nth(torch.ones_like(self.missing))
         """The largest logit alive, (r, 1)."""
         self._masses: torch.Tensor | None = None
-        # A row without a token is for the chain to refuse.
-        self.unsure |= ~self.best[:, 0].isfinite()
 
     def _weigh(self) -> torch.Tensor:
         """Running sums of exp((logit − best) · scale) from `start` on, (r, m + 1)."""
@@ -317,8 +317,9 @@ class Living:
 
     def _cut_below(self, edge: torch.Tensor, missing: torch.Tensor | None = None) -> None:
         """Drop what is smaller than a logit, and so many of those that equal it."""
+        alone = (self.only >= 0).unsqueeze(1)
         stop = torch.minimum(self.stop, self._after(edge))
-        stop = torch.maximum(stop, self.start + 1)
+        stop = torch.maximum(stop, self.start + 1).where(~alone, self.stop)
         kept = self.missing.where(stop == self.stop, 0.0)
         self.missing = kept if missing is None else kept + missing
         self.stop = stop
@@ -328,6 +329,7 @@ class Living:
 
     def _cut_above(self, start: torch.Tensor) -> None:
         """Drop the places before one."""
+        start = start.where((self.only < 0).unsqueeze(1), self.start)
         if bool((start != self.start).any()):
             self.start = start
             self._rank()
@@ -389,6 +391,7 @@ _RUN: Mapping[str, Callable[[Living, SamplingParams], bool]] = {
     "top_n_sigma": Living.top_n_sigma,
     "xtc": Living.xtc,
 }
+"""Every stage but mirostat, whose μ goes from token to token."""
 
 
 def _sums(numbers: torch.Tensor) -> torch.Tensor:

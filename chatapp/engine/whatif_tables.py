@@ -110,8 +110,9 @@ class ReplyPart:
         half = torch.stack([row.half[ids] for row in self.rows])
         logits = self._below_head(half)
         head_width = self.head_ids.shape[1]
-        places = head_width + self._place_of_half[_magnitude(half)]
-        counts = half.isfinite().double()
+        finite = half.isfinite()  # what is -inf has no place to be taken from
+        places = (head_width + self._place_of_half[_magnitude(half)]).masked_fill_(~finite, 0)
+        counts = finite.double()
         # The head's tokens have their exact logits, and places of their own.
         column_of = torch.full((self.vocabulary + 1,), -1)  # one more for padding's -1
         column_of[ids] = torch.arange(ids.numel())

@@ -1,7 +1,9 @@
 """The engine's side: reads requests from standard input, writes events to standard output.
 
-Three threads. The main one reads requests and never works. One does the long work, loading and
-generating, in turn. One answers what must not wait for it: counting tokens while a reply streams.
+Four threads. The main one reads requests and never works. One does the long work, all that runs the
+model, in turn. Two answer what must not wait for it: one what the tokenizer knows (counting tokens
+while a reply streams), one what is asked about written replies. Such a question joins the long work
+only where the logits are gone and the model has to run.
 
 Native libraries print to file descriptor 1 when they please, so the real one is kept aside for
 events and 1 is pointed to standard error, which the client sends to a log file. When standard input
@@ -15,21 +17,30 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn, TypeVar
 
 from chatapp.chat.errors import ChatappError, EngineError
 from chatapp.chat.facts import Progress
-from chatapp.chat.generation import GenerationEnd, GenerationEvent, Paused, PromptRead, TokenStep
+from chatapp.chat.sampling import SamplingParams
 from chatapp.engine.controls import Controls
-from chatapp.link import messages
+from chatapp.link import frames, messages
+from chatapp.link.wrap import Wrapped, wrap
 
 if TYPE_CHECKING:
     from chatapp.engine.engine import LocalEngine
 
 
 _R = TypeVar("_R", bound=messages.Message)
+
+_Decoding = (
+    messages.GenerateRequest
+    | messages.CompareRequest
+    | messages.BeamRequest
+    | messages.ContrastiveRequest
+    | messages.Scoring
+)
 
 
 class Server:
@@ -40,61 +51,58 @@ class Server:
         self._events = events
         self._write_lock = threading.Lock()
         self._engine: LocalEngine | None = None
-        self._controls: dict[int, Controls] = {}
-        self._long: queue.SimpleQueue[messages.LoadRequest | messages.GenerateRequest] = (
-            queue.SimpleQueue()
-        )
-        self._short: queue.SimpleQueue[messages.TokenizeRequest | messages.RenderRequest] = (
-            queue.SimpleQueue()
-        )
+        self._controls: dict[int, tuple[Controls, ...]] = {}
+        self._long: queue.SimpleQueue[messages.LongWork | messages.Inspection] = queue.SimpleQueue()
+        self._inspections: queue.SimpleQueue[messages.Inspection] = queue.SimpleQueue()
+        self._questions: queue.SimpleQueue[messages.Question] = queue.SimpleQueue()
 
     def serve(self) -> None:
         """Read requests until the input ends."""
-        for work in (self._work_long, self._work_short):
+        for work in (self._work_long, self._work_inspections, self._work_questions):
             threading.Thread(target=work, daemon=True).start()
         while (request := self._read()) is not None:
-            match request:
-                case messages.LoadRequest():
-                    self._long.put(request)
-                case messages.GenerateRequest():
-                    # Made here and not when its turn comes, so that a change or a stop that
-                    # arrives while it waits is not lost.
-                    self._controls[request.request] = Controls(request.options.sampling)
-                    self._long.put(request)
-                case messages.TokenizeRequest() | messages.RenderRequest():
-                    self._short.put(request)
-                case _:
-                    self._steer(request)
+            if isinstance(request, messages.Steering):
+                self._steer(request)
+                continue
+            # Made here and not when its turn comes, so that a change or a stop that arrives while
+            # it waits is not lost.
+            self._controls[request.request] = _controls_for(request)
+            if isinstance(request, messages.Question):
+                self._questions.put(request)
+            elif isinstance(request, messages.Inspection):
+                self._inspections.put(request)
+            else:
+                self._long.put(request)
 
-    def _steer(
-        self, request: messages.SetSampling | messages.Cancel | messages.Pause | messages.StepOnce
-    ) -> None:
-        """Change a reply that runs or waits; one that is over no longer cares."""
-        controls = self._controls.get(request.request)
-        if controls is None:
-            return
-        match request:
-            case messages.SetSampling():
-                controls.sampling = request.sampling
-            case messages.Cancel():
-                controls.cancel()
-            case messages.Pause(paused=True):
-                controls.pause()
-            case messages.Pause():
-                controls.resume()
-            case messages.StepOnce():
-                controls.step(request.token_id)
+    def _steer(self, request: messages.Steering) -> None:
+        """Change work that runs or waits; one that is over no longer cares."""
+        all_controls = self._controls.get(request.request, ())
+        column = getattr(request, "column", None)
+        if column is not None:
+            all_controls = all_controls[column : column + 1] if column >= 0 else ()
+        for controls in all_controls:
+            match request:
+                case messages.SetSampling():
+                    controls.sampling = request.sampling
+                case messages.Cancel():
+                    controls.cancel()
+                case messages.Pause(paused=True):
+                    controls.pause()
+                case messages.Pause():
+                    controls.resume()
+                case messages.StepOnce():
+                    controls.step(request.token_id)
 
     def _read(self) -> messages.Request | None:
-        header = self._requests.read(messages.LENGTH.size)
-        if len(header) < messages.LENGTH.size:
+        header = self._requests.read(frames.LENGTH.size)
+        if len(header) < frames.LENGTH.size:
             return None
-        (length,) = messages.LENGTH.unpack(header)
+        (length,) = frames.LENGTH.unpack(header)
         body = self._requests.read(length)
-        return messages.read_request(body) if len(body) == length else None
+        return frames.read_request(body) if len(body) == length else None
 
     def _send(self, event: messages.Event) -> None:
-        frame = messages.frame(event)
+        frame = frames.frame(event)
         with self._write_lock:
             self._events.write(frame)
             self._events.flush()
@@ -104,13 +112,21 @@ class Server:
             request = self._long.get()
             if isinstance(request, messages.LoadRequest):
                 self._guard(self._load, request)
+            elif isinstance(request, messages.Inspection):
+                self._guard(self._recompute, request)
             else:
-                self._guard(self._generate, request)
+                self._guard(self._run, request)
+            self._controls.pop(request.request, None)
 
-    def _work_short(self) -> None:
+    def _work_inspections(self) -> None:
         while True:
-            request = self._short.get()
+            self._guard(self._inspect, self._inspections.get())
+
+    def _work_questions(self) -> None:
+        while True:
+            request = self._questions.get()
             self._guard(self._answer, request)
+            self._controls.pop(request.request, None)
 
     def _guard(self, work: Callable[[_R], None], request: _R) -> None:
         """Do one piece of work; whatever it raises becomes an event, never the end."""
@@ -130,32 +146,108 @@ class Server:
         # torch and transformers take seconds to import; nothing before a load needs them.
         from chatapp.engine.engine import LocalEngine
 
-        def report(progress: Progress) -> None:
-            self._send(messages.ProgressEvent(request=request.request, progress=progress))
-
+        report = self._reporter(request)
         report(Progress("starting the engine", 0, 0))
         engine = self._engine or LocalEngine(Path(request.prepared))
         facts = engine.load(request.source, request.options, report)
         self._engine = engine
         self._send(messages.LoadedEvent(request=request.request, facts=facts))
 
-    def _generate(self, request: messages.GenerateRequest) -> None:
+    def _run(self, request: _Decoding) -> None:
+        """Write a reply, or several; search; score: everything that comes bit by bit."""
         number = request.request
-        controls = self._controls[number]
-        try:
-            for event in self._running().generate(request.prompt, request.options, controls):
-                self._send(_wrap(number, event))
-        finally:
-            del self._controls[number]
+        for event in self._events_of(request, self._controls[number]):
+            self._send(wrap(number, event))
 
-    def _answer(self, request: messages.TokenizeRequest | messages.RenderRequest) -> None:
-        number = request.request
-        if isinstance(request, messages.TokenizeRequest):
-            tokens = self._running().tokenize(request.text)
-            self._send(messages.TokenizedEvent(request=number, tokens=tokens))
+    def _events_of(self, request: _Decoding, controls: tuple[Controls, ...]) -> Iterator[Wrapped]:
+        engine = self._running()
+        report = self._reporter(request)
+
+        def cancelled() -> bool:
+            return controls[0].cancelled
+
+        match request:
+            case messages.GenerateRequest():
+                return engine.generate(request.prompt, request.options, controls[0])
+            case messages.CompareRequest():
+                return engine.compare(request.prompt, request.columns, controls)
+            case messages.BeamRequest():
+                return engine.beam(request.prompt, request.options, cancelled)
+            case messages.ContrastiveRequest():
+                return engine.contrastive(request.prompt, request.options, request.stop, cancelled)
+            case messages.ScoreTextRequest():
+                return engine.score_text(request.text, request.top_logprobs, report, cancelled)
+            case messages.ScorePromptRequest():
+                return engine.score_prompt(request.prompt, request.top_logprobs, report, cancelled)
+            case messages.ScoreIdsRequest():
+                return engine.score_ids(
+                    request.prompt_ids, request.ids, request.top_logprobs, report, cancelled
+                )
+
+    def _inspect(self, request: messages.Inspection) -> None:
+        """Answer out of the logits that are kept, or pass the question on to the long work."""
+        from chatapp.engine.inspect import LogitsGone  # brings torch, as a loaded model has
+
+        passed_on = False
+        try:
+            if not self._controls[request.request][0].cancelled:
+                self._tell(request, recomputed=False)
+        except LogitsGone:
+            passed_on = True
+            self._long.put(request)
+        finally:
+            if not passed_on:
+                del self._controls[request.request]
+
+    def _recompute(self, request: messages.Inspection) -> None:
+        """Bring the logits back, then answer."""
+        (controls,) = self._controls[request.request]
+        if isinstance(request, messages.WhatIfRequest):
+            reply, index = request.reply, None
         else:
-            rendered = self._running().render(request.prompt)
-            self._send(messages.RenderedEvent(request=number, rendered=rendered))
+            reply, index = request.step.reply, request.step.index
+        report = self._reporter(request)
+        inspection = self._running().inspection
+        if inspection.recompute(reply, index, report, lambda: controls.cancelled):
+            self._tell(request, recomputed=True)
+
+    def _tell(self, request: messages.Inspection, *, recomputed: bool) -> None:
+        number = request.request
+        inspection = self._running().inspection
+        event: messages.Event
+        match request:
+            case messages.TraceRequest():
+                traced = inspection.trace(request.step, request.ids, recomputed=recomputed)
+                event = messages.TracedEvent(request=number, traced=traced)
+            case messages.CandidatesRequest():
+                page = inspection.candidates(request.step, request.start, request.count)
+                event = messages.CandidatesEvent(request=number, page=page)
+            case messages.FindTokensRequest():
+                found = inspection.find_tokens(request.step, request.wanted, request.limit)
+                event = messages.FoundTokensEvent(request=number, found=found)
+            case messages.WhatIfRequest():
+                what_if = inspection.what_if(request.reply, request.sampling)
+                event = messages.WhatIfEvent(request=number, what_if=what_if)
+        self._send(event)
+
+    def _answer(self, request: messages.Question) -> None:
+        number = request.request
+        match request:
+            case messages.TokenizeRequest():
+                tokens = self._running().tokenize(request.text)
+                self._send(messages.TokenizedEvent(request=number, tokens=tokens))
+            case messages.RenderRequest():
+                rendered = self._running().render(request.prompt)
+                self._send(messages.RenderedEvent(request=number, rendered=rendered))
+            case messages.PiecesRequest():
+                tokens = self._running().pieces(request.ids)
+                self._send(messages.PiecesEvent(request=number, tokens=tokens))
+
+    def _reporter(self, request: messages.Message) -> Callable[[Progress], None]:
+        def report(progress: Progress) -> None:
+            self._send(messages.ProgressEvent(request=request.request, progress=progress))
+
+        return report
 
     def _running(self) -> LocalEngine:
         if self._engine is None:
@@ -163,18 +255,14 @@ class Server:
         return self._engine
 
 
-def _wrap(number: int, event: GenerationEvent) -> messages.Event:
-    match event:
-        case TokenStep():
-            return messages.TokenEvent(request=number, step=event)
-        case PromptRead():
-            return messages.PromptReadEvent(request=number, read=event)
-        case Paused():
-            return messages.PausedEvent(request=number, paused=event)
-        case GenerationEnd():
-            return messages.EndEvent(request=number, end=event)
-        case Progress():
-            return messages.ProgressEvent(request=number, progress=event)
+def _controls_for(request: messages.Request) -> tuple[Controls, ...]:
+    """What can be steered: a reply's controls, one for each of several, else whether to stop."""
+    match request:
+        case messages.GenerateRequest():
+            return (Controls(request.options.sampling),)
+        case messages.CompareRequest():
+            return tuple(Controls(options.sampling) for options in request.columns)
+    return (Controls(SamplingParams()),)
 
 
 def main() -> NoReturn:

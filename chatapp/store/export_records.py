@@ -46,9 +46,14 @@ def export_jsonl(conversation: Conversation) -> str:
             cached_tokens=reply.cached_tokens,
             sampling=sampling,
             seed=reply.seed,
+            prompt_ids=reply.prompt_ids,
         )
         lines.append(json_line(start))
-        lines.extend(json_line(token_json(record)) for record in reply.records)
+        changes = {span.start: span.sampling for span in reply.sampling if span.start > 0}
+        lines.extend(
+            json_line(token_json(record, changes.get(place)))
+            for place, record in enumerate(reply.records)
+        )
         lines.append(json_line(end_json(reply)))
     return "".join(f"{line}\n" for line in lines)
 

@@ -15,11 +15,29 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
-from chatapp.ui.commands.registry import Line
+from chatapp.ui.commands.registry import Command, Line
 from chatapp.ui.commands.table import ALL
 from chatapp.ui.control.clipboard import copy_with_tool, find_tool, outcome
+from chatapp.ui.driver import driver_class
+from chatapp.ui.keys import unknown_actions
 from chatapp.ui.screens.chat import ChatScreen
+from chatapp.ui.screens.chat_inspect import ChatInspect
+from chatapp.ui.screens.chat_what_if import ChatWhatIf
+from chatapp.ui.screens.chats import ChatsScreen
+from chatapp.ui.screens.download import DownloadScreen
+from chatapp.ui.screens.help import HelpScreen
+from chatapp.ui.screens.line import LineScreen
+from chatapp.ui.screens.picker import PickerScreen
+from chatapp.ui.screens.prompt_view import PromptScreen
+from chatapp.ui.screens.settings import SettingsScreen
+from chatapp.ui.screens.tree import TreeScreen
+from chatapp.ui.screens.write import WriteScreen
 from chatapp.ui.services import Services
+from chatapp.ui.widgets.candidates import CandidateList
+from chatapp.ui.widgets.prompt import PromptInput
+from chatapp.ui.widgets.row_list import RowList
+from chatapp.ui.widgets.sampling_panel import SamplingPanel
+from chatapp.ui.widgets.transcript import Transcript
 
 QUIT_AGAIN_SECONDS = 2.0
 """Within which a second Ctrl+C leaves."""
@@ -27,6 +45,27 @@ QUIT_AGAIN_SECONDS = 2.0
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _EXIT_BY_SIGNAL = 128
 """What a shell adds to the number of the signal that ended a program."""
+
+_KEY_OWNERS = (
+    ChatScreen,
+    ChatInspect,
+    ChatWhatIf,
+    Transcript,
+    PromptInput,
+    CandidateList,
+    SamplingPanel,
+    PickerScreen,
+    HelpScreen,
+    SettingsScreen,
+    PromptScreen,
+    WriteScreen,
+    DownloadScreen,
+    ChatsScreen,
+    TreeScreen,
+    RowList,
+    LineScreen,
+)
+"""Whose keys the person may change, besides those of the application."""
 
 
 class ChatApp(App[None]):
@@ -44,14 +83,14 @@ class ChatApp(App[None]):
 
     def __init__(self, services: Services) -> None:
         """Make the application; nothing starts before it runs."""
-        super().__init__()
+        super().__init__(driver_class=driver_class())
         self.services = services
         self._interrupted_at = -QUIT_AGAIN_SECONDS
         self._leaving = False
 
     def get_default_screen(self) -> Screen[None]:
         """The chat."""
-        return ChatScreen(self.services)
+        return ChatScreen(self.services, self._complaints())
 
     @property
     def chat(self) -> ChatScreen:
@@ -62,18 +101,23 @@ class ChatApp(App[None]):
 
     def on_mount(self) -> None:
         """Take the person's settings, and listen to signals."""
-        if self.services.theme:
-            if self.services.theme in self.available_themes:
-                self.theme = self.services.theme
-            else:
-                self.chat.say(
-                    f"there is no theme {self.services.theme!r}; F2 lists them", "warning"
-                )
+        if self.services.theme in self.available_themes:
+            self.theme = self.services.theme
         self.set_keymap(dict(self.services.keys))
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             # Textual's own driver leaves these two alone: the terminal would stay raw.
             loop.add_signal_handler(number, self._end_by_signal, number)
+
+    def _complaints(self) -> list[str]:
+        """What is wrong with the person's settings, in words."""
+        words: list[str] = []
+        theme = self.services.theme
+        if theme and theme not in self.available_themes:
+            words.append(f"there is no theme {theme!r}; F2 lists them")
+        if unknown := unknown_actions(self.services.keys, (ChatApp, *_KEY_OWNERS)):
+            words.append(f"no action is called {', '.join(unknown)}; F1 lists them")
+        return words
 
     def on_unmount(self) -> None:
         """Give the signals back."""
@@ -110,25 +154,27 @@ class ChatApp(App[None]):
 
     def action_warm(self, steps: int) -> None:
         """Turn the temperature, for the very next token."""
-        self.chat.set_sampling(self.chat.session.sampling.stepped("temperature", steps))
+        self.chat.set_sampling(self.chat.sampling.stepped("temperature", steps))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette offers what the prompt does, and the themes."""
         for command in ALL.all:
-            name = f"/{command.name} {command.usage}".rstrip()
-            yield SystemCommand(name, command.text, self._palette_action(command.name))
+            # The palette reads a title as markup: no brackets of optional arguments in it.
+            usage = f" {command.usage}" if command.needs_argument else ""
+            yield SystemCommand(
+                f"/{command.name}{usage}", command.text, self._palette_action(command)
+            )
         yield SystemCommand("theme", "Choose another theme.", self.action_change_theme)
 
-    def _palette_action(self, name: str) -> Callable[[], object]:
+    def _palette_action(self, command: Command) -> Callable[[], object]:
         """Do a command, or begin to write it where it needs something behind it."""
-        command = ALL.find(name)
 
         def write() -> None:
-            self.chat.prompt.take(f"/{name} ")
+            self.chat.prompt.take(f"/{command.name} ")
             self.chat.prompt.focus()
 
         async def run() -> None:
-            await self.chat.run_command(Line(name, ""))
+            await self.chat.run_command(Line(command.name, ""))
 
         return write if command.needs_argument else run
 

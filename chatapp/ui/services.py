@@ -70,13 +70,22 @@ class Chats(Protocol):
     """All conversations that are kept. Methods raise StoreError."""
 
     async def list_conversations(self, *, deleted: bool = False) -> Sequence[ConversationSummary]:
-        """By time, the last one first."""
+        """The pinned ones, then by time, the last one first; or the deleted ones."""
 
     async def search(self, text: str, limit: int = 50) -> Sequence[SearchHit]:
         """Messages and titles that hold every word of a text."""
 
+    async def load(self, conversation_id: str) -> Conversation:
+        """A conversation with all of its messages."""
+
     async def rename(self, conversation_id: str, title: str) -> None:
         """Give a conversation another title."""
+
+    async def pin(self, conversation_id: str, pinned: bool = True) -> None:
+        """Keep a conversation at the top of the list, or no longer."""
+
+    async def duplicate(self, conversation_id: str) -> str:
+        """Copy a conversation with all that belongs to it. Returns the copy's id."""
 
     async def delete(self, conversation_id: str) -> None:
         """Put a conversation aside."""
@@ -118,6 +127,8 @@ class Services:
     """Where the settings are, to be named to the person."""
     theme: str = ""
     """One of Textual's themes; empty for its default."""
+    scale: str = "probability"
+    """What the colours of tokens mean at first: one of `token_colours.SCALES`."""
     keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Other keys for actions, by the action's id (see Help)."""
     notices: Sequence[str] = ()

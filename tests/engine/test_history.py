@@ -1,4 +1,4 @@
-"""Logits that are kept: what half precision costs, what is forgotten when, and how it comes back."""
+"""Logits that are kept: what half precision costs, what is forgotten, and how it comes back."""
 
 from __future__ import annotations
 

@@ -91,6 +91,12 @@ class MemoryStore:
     async def rename(self, conversation_id: str, title: str) -> None:
         pass
 
+    async def pin(self, conversation_id: str, pinned: bool = True) -> None:
+        raise NotImplementedError  # the tests of the list of chats have a real store
+
+    async def duplicate(self, conversation_id: str) -> str:
+        raise NotImplementedError
+
     async def delete(self, conversation_id: str) -> None:
         pass
 

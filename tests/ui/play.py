@@ -34,7 +34,7 @@ class FileStore(MemoryStore):
 
 async def main(file: Path, held: bool) -> int:
     engine = ScriptedEngine(*[REPLY] * 5, held=held)
-    engine.allow(7)  # a held reply stops streaming after these, and goes on waiting
+    engine.allow(8)  # a held reply stops streaming after these, and goes on waiting
     app = make_app(engine, store=FileStore(file), clock=time.monotonic)
     await app.run_async()
     return app.return_code or 0

@@ -130,6 +130,13 @@ def test_tokens_break_before_words_and_after_newlines() -> None:
     assert text_of(layout) == ["One two", " three↵", "four"]
 
 
+def test_a_newline_inside_a_token_ends_the_row_there() -> None:
+    layout = layout_of([b":", b"\n   ", b" return", b"\n\n", b"end"], 40)
+    assert text_of(layout) == [":↵", "␣␣␣ return↵", "↵", "end"]
+    assert layout.token_at(0, 1) == 1
+    assert layout.place_of(3) == (10, 1)
+
+
 def test_a_token_wider_than_the_row_is_folded() -> None:
     layout = layout_of([b"abcdefghij", b" k"], 4)
     assert "".join(text_of(layout)) == "abcdefghij k"

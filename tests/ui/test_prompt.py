@@ -32,6 +32,19 @@ async def test_several_rows_are_one_message() -> None:
         await until(pilot, lambda: not chat.turns.busy, "the end")
 
 
+async def test_enter_waits_for_the_letters_typed_before_it() -> None:
+    engine = ScriptedEngine("Yes.")
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        for letter in "quick":
+            app.post_message(events.Key(letter, letter))
+        app.post_message(events.Key("enter", "\r"))
+        await until(pilot, lambda: chat.session.conversation.messages, "the message")
+        assert chat.session.conversation.path()[0].text == "quick"
+        await until(pilot, lambda: not chat.turns.busy, "the end")
+
+
 async def test_pasted_rows_are_one_message_and_controls_are_made_visible() -> None:
     app = make_app(ScriptedEngine())
     async with app.run_test(size=SIZE) as pilot:

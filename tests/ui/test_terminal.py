@@ -117,16 +117,11 @@ def test_sigterm_saves_and_leaves_the_terminal_as_it_was(held: Terminal) -> None
 
 
 def test_a_closed_terminal_ends_the_program_and_what_came_is_saved(held: Terminal) -> None:
-    os.close(held.child.child_fd)  # the window is gone: the kernel sends SIGHUP
+    held.child.ptyproc.fileobj.close()  # the window is gone: the kernel sends SIGHUP
     end = time.monotonic() + SECONDS
-    while True:
-        process, _ = os.waitpid(held.child.pid, os.WNOHANG)
-        if process:
-            break
+    while held.child.isalive():
         assert time.monotonic() < end, "the program lives on without its terminal"
-        time.sleep(0.02)  # there is no event to wait for: the terminal is gone
-    held.child.closed = True
-    held.child.terminated = True
+        time.sleep(0.02)  # nothing tells of an end but asking: the terminal is gone
     assert held.saved()[1].startswith("The **primary** colours")
 
 

@@ -102,6 +102,22 @@ async def test_scrolling_down_to_the_end_follows_again_while_it_streams() -> Non
         assert transcript.scroll_offset.y == transcript.max_scroll_y
 
 
+async def test_the_end_is_followed_through_changes_of_size() -> None:
+    engine = ScriptedEngine(LONG, held=True)
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await say(pilot, "go")
+        await stream(pilot, chat, engine, 120)
+        for size in ((100, 40), (100, 12), (60, 24), (1, 1), (200, 60), SIZE):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+            assert chat.transcript.following, size
+            assert chat.transcript.scroll_offset.y == chat.transcript.max_scroll_y, size
+        await stream(pilot, chat, engine, 200)
+        assert chat.transcript.scroll_offset.y == chat.transcript.max_scroll_y
+
+
 async def test_a_long_conversation_lays_out_only_its_end_and_more_at_the_top() -> None:
     app = make_app(ScriptedEngine())
     session = app.services.session

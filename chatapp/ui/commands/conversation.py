@@ -79,6 +79,22 @@ async def _branch(screen: ChatScreen, argument: str) -> None:
     raise CommandError(f"/branch takes {ranks}, or one of the candidates' texts, not {argument!r}")
 
 
+async def _tree(screen: ChatScreen, _argument: str) -> None:
+    screen.action_tree()
+
+
+async def _edit(screen: ChatScreen, _argument: str) -> None:
+    screen.action_edit()
+
+
+async def _delete(screen: ChatScreen, _argument: str) -> None:
+    await screen.action_delete()
+
+
+async def _undo(screen: ChatScreen, _argument: str) -> None:
+    await screen.action_undelete()
+
+
 async def _export(screen: ChatScreen, argument: str) -> None:
     path = _path(argument)
     await screen.conversations.export(path)
@@ -130,6 +146,10 @@ COMMANDS = (
     Command("regen", "", "Write another reply; the old one is kept beside it.", _regenerate),
     Command("continue", "", "Go on from the exact end of a reply that was cut.", _continue),
     Command("branch", "[RANK]", "Take another token at the cursor and go on from it.", _branch),
+    Command("tree", "", "The whole chat with all of its branches.", _tree),
+    Command("edit", "", "Write the message pointed at anew; the old one is kept.", _edit),
+    Command("delete", "", "Delete the message pointed at, with what follows.", _delete),
+    Command("undo", "", "Bring back the message that was deleted last.", _undo),
     Command("export", "FILE", "Write this chat to a file; its suffix says how.", _export),
     Command("import", "FILE", "Read a chat from a file and open it.", _import),
     Command(

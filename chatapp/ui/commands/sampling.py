@@ -27,13 +27,14 @@ def set_number(screen: ChatScreen, name: str, text: str) -> None:
     """
     parameter = find(name)
     if not text:
-        value = getattr(screen.session.sampling, parameter.name)
+        value = getattr(screen.sampling, parameter.name)
         screen.say(f"{parameter.name} is {parameter.format(value)}: {parameter.text}")
         return
-    sampling = screen.session.sampling.with_text(parameter.name, text)
+    sampling = screen.sampling.with_text(parameter.name, text)
     screen.set_sampling(sampling)
     value = getattr(sampling, parameter.name)
-    screen.say(f"{parameter.name} is {parameter.format(value)} from the next token on")
+    when = ", tried on this reply" if screen.what_if.on else " from the next token on"
+    screen.say(f"{parameter.name} is {parameter.format(value)}{when}")
 
 
 async def _seed(screen: ChatScreen, argument: str) -> None:

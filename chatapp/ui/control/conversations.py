@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,11 +17,28 @@ from chatapp.ui.services import Chats, Services
 _NOT_KEPT = "conversations are not kept in this session"
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the person wants to go."""
+
+    conversation_id: str
+    message_id: str | None = None
+    """The message in which something was found; None for the end of the chat."""
+    words: str = ""
+    """What was found there."""
+
+
 class ConversationView(Protocol):
     """Where the conversation is shown."""
 
     def conversation_changed(self) -> None:
         """Another path, another conversation, or another wording is current."""
+
+    def point_at(self, message_id: str, words: str) -> None:
+        """Point at a message, where it says some words."""
+
+    def say(self, words: str) -> None:
+        """Tell the person something."""
 
     def say_error(self, words: str) -> None:
         """Something failed."""
@@ -72,6 +90,17 @@ class ConversationControl:
         await self._session.open(conversation_id)
         self._view.conversation_changed()
 
+    async def go_to(self, place: Place) -> None:
+        """Open a chat where something was found. Raises StoreError."""
+        if place.conversation_id != self.current or place.message_id is None:
+            await self.open(place.conversation_id)
+        conversation = self._session.conversation
+        message_id = place.message_id
+        if message_id is None or message_id not in conversation.messages:
+            return
+        await self.move_to(message_id, ends_there=False)
+        self._view.point_at(message_id, place.words)
+
     async def change(self, conversation: Conversation) -> None:
         """Take a changed version of the current conversation."""
         await self._turns.stop()
@@ -79,14 +108,27 @@ class ConversationControl:
             self._view.say_error(f"not saved: {failed.message}; the chat goes on in memory")
         self._view.conversation_changed()
 
-    async def move_beside(self, message: Message, steps: int) -> bool:
-        """Go to the sibling before or after a message. Returns whether there is one."""
+    async def move_beside(self, message: Message, steps: int) -> str | None:
+        """Go to the sibling before or after a message. Returns its id; None where there is none."""
         conversation = self._session.conversation
         target = conversation.beside(message.id, steps)
-        if target is None:
-            return False
-        await self.change(conversation.at(conversation.deepest(target)))
-        return True
+        if target is not None:
+            await self.change(conversation.at(conversation.deepest(target)))
+        return target
+
+    async def move_to(self, message_id: str, *, ends_there: bool) -> Message:
+        """Make a path through a message current; its newest end, unless it ends right there.
+
+        Raises:
+            ConversationError: there is no such message, or it is deleted.
+        """
+        conversation = self._session.conversation
+        on_path = any(message.id == message_id for message in conversation.path())
+        if ends_there:
+            await self.change(conversation.at(message_id))
+        elif not on_path:
+            await self.change(conversation.at(conversation.deepest(message_id)))
+        return conversation.messages[message_id]
 
     async def edit(self, message: Message, text: str) -> None:
         """Put another wording beside a message; what followed stays below the old one."""
@@ -115,13 +157,57 @@ class ConversationControl:
         await self.change(replace(self._session.conversation, system=text))
 
     async def export(self, path: Path) -> None:
-        """Write the conversation to a file. Raises ChatappError."""
+        """Write the conversation to a file that is not there yet. Raises ChatappError."""
+        await self._export(self._session.conversation, path)
+
+    async def _export(self, conversation: Conversation, path: Path) -> None:
         if self._services.export_chat is None:
             raise ChatappError("exporting is not available in this session")
-        await self._services.export_chat(self._session.conversation, path)
+        if await asyncio.to_thread(path.exists):
+            raise ChatappError(f"{path} is there already; give the file another name")
+        await self._services.export_chat(conversation, path)
 
     async def bring_in(self, path: Path) -> None:
         """Read a conversation from a file and open it. Raises ChatappError."""
         if self._services.import_chat is None:
             raise ChatappError(_NOT_KEPT)
         await self.open(await self._services.import_chat(path))
+
+    # Any of the chats that are kept
+
+    @property
+    def current(self) -> str:
+        """The id of the open conversation."""
+        return self._session.conversation.id
+
+    async def rename_chat(self, conversation_id: str, title: str) -> None:
+        """Give a chat another title. Raises StoreError."""
+        if conversation_id == self.current:
+            await self.rename(title)
+        else:
+            await self.chats.rename(conversation_id, title)
+
+    async def export_chat(self, conversation_id: str, path: Path) -> None:
+        """Write a chat to a file that is not there yet. Raises ChatappError."""
+        open_now = conversation_id == self.current
+        conversation = (
+            self._session.conversation if open_now else await self.chats.load(conversation_id)
+        )
+        await self._export(conversation, path)
+
+    async def delete_chat(self, conversation_id: str) -> None:
+        """Put a chat aside; where it is the open one, an empty one takes its place."""
+        if conversation_id == self.current:
+            await self.begin()  # first, since what still streams would bring it back
+        await self.chats.delete(conversation_id)
+
+    async def undelete_chat(self) -> str | None:
+        """Bring back the chat that was deleted last. Returns its title; None where there is none.
+
+        This holds for a chat that was deleted in another session too.
+        """
+        deleted = await self.chats.list_conversations(deleted=True)
+        if not deleted:
+            return None
+        await self.chats.undelete(deleted[0].id)
+        return deleted[0].title or deleted[0].first_words

@@ -41,6 +41,9 @@ class ModelView(Protocol):
     def say_error(self, words: str) -> None:
         """Something failed."""
 
+    def fault(self, error: BaseException) -> None:
+        """The program itself is wrong."""
+
 
 class ModelControl:
     """Loads one model at a time; replies wait for it."""
@@ -67,6 +70,7 @@ class ModelControl:
         self._settled.clear()
         self._set(ModelState.LOADING)
         self._task = asyncio.create_task(self._load(self.ref))
+        self._task.add_done_callback(self._surface)
 
     def cancel_fetch(self) -> None:
         """Stop fetching; what came is kept for the next time."""
@@ -102,6 +106,11 @@ class ModelControl:
             if self._task is asyncio.current_task():
                 self._fail("stopped; choose a model with Ctrl+L, or fetch again with F5")
             raise
+
+    def _surface(self, task: asyncio.Task[None]) -> None:
+        """A fault of the program must not vanish in a task nobody waits for."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._view.fault(error)
 
     async def _fetch_and_load(self, ref: str) -> None:
         models = self._services.models

@@ -13,7 +13,7 @@ from typing import Protocol
 from chatapp.chat.conversation import Message
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.facts import Progress
-from chatapp.chat.generation import PromptRead, TokenStep
+from chatapp.chat.generation import Paused, PromptRead, TokenStep
 from chatapp.chat.record import TokenRecord
 from chatapp.session import MessageAdded, ReplyEnded, SaveFailed, Session, TurnEvent
 from chatapp.ui.control.speed import Speed
@@ -31,14 +31,17 @@ class TurnView(Protocol):
     def message_added(self, message: Message) -> None:
         """A message joined the conversation; a reply has no token yet."""
 
-    def turn_waits(self, words: str) -> None:
-        """Nothing can be shown yet, for this reason."""
+    def prompt_progressed(self, progress: Progress) -> None:
+        """The model reads the prompt."""
 
     def prompt_read(self, read: PromptRead) -> None:
         """The model has read the prompt."""
 
     def tokens_came(self, records: list[TokenRecord]) -> None:
         """Some tokens of the reply, in order."""
+
+    def reply_paused(self, paused: Paused) -> None:
+        """The reply is held before its next token."""
 
     def reply_ended(self, ended: ReplyEnded) -> None:
         """The reply is complete."""
@@ -48,6 +51,9 @@ class TurnView(Protocol):
 
     def say_error(self, words: str) -> None:
         """Something failed."""
+
+    def fault(self, error: BaseException) -> None:
+        """The program itself is wrong."""
 
 
 class Turns:
@@ -105,6 +111,7 @@ class Turns:
         self._count = 0
         self._speed = Speed()
         self._task = asyncio.create_task(self._run(events, sends))
+        self._task.add_done_callback(self._surface)
 
     def cancel(self) -> None:
         """Stop the reply within one token; what came is kept."""
@@ -155,6 +162,11 @@ class Turns:
                 self._hand_on()
                 self._view.turn_ended()
 
+    def _surface(self, task: asyncio.Task[None]) -> None:
+        """A fault of the program must not vanish in a task nobody waits for."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._view.fault(error)
+
     async def _wait_for_model(self) -> None:
         self._waiting = True
         try:
@@ -173,11 +185,13 @@ class Turns:
             case MessageAdded():
                 self._view.message_added(event.message)
             case Progress():
-                done = f"{event.done}/{event.total}" if event.total else str(event.done)
-                self._view.turn_waits(f"{event.stage} {done} {event.unit}")
+                self._view.prompt_progressed(event)
             case PromptRead():
                 self.prompt_tokens = len(event.prompt_ids)
                 self._view.prompt_read(event)
+            case Paused():
+                self._hand_on()
+                self._view.reply_paused(event)
             case ReplyEnded():
                 self._hand_on()
                 self._view.reply_ended(event)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.growing import GrowingMarkdown
 from chatapp.ui.layout.line import EMPTY, Line, indent, wrap
 from chatapp.ui.layout.tokens import TokenLayout
+from chatapp.ui.look import with_sign
 
 View = Literal["markdown", "tokens"]
 
@@ -53,6 +54,7 @@ class MessageBlock:
         self.records: list[TokenRecord] = list(reply.records) if reply else []
         self._markdown: GrowingMarkdown | None = None
         self._tokens: TokenLayout | None = None
+        self._signs: Sequence[str] = ()
         self._width = 0
         self._rows: list[Line] | None = None
 
@@ -82,6 +84,14 @@ class MessageBlock:
         self._rows = None
         if self._tokens is not None:
             self._tokens.resize(self._inner)
+
+    def take_signs(self, signs: Sequence[str]) -> bool:
+        """Draw a sign behind some tokens. Returns whether rows may have moved."""
+        if tuple(signs) == tuple(self._signs):
+            return False
+        self._signs = signs
+        self._tokens = None
+        return True
 
     def feed(self, records: Sequence[TokenRecord]) -> None:
         """Add tokens as they come."""
@@ -154,8 +164,14 @@ class MessageBlock:
     @property
     def _token_layout(self) -> TokenLayout:
         if self._tokens is None:
-            self._tokens = TokenLayout((record.bytes for record in self.records), self._inner)
+            self._tokens = TokenLayout(self._drawn(), self._inner)
         return self._tokens
+
+    def _drawn(self) -> Iterator[bytes]:
+        """The bytes of all tokens, with a sign behind those that have one."""
+        for index, record in enumerate(self.records):
+            sign = self._signs[index] if index < len(self._signs) else ""
+            yield with_sign(record.bytes, sign) if sign else record.bytes
 
     def _body_height(self) -> int:
         if self._shows_tokens:

@@ -30,10 +30,18 @@ class Piece:
     width: int
 
 
-def drawn_text(token: bytes) -> str:
-    """What a token looks like among others."""
-    text = visible_token(token)
-    return " " + text[1:] if text[0] == "␣" and len(text) > 1 and text[1] != "␣" else text
+def drawn_parts(token: bytes) -> tuple[str, ...]:
+    """What a token looks like among others: one part a row, since a newline in it ends the row.
+
+    The last part is empty where the newline is the token's end.
+    """
+    *lines, last = token.split(b"\n")
+    parts = [visible_token(line + b"\n") for line in lines]
+    parts.append(visible_token(last) if last or not lines else "")
+    first = parts[0]
+    if first[0] == "␣" and len(first) > 1 and first[1] != "␣":
+        parts[0] = " " + first[1:]
+    return tuple(parts)
 
 
 class TokenLayout:
@@ -41,10 +49,10 @@ class TokenLayout:
 
     def __init__(self, tokens: Iterable[bytes] = (), width: int = 1) -> None:
         """Lay out tokens, given by their exact bytes, for a width in cells."""
-        self._texts: list[str] = []
-        self._breaks: list[bool] = []
-        """Whether a row ends after that token."""
+        self._tokens: list[tuple[str, ...]] = []
         self._rows: list[list[Piece]] = [[]]
+        self._ended: list[bool] = [False]
+        """By row, whether a newline ends it; the others are wrapped."""
         self._first_rows: list[int] = []
         """By token, the row it begins on."""
         self._width = max(width, 1)
@@ -52,14 +60,13 @@ class TokenLayout:
 
     def __len__(self) -> int:
         """How many tokens there are."""
-        return len(self._texts)
+        return len(self._tokens)
 
     def extend(self, tokens: Iterable[bytes]) -> None:
         """Add tokens at the end."""
         for token in tokens:
-            self._texts.append(drawn_text(token))
-            self._breaks.append(token.endswith(b"\n"))
-            self._place(len(self._texts) - 1)
+            self._tokens.append(drawn_parts(token))
+            self._place(len(self._tokens) - 1)
 
     def resize(self, width: int) -> None:
         """Break the rows anew where the width is another one."""
@@ -67,8 +74,9 @@ class TokenLayout:
             return
         self._width = width
         self._rows = [[]]
+        self._ended = [False]
         self._first_rows = []
-        for index in range(len(self._texts)):
+        for index in range(len(self._tokens)):
             self._place(index)
 
     @property
@@ -88,8 +96,7 @@ class TokenLayout:
                 spans.append(Span(position, end, "bold reverse"))
             texts.append(piece.text)
             position = end
-        last = self._rows[y][-1].index if self._rows[y] else -1
-        wrapped = last >= 0 and y + 1 < len(self._rows) and not self._breaks[last]
+        wrapped = y + 1 < len(self._rows) and not self._ended[y]
         return Line(Content("".join(texts), spans), "" if wrapped else "\n")
 
     def token_at(self, x: int, y: int) -> int | None:
@@ -109,24 +116,35 @@ class TokenLayout:
         return 0, y
 
     def _place(self, index: int) -> None:
-        text = self._texts[index]
-        if index and self._breaks[index - 1]:
-            self._rows.append([])
+        for number, text in enumerate(self._tokens[index]):
+            if number:
+                self._ended[-1] = True
+                self._add_row()
+            self._place_part(index, text, first=not number)
+
+    def _place_part(self, index: int, text: str, *, first: bool) -> None:
         width = cell_len(text)
         if self._end() + width > self._width and self._rows[-1]:
             self._begin_row(text)
-        self._first_rows.append(len(self._rows) - 1)
+        if first:
+            self._first_rows.append(len(self._rows) - 1)
+        if not text:
+            return
         if self._end() + width <= self._width:
             self._rows[-1].append(Piece(index, text, self._end(), width))
             return
         for part in Content(text).fold(self._width):
             if self._rows[-1]:
-                self._rows.append([])
+                self._add_row()
             self._rows[-1].append(Piece(index, part.plain, 0, part.cell_length))
 
     def _end(self) -> int:
         row = self._rows[-1]
         return row[-1].x + row[-1].width if row else 0
+
+    def _add_row(self) -> None:
+        self._rows.append([])
+        self._ended.append(False)
 
     def _begin_row(self, text: str) -> None:
         """Begin a row, taking the beginning of the word along that goes on with `text`."""
@@ -140,7 +158,7 @@ class TokenLayout:
             start = len(row)
         carried = row[start:]
         del row[start:]
-        self._rows.append([])
+        self._add_row()
         x = 0
         for piece in carried:
             self._rows[-1].append(Piece(piece.index, piece.text, x, piece.width))
@@ -149,4 +167,4 @@ class TokenLayout:
 
     def _is_part(self, piece: Piece) -> bool:
         """Whether a piece is only a part of its token."""
-        return piece.text != self._texts[piece.index]
+        return self._tokens[piece.index] != (piece.text,)

@@ -3,6 +3,7 @@ what the person does; what any of it means is theirs to know."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual import events, on
@@ -19,8 +20,9 @@ from chatapp.ui.control.conversations import ConversationControl
 from chatapp.ui.control.model import ModelControl, ModelState
 from chatapp.ui.control.turns import DRAWS_PER_SECOND, Turns
 from chatapp.ui.drawing import MUTED
-from chatapp.ui.screens.chat_dialogs import ChatDialogs
+from chatapp.ui.screens.chat_what_if import ChatWhatIf
 from chatapp.ui.services import Services
+from chatapp.ui.token_colours import SCALES
 from chatapp.ui.widgets import hints
 from chatapp.ui.widgets.candidates import CandidateChosen
 from chatapp.ui.widgets.header import Header
@@ -35,7 +37,7 @@ from chatapp.ui.widgets.transcript import Transcript
 _COMPLETIONS_SHOWN = 6
 
 
-class ChatScreen(ChatDialogs):
+class ChatScreen(ChatWhatIf):
     """The one screen that is always there."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -48,13 +50,15 @@ class ChatScreen(ChatDialogs):
         Binding("ctrl+r", "regenerate", "another reply", id="chat.regenerate", priority=True),
         Binding("f1", "help", "help for what is focused", id="chat.help", priority=True),
         Binding("f2", "settings", "settings", id="chat.settings", priority=True),
+        Binding("f4", "tree", "tree of the chat", id="chat.tree", priority=True),
         Binding("f5", "restart", "load the model again", id="chat.restart"),
     ]
 
-    def __init__(self, services: Services) -> None:
-        """Show the session of `services`."""
+    def __init__(self, services: Services, complaints: Sequence[str] = ()) -> None:
+        """Show the session of `services`; `complaints` are said at once, with its notices."""
         super().__init__()
         self.services = services
+        self._at_start = (*services.notices, *complaints)
         self.session = services.session
         self.models = ModelControl(services, self)
         self.turns = Turns(self.session, self, self.models.ready, services.clock)
@@ -79,14 +83,18 @@ class ChatScreen(ChatDialogs):
     def on_mount(self) -> None:
         """Show the conversation, and begin to load the model behind it."""
         self.prompt.focus()
+        for scale in SCALES:
+            if scale == self.services.scale:
+                self.transcript.scale = scale
         self.conversation_changed()
-        for notice in self.services.notices:
-            self.say(notice, "warning")
+        if self._at_start:
+            self.say("\n".join(self._at_start), "warning")
         for name in ("view", "scale", "cursor"):
             self.watch(self.transcript, name, self.show_legend, init=False)
         self.watch(self.app, "theme", self.show_legend, init=False)
         self.set_interval(1 / DRAWS_PER_SECOND, self.tick)
-        self.models.load()
+        # The engine's process would take the processor from the first drawing.
+        self.call_after_refresh(self.models.load)
 
     async def on_unmount(self) -> None:
         """Leave nothing running, however the screen came to its end."""
@@ -186,7 +194,7 @@ class ChatScreen(ChatDialogs):
         self.show_token()
 
     @on(Sparklines.TokenPointed)
-    def point_at(self, event: Sparklines.TokenPointed) -> None:
+    def point_on_curves(self, event: Sparklines.TokenPointed) -> None:
         """Point at a token of the reply whose curves were clicked."""
         pointed = self.transcript.pointed
         if pointed is not None:
@@ -195,9 +203,7 @@ class ChatScreen(ChatDialogs):
     @on(CandidateChosen)
     def take_candidate(self, event: CandidateChosen) -> None:
         """Take another token and go on from it."""
-        pointed = self.transcript.pointed
-        if pointed is not None:
-            self.branch(pointed[0].message.id, event.index, event.token_id)
+        self.take_token(event.token_id)
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         """Show the keys of what is focused."""
@@ -217,6 +223,8 @@ class ChatScreen(ChatDialogs):
         self.query_one(Notices).clear()
         if self.turns.busy:
             self.turns.cancel()
+            return
+        if self.end_what_if():
             return
         if self.transcript.cursor is not None:
             self.transcript.action_follow()

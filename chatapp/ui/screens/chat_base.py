@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from textual.message import Message
 from textual.screen import Screen
 
+from chatapp.chat.sampling import SamplingParams
 from chatapp.session import Session
 from chatapp.ui.control.conversations import ConversationControl
 from chatapp.ui.control.model import ModelControl
@@ -56,6 +57,11 @@ class ChatBase(Screen[None]):
         return self.query_one(TokenPanel)
 
     @property
+    def sampling(self) -> SamplingParams:
+        """What the controls show and turn."""
+        return self.session.sampling
+
+    @property
     def header(self) -> Header:
         """The first row."""
         return self.query_one(Header)
@@ -67,3 +73,11 @@ class ChatBase(Screen[None]):
     def say_error(self, words: str) -> None:
         """Tell the person what failed."""
         self.say(words, "error")
+
+    def fault(self, error: BaseException) -> None:
+        """End the program by its own fault, with the terminal put right first."""
+
+        def raise_it() -> None:
+            raise error
+
+        self.call_next(raise_it)

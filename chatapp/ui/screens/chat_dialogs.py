@@ -7,17 +7,18 @@ import os
 from textual.app import SuspendNotSupported
 
 from chatapp.chat.errors import ChatappError
-from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.sampling import PARAMETERS
 from chatapp.chat.template import NO_TEMPLATE
 from chatapp.ui import numbers
 from chatapp.ui.commands.table import ALL
 from chatapp.ui.control.editor import edit_text, editor_command
 from chatapp.ui.screens.chat_messages import ChatMessages
 from chatapp.ui.screens.chats import ChatsScreen
-from chatapp.ui.screens.help import HelpScreen, KeyHelp
+from chatapp.ui.screens.help import help_for
 from chatapp.ui.screens.picker import Choice, PickerScreen
 from chatapp.ui.screens.prompt_view import PromptScreen
 from chatapp.ui.screens.settings import SettingsScreen
+from chatapp.ui.widgets.sampling_panel import MAIN_PARAMETERS
 
 
 class ChatDialogs(ChatMessages):
@@ -25,25 +26,13 @@ class ChatDialogs(ChatMessages):
 
     def action_help(self) -> None:
         """Help for what is focused, then everything."""
-        focused = self.focused
-        here = str(getattr(focused, "HELP", "") or "")
-        keys_here: dict[str, KeyHelp] = {}
-        everywhere: dict[str, KeyHelp] = {}
-        for key, active in self.active_bindings.items():
-            binding = active.binding
-            if not binding.id or not binding.description:
-                continue
-            table = keys_here if active.node is focused else everywhere
-            before = table.get(binding.id)
-            keys = (*before.keys, key) if before else (key,)
-            table[binding.id] = KeyHelp(keys, binding.description, binding.id)
-        screen = HelpScreen(here, [*keys_here.values()], [*everywhere.values()], ALL.all)
-        self.app.push_screen(screen)
+        here = str(getattr(self.focused, "HELP", "") or "")
+        self.app.push_screen(help_for(self, here, ALL.all))
 
     def action_settings(self) -> None:
         """Every number of the sampler, and the theme."""
         screen = SettingsScreen(
-            self.session.sampling,
+            self.sampling,
             self.services.settings_file,
             self.set_sampling,
             self.keep_settings,
@@ -65,16 +54,18 @@ class ChatDialogs(ChatMessages):
             self.say("kept for the next start")
 
     def _present_settings(self) -> list[tuple[str, object]]:
-        defaults = SamplingParams()
         sampling = self.session.sampling
         present: list[tuple[str, object]] = [
             ("theme", self.app.theme),
             ("model", self.models.ref),
             ("template", self.conversations.template.name),
+            ("scale", self.transcript.scale),
         ]
-        for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty"):
-            if getattr(sampling, name) != getattr(defaults, name):
-                present.append((name, getattr(sampling, name)))
+        for name, parameter in PARAMETERS.items():
+            value = getattr(sampling, name)
+            # What is off or as ever needs no line in the file; what matters most is always told.
+            known = name in MAIN_PARAMETERS or value != parameter.default
+            present.append((name, value if known else None))
         return present
 
     def action_models(self) -> None:
@@ -97,6 +88,10 @@ class ChatDialogs(ChatMessages):
             )
             for choice in choices
         ]
+        if self.models.ref not in {choice.ref for choice in choices}:
+            facts = self.session.facts
+            name = facts.name if facts is not None else self.models.ref
+            rows.insert(0, Choice(self.models.ref, name, self.models.ref, current=True))
         picked = await self.app.push_screen_wait(
             PickerScreen("Models", rows, empty="no model is known; /model REF loads any other")
         )
@@ -138,12 +133,12 @@ class ChatDialogs(ChatMessages):
 
     async def _pick_chat(self, text: str) -> None:
         try:
-            chats = self.conversations.chats
-            summaries = await chats.list_conversations()
-            screen = ChatsScreen(chats, summaries, self.session.conversation.id, text)
-            picked = await self.app.push_screen_wait(screen)
-            if picked:
-                await self.conversations.open(picked)
+            summaries = await self.conversations.chats.list_conversations()
+            current = self.conversations.current
+            screen = ChatsScreen(self.conversations, summaries, current, text)
+            place = await self.app.push_screen_wait(screen)
+            if place is not None:
+                await self.conversations.go_to(place)
                 self.prompt.focus()
         except ChatappError as error:
             self.say_error(str(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from chatapp.chat.conversation import Message
 from chatapp.ui.layout.markdown import code_blocks
 from chatapp.ui.screens.chat_view import ChatView
+from chatapp.ui.screens.tree import TreeMove, TreeScreen
 from chatapp.ui.screens.write import WriteScreen
 
 _BUSY = "a reply is under way; Esc stops it first"
@@ -64,6 +65,11 @@ class ChatMessages(ChatView):
             await self.conversations.edit(message, text)
             if mine:
                 self.action_regenerate()
+            else:
+                self.say(
+                    "kept beside the old one, without token numbers since no model wrote it; [ goes"
+                    " back"
+                )
 
         self.app.push_screen(WriteScreen("Edit this message", message.text, what), take)
 
@@ -80,20 +86,36 @@ class ChatMessages(ChatView):
                 self.say("there is nothing beside this message; r writes another reply")
                 return
             message = points[-1]
-        if not await self.conversations.move_beside(message, steps):
+        pointing = self.transcript.cursor is not None
+        target = await self.conversations.move_beside(message, steps)
+        if target is None:
             self.say("there is no other one on that side")
+            return
+        if pointing:
+            self.point_at(target)
+        beside = [sibling.id for sibling in self.session.conversation.siblings(target)]
+        self.say(f"{beside.index(target) + 1} of {len(beside)}; [ and ] go on, F4 shows the tree")
 
     async def action_delete(self) -> None:
         """Delete the message pointed at, with what follows it."""
         message = self._pointed()
         if message is not None and not self._busy():
             await self.conversations.delete(message)
-            self.say("deleted, with what followed; Ctrl+Z brings it back")
+            self.say("deleted, with what followed; u brings it back")
 
     async def action_undelete(self) -> None:
         """Bring back what was deleted last."""
-        if not self._busy() and not await self.conversations.undelete():
-            self.say("nothing was deleted in this chat")
+        if not self._busy():
+            back = await self.conversations.undelete()
+            self.say("it is back, with what followed" if back else "nothing is deleted in this chat")
+
+    def point_at(self, message_id: str, words: str = "") -> None:
+        """Point at a message of the path, at the token with which some words begin in it."""
+        block = self.transcript.block_of(message_id)
+        if block is None:
+            return
+        self.transcript.point(message_id, token_of_words(block.message, words))
+        self.transcript.focus()
 
     def action_copy(self) -> None:
         """Copy the message pointed at."""
@@ -126,6 +148,24 @@ class ChatMessages(ChatView):
         await self.turns.close()
         await self.models.close()
 
+    def action_tree(self) -> None:
+        """The whole conversation with all of its branches."""
+        if not self._busy():
+            self.app.push_screen(TreeScreen(self.session.conversation), self._move_in_tree)
+
+    async def _move_in_tree(self, move: TreeMove | None) -> None:
+        if move is None:
+            return
+        message = await self.conversations.move_to(move.message_id, ends_there=move.ends_there)
+        if not move.ends_there:
+            self.point_at(message.id)
+            return
+        self.prompt.focus()
+        if message.role == "user":
+            self.say("the path ends here now; Ctrl+R writes a reply")
+        else:
+            self.say("the path ends here now; your next message goes on from it, as a branch")
+
     def _pointed(self) -> Message | None:
         """The message that keys act on."""
         block = self.transcript.current
@@ -138,3 +178,19 @@ class ChatMessages(ChatView):
         if self.turns.busy:
             self.say(_BUSY, "warning")
         return self.turns.busy
+
+
+def token_of_words(message: Message, words: str) -> int | None:
+    """The token with which some words begin in a reply; its first token where they don't.
+
+    None for a message without tokens.
+    """
+    if message.reply is None or not message.reply.records:
+        return None
+    start = message.text.casefold().find(words.casefold()) if words else 0
+    end = 0
+    for index, record in enumerate(message.reply.records):
+        end += len(record.text)
+        if end > start:
+            return index
+    return 0

@@ -7,12 +7,14 @@ from textual.widgets import Static
 
 from chatapp.chat.conversation import Message
 from chatapp.chat.errors import ChatappError
-from chatapp.chat.facts import ModelFacts
+from chatapp.chat.facts import ModelFacts, Progress
 from chatapp.chat.generation import PromptRead
 from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.session import ReplyEnded
+from chatapp.ui import numbers
 from chatapp.ui.control.model import ModelState
+from chatapp.ui.drawing import bar
 from chatapp.ui.screens.chat_base import ChatBase
 from chatapp.ui.screens.download import DownloadScreen
 from chatapp.ui.screens.settings import SettingsScreen
@@ -24,6 +26,7 @@ from chatapp.ui.widgets.sampling_panel import SamplingPanel
 
 PANEL_FROM_WIDTH, PANEL_FROM_HEIGHT = 80, 20
 """The smallest screen on which the side panel unfolds by itself."""
+_PREFILL_BAR = 24
 PANEL_AT_ALL_FROM_WIDTH = 60
 """Below it there is no room for a panel and a transcript at once."""
 
@@ -41,8 +44,12 @@ class ChatView(ChatBase):
         self.transcript.add(message, self.session.conversation)
         self.show_token()
 
-    def turn_waits(self, words: str) -> None:
-        """Say in the place of the reply what it is waiting for."""
+    def prompt_progressed(self, progress: Progress) -> None:
+        """Draw in the place of the reply how much of the prompt is read."""
+        words = f"{progress.stage} {numbers.count(progress.done)}"
+        if progress.total:
+            filled = bar(progress.done / progress.total, _PREFILL_BAR).plain
+            words = f"{progress.stage} {filled} {progress.done}/{progress.total} {progress.unit}"
         self.transcript.wait(words)
 
     def prompt_read(self, read: PromptRead) -> None:
@@ -104,7 +111,6 @@ class ChatView(ChatBase):
         texts = [m.text for m in self.session.conversation.path() if m.role == "user"]
         for text in texts:
             self.prompt.history_texts.add(text)
-        self.app.title = self.session.conversation.title or "chatapp"
         self.show_sampling()
         self.show_token()
 
@@ -158,7 +164,7 @@ class ChatView(ChatBase):
 
     def show_sampling(self) -> None:
         """Bring every display of the sampling numbers up to date."""
-        sampling = self.session.sampling
+        sampling = self.sampling
         self.query_one("#sampling", SamplingPanel).sampling = sampling
         for screen in self.app.screen_stack:
             if isinstance(screen, SettingsScreen) and screen.is_mounted:

@@ -92,7 +92,7 @@ def offer_text(offer: ModelOffer) -> Content:
         ("about", offer.description),
         ("size", numbers.size(offer.size) if offer.size else "told when it begins"),
         ("licence", offer.license or "not told before; see where it comes from"),
-        ("from", "\n        else ".join(offer.sources)),
+        ("from", "\n         or else ".join(offer.sources)),
     ]
     lines = [
         Content.styled(f"{label:<9}", MUTED) + Content(sanitise(value))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.keys import format_key
-from textual.screen import ModalScreen
+from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
 from chatapp.ui.commands.registry import Command
@@ -79,6 +79,27 @@ class HelpScreen(ModalScreen[None]):
         rows = [(f"/{c.name} {c.usage}".rstrip(), c.text) for c in self._commands]
         lines += _section("Commands in the prompt", rows, width)
         return lines
+
+
+def help_for(screen: Screen[Any], here: str, commands: Iterable[Command]) -> HelpScreen:
+    """Help for a screen: the keys of what is focused on it, then all others.
+
+    Args:
+        screen: whose keys hold now.
+        here: what is to be said about what is focused.
+        commands: what can be written in the prompt.
+    """
+    keys_here: dict[str, KeyHelp] = {}
+    everywhere: dict[str, KeyHelp] = {}
+    for key, active in screen.active_bindings.items():
+        binding = active.binding
+        if not binding.id or not binding.description:
+            continue
+        table = keys_here if active.node is screen.focused else everywhere
+        before = table.get(binding.id)
+        keys = (*before.keys, key) if before else (key,)
+        table[binding.id] = KeyHelp(keys, binding.description, binding.id)
+    return HelpScreen(here, [*keys_here.values()], [*everywhere.values()], commands)
 
 
 def _section(title: str, rows: Sequence[tuple[str, str]], width: int) -> list[Line]:

@@ -154,13 +154,14 @@ def sum_row(record: TokenRecord, layout: Layout) -> Row:
     )
 
 
-def detail(record: TokenRecord, candidate: Candidate, width: int) -> tuple[str, str, str]:
+def detail(
+    record: TokenRecord, candidate: Candidate, width: int, *, taken: bool
+) -> tuple[str, str, str]:
     """Three lines about the candidate under the row cursor; the last may be empty."""
     first = f"id {candidate.id} · rank {count(candidate.rank)} · ln p {decimal(candidate.logprob)}"
     room = (width - len(first) - 3) // 3  # two digits and a blank for each byte
     if 0 < len(candidate.bytes) <= room:
         first += f" · {candidate.bytes.hex(' ')}"
-    taken = candidate.id == record.id
     how = "taken" if record.draw is None else f"taken: the draw was {record.draw:.4f}"
     if removal := candidate.removed_by:
         cut = f"{cut_by(removal)}:"

@@ -7,7 +7,9 @@ candidates scroll between them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -20,6 +22,7 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from chatapp.chat.inspection import CandidatePage
 from chatapp.chat.record import Candidate, TokenRecord
 from chatapp.ui.widgets.candidate_rows import (
     COLUMNS,
@@ -49,6 +52,17 @@ class CandidateChosen(Message):
         """The token's position in its reply, from 0."""
         self.token_id = token_id
         """The candidate's id."""
+
+
+class MoreWanted(Message):
+    """The person scrolls on, below the candidates that are listed."""
+
+    def __init__(self, index: int, start: int) -> None:
+        super().__init__()
+        self.index = index
+        """The token's position in its reply, from 0."""
+        self.start = start
+        """From which place on, 0 being the most probable token by the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +142,19 @@ class CandidateList(ScrollView, can_focus=True):
         Binding("left", "follow(-1)", "bars follow", id="candidate.bars_left", show=False),
         Binding("right", "follow(1)", "bars follow", id="candidate.bars_right", show=False),
         Binding("enter", "choose", "take this token", id="candidate.choose"),
+        Binding("f", "screen.find_token", "find a token", id="candidate.find"),
+        Binding("t", "screen.trace", "trace: what each stage did", id="candidate.trace"),
+        Binding("x", "screen.ban", "ban this token, or allow it", id="candidate.ban"),
+        Binding("plus", "screen.bias(1)", "bias +1", id="candidate.bias_up"),
+        Binding("minus", "screen.bias(-1)", "bias −1", id="candidate.bias_down"),
     ]
+
+    HELP = (
+        "What the model weighed for the token under the cursor, most probable first. Enter takes a"
+        " candidate in place of the token: the reply goes on from there, the old one stays beside"
+        " it. While a reply is held (F6), Enter takes the next token by hand.\n"
+        "Scroll on below the last one for the rest of the vocabulary, by rank; f finds any token."
+    )
 
     followed: reactive[Column] = reactive[Column]("final")
     """Which of the three probabilities the bars show."""
@@ -138,19 +164,50 @@ class CandidateList(ScrollView, can_focus=True):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
         super().__init__(id=id)
         self._record: TokenRecord | None = None
+        self._shown: TokenRecord | None = None
+        """What was given, without what was added to it."""
+        self._taken_id: int | None = None
+        self._places = 0
+        """How many of the listed candidates are the most probable ones, without a gap."""
+        self._asked = False
         self._frame = _Frame(False, ())
 
     # What is shown
 
-    def show(self, record: TokenRecord | None) -> None:
-        """Show a token's candidates; the row cursor goes to the one that was taken."""
-        if record is self._record:
+    def show(self, record: TokenRecord | None, *, taken: bool = True) -> None:
+        """Show a token's candidates; the row cursor goes to the one that was taken.
+
+        `taken` is False for a step at which nothing is taken yet.
+        """
+        if record is self._shown:
             return
-        self._record = record
+        self._record = self._shown = record
+        self._taken_id = record.id if record is not None and taken else None
+        self._places = _without_gap(record.candidates) if record is not None else 0
+        self._asked = False
         self._arrange()
         self.row = self._taken_row()
         self._bring_into_view()
         self.refresh()
+
+    def add(self, page: CandidatePage) -> None:
+        """List some more candidates below those that are listed already."""
+        self._asked = False
+        if self._record is None or page.start != self._places or not page.candidates:
+            return
+        self._record = _with_page(self._record, page, self._places)
+        self._places += len(page.candidates)
+        self._arrange()
+        self.refresh()
+
+    def keep_asking(self) -> None:
+        """The candidates that were asked for did not come; they may be asked for again."""
+        self._asked = False
+
+    @property
+    def listed(self) -> tuple[Candidate, ...]:
+        """All candidates that are listed."""
+        return self._record.candidates if self._record else ()
 
     @property
     def candidate(self) -> Candidate | None:
@@ -162,7 +219,7 @@ class CandidateList(ScrollView, can_focus=True):
         if self._record is None:
             return 0
         for place, candidate in enumerate(self._record.candidates):
-            if candidate.id == self._record.id:
+            if candidate.id == self._taken_id:
                 return place
         return 0
 
@@ -185,6 +242,22 @@ class CandidateList(ScrollView, can_focus=True):
     def watch_row(self) -> None:
         """Keep the row cursor in sight."""
         self._bring_into_view()
+        self._ask_for_more()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Ask for more where the wheel reaches the end."""
+        super().watch_scroll_y(old_value, new_value)
+        if new_value > old_value and new_value >= self.max_scroll_y:
+            self._ask_for_more(scrolled=True)
+
+    def _ask_for_more(self, *, scrolled: bool = False) -> None:
+        record = self._record
+        if record is None or self._asked or not self.has_focus and not scrolled:
+            return
+        at_end = scrolled or self.row >= len(record.candidates) - 1
+        if at_end and record.other_count > 0:
+            self._asked = True
+            self.post_message(MoreWanted(record.index, self._places))
 
     @property
     def _width(self) -> int:
@@ -240,7 +313,7 @@ class CandidateList(ScrollView, can_focus=True):
         if place >= len(record.candidates):
             return []
         candidate = record.candidates[place]
-        taken = candidate.id == record.id
+        taken = candidate.id == self._taken_id
         under_cursor = place == self.row
         cells = candidate_row(
             candidate, layout, self.followed, taken=taken, under_cursor=under_cursor
@@ -275,7 +348,7 @@ class CandidateList(ScrollView, can_focus=True):
         candidate = self.candidate
         if candidate is None:
             return []
-        lines = detail(record, candidate, self._width)
+        lines = detail(record, candidate, self._width, taken=candidate.id == self._taken_id)
         if "detail2" not in self._frame.foot:
             lines = (lines[0], f"{lines[1]} {lines[2]}", "")
         text = lines[int(name.removeprefix("detail"))]
@@ -289,6 +362,7 @@ class CandidateList(ScrollView, can_focus=True):
     def action_move(self, rows: int) -> None:
         """Move the row cursor."""
         self.row += rows
+        self._ask_for_more()
 
     def action_page(self, pages: int) -> None:
         """Move the row cursor by as many rows as are in sight."""
@@ -323,3 +397,31 @@ class CandidateList(ScrollView, can_focus=True):
         self.row = place + self.scroll_offset.y
         if event.chain == 2:
             self.action_choose()
+
+
+def _without_gap(candidates: Sequence[Candidate]) -> int:
+    """How many candidates at the start are the most probable ones; a token that was taken from
+    further down stands after them."""
+    last = candidates[-1].rank if candidates else 0
+    return len(candidates) - int(last > len(candidates))
+
+
+def _with_page(record: TokenRecord, page: CandidatePage, places: int) -> TokenRecord:
+    """The record with more of the vocabulary listed, and less of it among the others."""
+    listed = record.candidates[:places]
+    known = {candidate.id for candidate in page.candidates}
+    extra = tuple(one for one in record.candidates[places:] if one.id not in known)
+    candidates = (*listed, *page.candidates, *extra)
+    rest = page.vocabulary - len(candidates)
+
+    def others(probabilities: Iterable[float]) -> float:
+        return max(0.0, 1.0 - math.fsum(probabilities)) if rest else 0.0
+
+    return replace(
+        record,
+        candidates=candidates,
+        other_count=rest,
+        other_model_prob=others(one.model_prob for one in candidates),
+        other_tempered_prob=others(one.tempered_prob for one in candidates),
+        other_prob=others(one.prob for one in candidates),
+    )

@@ -30,6 +30,13 @@ TRANSCRIPT: tuple[Hint, ...] = (
     ("esc", "back"),
     ("f1", "help"),
 )
+HELD: tuple[Hint, ...] = (
+    ("f6", "go on"),
+    ("f7", "one token"),
+    ("enter", "take a candidate by hand"),
+    ("esc", "stop"),
+    ("f1", "help"),
+)
 PANEL: tuple[Hint, ...] = (
     ("↑↓", "choose"),
     ("←→", "change"),

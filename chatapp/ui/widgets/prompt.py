@@ -25,6 +25,9 @@ COUNT_AFTER_SECONDS = 0.15
 """How long the person must pause before their tokens are counted."""
 
 
+_IN_TURN = ("submit", "newline", "complete")
+
+
 class PromptInput(TextArea):
     """The text itself."""
 
@@ -37,13 +40,11 @@ class PromptInput(TextArea):
     )
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "submit", "send", id="prompt.send", priority=True),
-        Binding(
-            "shift+enter,ctrl+j,alt+enter", "newline", "new row", id="prompt.newline", priority=True
-        ),
+        Binding("enter", "submit", "send", id="prompt.send"),
+        Binding("shift+enter,ctrl+j,alt+enter", "newline", "new row", id="prompt.newline"),
         Binding("up", "older", "history or row above", id="prompt.up", show=False),
         Binding("down", "newer", "history or row below", id="prompt.down", show=False),
-        Binding("tab", "complete", "complete a command", id="prompt.complete", priority=True),
+        Binding("tab", "complete", "complete a command", id="prompt.complete"),
         Binding("ctrl+g", "editor", "write in $EDITOR", id="prompt.editor"),
     ]
 
@@ -103,6 +104,20 @@ class PromptInput(TextArea):
     def action_editor(self) -> None:
         """Write in the person's own editor."""
         self.post_message(self.EditorAsked())
+
+    async def _on_key(self, event: events.Key) -> None:
+        """Do what depends on the text in its turn.
+
+        A priority binding would overtake letters that were typed before it and still wait to be
+        written; an ordinary one never hears of Enter, which a TextArea keeps for itself.
+        """
+        if event.is_printable:
+            return
+        active = self.screen.active_bindings.get(event.key)
+        if active is not None and active.node is self and active.binding.action in _IN_TURN:
+            event.stop()
+            event.prevent_default()
+            await self.run_action(active.binding.action)
 
     async def _on_paste(self, event: events.Paste) -> None:
         """Take pasted text as it will be shown: what a terminal would obey is made visible."""

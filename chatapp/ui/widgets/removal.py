@@ -40,6 +40,14 @@ def stage_name(stage: str) -> str:
     return parameter.label if parameter else stage
 
 
+def setting_text(stage: str, setting: float) -> str:
+    """What a stage was set to, as its parameter prints it: "0.95"."""
+    if stage == "temperature":
+        return temperature(setting)
+    parameter = PARAMETERS.get(_PARAMETER_OF_STAGE.get(stage, stage))
+    return parameter.format(setting) if parameter else f"{setting:g}"
+
+
 def cut_by(removal: Removal) -> str:
     """Which stage cut it, at which setting: "cut by top-p 0.95"."""
     return f"cut by {_stage_and_setting(removal)}"
@@ -84,11 +92,7 @@ def _stage_and_setting(removal: Removal) -> str:
     name = stage_name(removal.stage)
     if removal.stage in _WITHOUT_SETTING:
         return name
-    if removal.stage == "temperature":
-        return f"{name} {temperature(removal.setting)}"
-    parameter = PARAMETERS.get(_PARAMETER_OF_STAGE.get(removal.stage, removal.stage))
-    setting = parameter.format(removal.setting) if parameter else f"{removal.setting:g}"
-    return f"{name} {setting}"
+    return f"{name} {setting_text(removal.stage, removal.setting)}"
 
 
 def _logit(value: float, other: float) -> str:

@@ -31,6 +31,9 @@ NOTHING = (
     "No tokens yet. Each one the model writes will be shown here, with what it was chosen from."
 )
 
+NEXT = "next token: nothing taken yet"
+"""What stands in the place of the token while a reply is held."""
+
 _ONE_LINE_FROM = 44
 """From which width on the three probabilities stand beside their names."""
 _WIDE_FROM = 54
@@ -63,18 +66,33 @@ class TokenSummary(Widget):
         super().__init__(id=id)
         self._record: TokenRecord | None = None
         self._total = 0
+        self._title_words = ""
+        self._taken = True
 
-    def show(self, record: TokenRecord | None, total: int) -> None:
-        """Show a token of a reply that has so many."""
-        resized = (record is None) != (self._record is None)
+    def show(
+        self, record: TokenRecord | None, total: int, *, taken: bool = True, words: str = ""
+    ) -> None:
+        """Show a token of a reply that has so many.
+
+        Args:
+            record: the token; None where there is none yet.
+            total: how many tokens there are.
+            taken: False for a step at which nothing is taken yet.
+            words: what the numbers are, in place of the token's position.
+        """
+        resized = (record is None, taken) != (self._record is None, self._taken)
         self._record = record
         self._total = total
+        self._taken = taken
+        self._title_words = words
         self.refresh(layout=resized)
 
     def get_content_height(self, container: object, viewport: object, width: int) -> int:
         """As many lines as the width asks for, whatever the numbers are."""
         if self._record is None:
             return 3
+        if not self._taken:
+            return 2
         names = 1 if width >= _ONE_LINE_FROM else 2
         figures = len(_figures(self._record, width, compact=self.compact))
         return 1 + names + figures
@@ -92,6 +110,10 @@ class TokenSummary(Widget):
         return [Segment(lines[y], self._style("name"))] if y < len(lines) else []
 
     def _line(self, record: TokenRecord, y: int, width: int) -> list[Segment]:
+        if not self._taken:
+            if y == 0:
+                return [Segment(fit(NEXT, width), self._style("token"))]
+            return self._joined(_next_figures(record, width)) if y == 1 else []
         if y == 0:
             return self._title(record, width)
         names = 1 if width >= _ONE_LINE_FROM else 2
@@ -106,6 +128,8 @@ class TokenSummary(Widget):
         place = f"token {count(record.index + 1)}"
         if width >= _ONE_LINE_FROM:
             place += f" of {count(self._total)}"
+        if self._title_words:
+            place = self._title_words
         id_text = f"id {record.id}"
         room = width - len(place) - len(id_text) - 4
         shown = fit_token(record.bytes, max(room, 1)).rstrip(" ")
@@ -155,6 +179,14 @@ def _figures(record: TokenRecord, width: int, *, compact: bool) -> list[list[tup
     if compact:
         return [[rank, surprisal], [entropy, end]]
     return [[rank, surprisal], [entropy, final], [end, draw]]
+
+
+def _next_figures(record: TokenRecord, width: int) -> list[tuple[str, str]]:
+    """What can be said of a step before anything is taken."""
+    figures = [("entropy", bits(record.entropy_bits)), ("P(end)", percent(record.p_end))]
+    if width >= _ONE_LINE_FROM:
+        figures.insert(1, ("final", bits(record.final_entropy_bits)))
+    return figures
 
 
 class TokenPanel(Vertical):
@@ -207,6 +239,40 @@ class TokenPanel(Vertical):
         self._summary.show(record, len(records))
         self._candidates.show(record)
         self._curves.show(records, place if records else None, sampling_changed_at)
+
+    def show_next(
+        self,
+        records: Sequence[TokenRecord],
+        waiting: TokenRecord,
+        sampling_changed_at: Collection[int] = (),
+    ) -> None:
+        """Show what may come next in a reply that is held.
+
+        Args:
+            records: the whole reply so far.
+            waiting: the step that is held; its token is only the most probable one.
+            sampling_changed_at: the positions from which on other parameters held.
+        """
+        self.set_class(False, "-empty")
+        self._summary.show(waiting, len(records), taken=False)
+        self._candidates.show(waiting, taken=False)
+        self._curves.show(records, None, sampling_changed_at)
+
+    def show_other(
+        self, records: Sequence[TokenRecord], place: int, record: TokenRecord, words: str
+    ) -> None:
+        """Show a token with other numbers than its reply has, and say whose they are.
+
+        Args:
+            records: the whole reply.
+            place: which of its tokens.
+            record: the token under other settings.
+            words: what the numbers are, in a few words.
+        """
+        self.set_class(False, "-empty")
+        self._summary.show(record, len(records), words=words)
+        self._candidates.show(record)
+        self._curves.show(records, place)
 
     def on_resize(self, event: events.Resize) -> None:
         """Leave out what a small panel has no lines for."""

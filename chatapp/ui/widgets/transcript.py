@@ -9,7 +9,7 @@ bottom again, or End, follows again (Textual's own `anchor()` hardly ever does, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from textual import events
@@ -27,10 +27,19 @@ from chatapp.chat.conversation import Conversation, Message
 from chatapp.chat.record import TokenRecord
 from chatapp.ui.cursor import Cursor, next_least_certain
 from chatapp.ui.drawing import MUTED
-from chatapp.ui.layout.line import Line
+from chatapp.ui.layout.line import EMPTY, Line, indent, wrap
 from chatapp.ui.layout.message import MessageBlock, Place, View
 from chatapp.ui.layout.stack import Stack
+from chatapp.ui.look import Look
 from chatapp.ui.token_colours import Scale, token_style
+
+WELCOME = (
+    "Write a message below and press Enter. Nothing of it leaves this machine.\n\n"
+    "While the reply streams, Ctrl+↑ and Ctrl+↓ turn the temperature for its very next token.\n"
+    "Tab goes into the reply: ← → walk its tokens, and the panel shows what each was chosen from.\n"
+    "Ctrl+T colours a reply by how sure the model was. F1 tells the rest."
+)
+"""What an empty chat shows."""
 
 
 class Transcript(ScrollView, can_focus=True):
@@ -60,7 +69,7 @@ class Transcript(ScrollView, can_focus=True):
         Binding("e", "screen.edit", "edit", id="message.edit"),
         Binding("y", "screen.copy", "copy", id="message.copy"),
         Binding("d", "screen.delete", "delete", id="message.delete"),
-        Binding("ctrl+z", "screen.undelete", "undo delete", id="message.undelete"),
+        Binding("u,ctrl+z", "screen.undelete", "undo delete", id="message.undelete"),
         Binding("left_square_bracket", "screen.sibling(-1)", "other version", id="message.before"),
         Binding("right_square_bracket", "screen.sibling(1)", "other version", id="message.after"),
         Binding("home", "oldest", "first message", id="transcript.home", show=False),
@@ -75,6 +84,9 @@ class Transcript(ScrollView, can_focus=True):
     """What the colours of tokens mean."""
     cursor: var[Cursor | None] = var[Cursor | None](None)
     """What is pointed at; None follows the newest token."""
+
+    look: var[Look | None] = var[Look | None](None)
+    """Another look at one message, in place of the scale."""
 
     @dataclass
     class CursorMoved(Notice):
@@ -281,6 +293,18 @@ class Transcript(ScrollView, can_focus=True):
         """Colour tokens by another scale."""
         self.refresh()
 
+    def watch_look(self, old: Look | None, new: Look | None) -> None:
+        """Draw a message in its other look."""
+        signs = {} if new is None else {new.message_id: new.signs}
+        changed = False
+        for look in (old, new):
+            block = self.block_of(look.message_id) if look is not None else None
+            if block is not None:
+                changed |= block.take_signs(signs.get(block.message.id, ()))
+        if changed:
+            self._lay_out(())
+        self.refresh()
+
     def watch_cursor(self, old: Cursor | None, new: Cursor | None) -> None:
         """Show the tokens of the message pointed at."""
         ids = {cursor.message_id for cursor in (old, new) if cursor is not None}
@@ -294,7 +318,8 @@ class Transcript(ScrollView, can_focus=True):
         super().watch_scroll_y(old_value, new_value)
         if self._placing:
             return
-        if new_value < old_value:
+        shrunk = old_value > self.max_scroll_y  # the screen grew and pushed the rows down
+        if new_value < old_value and not shrunk:
             self._follow = False
         elif new_value > old_value and new_value >= self.max_scroll_y - 1:
             self._follow = True
@@ -397,6 +422,8 @@ class Transcript(ScrollView, can_focus=True):
     def _line(self, row: int) -> Line:
         found = self._stack.at(row)
         if found is None:
+            if not self._stack.blocks:
+                return _welcome(row, self._width)
             above = self._stack.first
             words = f"↑ {above} earlier messages" if above and row == 0 else ""
             return Line(Content.styled(words, MUTED), chrome=len(words))
@@ -404,13 +431,24 @@ class Transcript(ScrollView, can_focus=True):
         cursor = self.cursor
         here = cursor is not None and cursor.message_id == block.message.id
         token = cursor.token if here and cursor is not None else None
-        line = block.row(row - start, self._style_of, token)
+        look = self.look
+        if look is not None and look.message_id == block.message.id:
+            line = block.row(row - start, lambda record: look.style(record.index), token)
+        else:
+            line = block.row(row - start, self._style_of, token)
         if here and row == start:
             line = Line(line.content + Content.styled("  ◂", "$text-accent"), chrome=line.chrome)
         return line
 
     def _style_of(self, record: TokenRecord) -> Style | str:
         return token_style(record, self.scale)
+
+
+def _welcome(row: int, width: int) -> Line:
+    """One row of what an empty chat shows."""
+    lines = indent(wrap(Content(WELCOME), width - 4), Content("  "), Content("  "))
+    line = lines[row - 1] if 0 < row <= len(lines) else EMPTY
+    return replace(line, content=line.content.stylize_before(MUTED))
 
 
 def _place(message: Message, beside: Sequence[str]) -> Place:

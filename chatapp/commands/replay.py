@@ -1,0 +1,197 @@
+"""`chatapp ask --replay FILE`: a recorded reply written again, id for id.
+
+The file is what `ask --json` wrote, or an exported chat's JSON lines. Its start has the prompt's
+ids, the seed and the sampling parameters, its tokens have the ids and every change of parameters;
+with the same model on the same machine that gives the same reply. Several replies in one file are
+replayed one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chatapp.chat.errors import ChatappError, EngineError
+from chatapp.chat.record import SamplingSpan
+from chatapp.chat.sampling import ParameterError, SamplingParams
+from chatapp.commands.ask import wanted_candidates
+from chatapp.commands.interrupts import Interrupts
+from chatapp.commands.reply_writers import JsonWriter, TextWriter
+from chatapp.commands.status import DONE
+
+if TYPE_CHECKING:
+    from chatapp.commands.setup import Setup
+    from chatapp.session import Session
+
+
+class ReplayError(ChatappError):
+    """A recording that cannot be read, or a reply that came out otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One reply as it was recorded."""
+
+    model: str
+    prompt_ids: tuple[int, ...]
+    seed: int
+    ids: tuple[int, ...]
+    spans: tuple[SamplingSpan, ...]
+    """The first one begins at 0."""
+
+
+async def replay(
+    setup: Setup, args: argparse.Namespace, recorded: tuple[Recorded, ...], interrupts: Interrupts
+) -> int:
+    """Write recorded replies again. Returns the exit status.
+
+    Raises:
+        ReplayError: a reply came out otherwise; it says where.
+    """
+    async with setup.headless(keep=False, top_logprobs=wanted_candidates(args)) as session:
+        for number, one in enumerate(recorded):
+            where = f"reply {number + 1}: " if len(recorded) > 1 else ""
+            writer = JsonWriter(sys.stdout) if args.json else TextWriter(sys.stdout)
+            difference = await _replay(session, one, writer, interrupts)
+            if interrupts.interrupted:
+                return DONE
+            if difference:
+                raise ReplayError(f"{where}{difference}{_other_model(session, one)}")
+    return DONE
+
+
+async def _replay(
+    session: Session, recorded: Recorded, writer: JsonWriter | TextWriter, interrupts: Interrupts
+) -> str:
+    """Write one reply again. Returns where it differs, in words; nothing when it doesn't."""
+    from chatapp.chat.generation import (
+        GenerateOptions,
+        GenerationEnd,
+        PromptRead,
+        TokenStep,
+    )
+    from chatapp.chat.prompt import Prompt
+    from chatapp.growing import GrowingReply
+
+    first, *later = recorded.spans
+    options = GenerateOptions(
+        sampling=first.sampling,
+        seed=recorded.seed,
+        max_tokens=len(recorded.ids),
+        top_logprobs=session.top_logprobs,
+        schedule=tuple(later),
+    )
+    growing = GrowingReply(replace(session.empty_reply(), seed=recorded.seed), first.sampling)
+    generation = session.engine.generate(Prompt("", (), ids=recorded.prompt_ids), options)
+    interrupts.stop_gently = generation.cancel
+    difference = ""
+    async for event in generation:
+        growing.take(event)
+        match event:
+            case PromptRead():
+                writer.start(growing.reply())
+            case TokenStep():
+                writer.token(event)
+                place, token = event.record.index, event.record
+                if not difference and token.id != recorded.ids[place]:
+                    difference = (
+                        f"token {place} differs: recorded id {recorded.ids[place]},"
+                        f" now {token.id} {token.token!r}"
+                    )
+            case GenerationEnd():
+                writer.end(growing.reply())
+    reply = growing.reply()
+    if reply.error:
+        raise EngineError(reply.error)
+    if not difference and len(reply.ids) < len(recorded.ids):
+        difference = f"it ended after {len(reply.ids)} of {len(recorded.ids)} recorded tokens"
+    return difference
+
+
+def read_recorded(file: str) -> tuple[Recorded, ...]:
+    """The replies in a file of JSON lines.
+
+    Raises:
+        ReplayError: it cannot be read, or has no reply that can be replayed.
+    """
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ReplayError(f"cannot read {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ReplayError(f"{file} is not UTF-8 text") from None
+    found: list[list[Mapping[str, Any]]] = []
+    growing: dict[int, list[Mapping[str, Any]]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+            kind = value["type"]
+        except (ValueError, TypeError, KeyError):
+            raise ReplayError(f"{file}, line {number}: no line of a recorded reply") from None
+        # Several replies written side by side tell theirs apart; others follow one another.
+        choice = value.get("choice", 0)
+        if kind == "start":
+            growing[choice] = [value]
+            found.append(growing[choice])
+        elif choice not in growing:
+            raise ReplayError(f"{file}, line {number}: there is no start before it")
+        else:
+            growing[choice].append(value)
+    if not found:
+        raise ReplayError(f"{file} holds no recorded reply; record one with: chatapp ask --json")
+    return tuple(_read_reply(file, values) for values in found)
+
+
+def _read_reply(file: str, values: list[Mapping[str, Any]]) -> Recorded:
+    """One reply out of its lines."""
+    start, *rest = values
+    if "decoder" in start:
+        raise ReplayError(f"{file}: a search draws nothing, so it needs no replay; ask again")
+    try:
+        tokens = [value for value in rest if value["type"] == "token"]
+        spans = [SamplingSpan(0, _sampling(start["sampling"]))]
+        spans += [
+            SamplingSpan(place, _sampling(value["sampling"]))
+            for place, value in enumerate(tokens)
+            if place > 0 and "sampling" in value
+        ]
+        recorded = Recorded(
+            model=str(start["model"]),
+            prompt_ids=tuple(int(id_) for id_ in start["prompt_ids"]),
+            seed=int(start["seed"]),
+            ids=tuple(int(value["id"]) for value in tokens),
+            spans=tuple(spans),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        words = f"{error}" if isinstance(error, ParameterError) else "it lacks what a replay needs"
+        raise ReplayError(f"{file}: {words}; record it with this chatapp's ask --json") from None
+    if not recorded.prompt_ids or not recorded.ids:
+        raise ReplayError(f"{file}: a reply without a prompt or tokens cannot be replayed")
+    return recorded
+
+
+def _sampling(values: Mapping[str, Any]) -> SamplingParams:
+    """Parameters as `sampling_json` wrote them; a null bias was a ban."""
+    given = dict(values)
+    given["logit_bias"] = tuple(
+        (int(id_), float("-inf") if bias is None else float(bias))
+        for id_, bias in given.get("logit_bias", ())
+    )
+    given["banned"] = tuple(int(id_) for id_ in given.get("banned", ()))
+    if "order" in given:
+        given["order"] = tuple(given["order"])
+    return SamplingParams(**given)
+
+
+def _other_model(session: Session, recorded: Recorded) -> str:
+    """A hint when another model is loaded than the one that wrote it."""
+    assert session.facts is not None  # it has just written a reply
+    name = session.facts.name
+    return "" if name == recorded.model else f"; {recorded.model} wrote it, and this is {name}"

@@ -1,0 +1,117 @@
+"""Rules about single tokens on the command line: bias, ban, the end, and the order of the stages.
+
+A token is named by its id or by its text. What a text's token is only the model's tokenizer knows,
+so texts are resolved once the model is loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from chatapp.chat.errors import UsageError
+from chatapp.chat.sampling import ORDERS, TRANSFORMERS_ORDER
+
+if TYPE_CHECKING:
+    from chatapp.chat.facts import ModelFacts
+    from chatapp.chat.sampling import SamplingParams
+    from chatapp.protocols import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Bias:
+    """A token, as it was named, and what is added to its logit."""
+
+    token: str
+    value: float
+
+
+def add_token_rules(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    group = parser.add_argument_group("rules about tokens", "A token is an id, or its exact text.")
+    add = group.add_argument
+    add(
+        "--logit-bias",
+        action="append",
+        type=_bias,
+        default=[],
+        metavar="TOKEN=VALUE",
+        help="add to a token's logit; repeat",
+    )
+    add("--ban", action="append", default=[], metavar="TOKEN", help="never take it; repeat")
+    add("--end", choices=("allow", "forbid", "force"), help="what may become of the reply's end")
+    add(
+        "--order",
+        type=_order,
+        metavar="ORDER",
+        help="of the stages: transformers, llama.cpp, or all of them with commas between",
+    )
+
+
+async def with_token_rules(
+    sampling: SamplingParams, args: argparse.Namespace, engine: Engine, facts: ModelFacts
+) -> SamplingParams:
+    """The parameters with the rules of the command line, texts made ids.
+
+    Raises:
+        UsageError: a text is no single token of this model, or an id is not in its vocabulary.
+    """
+    biases = [
+        (await _token_id("--logit-bias", bias.token, engine, facts), bias.value)
+        for bias in args.logit_bias
+    ]
+    banned = [await _token_id("--ban", token, engine, facts) for token in args.ban]
+    changes: dict[str, Any] = {}
+    if biases:
+        changes["logit_bias"] = (*sampling.logit_bias, *biases)
+    if banned:
+        changes["banned"] = (*sampling.banned, *banned)
+    if args.end is not None:
+        changes["end"] = args.end
+    if args.order is not None:
+        changes["order"] = args.order
+    return replace(sampling, **changes)
+
+
+async def _token_id(option: str, token: str, engine: Engine, facts: ModelFacts) -> int:
+    if token.isascii() and token.isdecimal():
+        if int(token) >= facts.vocab_size:
+            raise UsageError(
+                f"{option}: there is no token {token}; ids go from 0 to {facts.vocab_size - 1}"
+            )
+        return int(token)
+    pieces = await engine.tokenize(token)
+    if len(pieces) != 1:
+        parts = ", ".join(f"{piece.id} {piece.token!r}" for piece in pieces[:8])
+        raise UsageError(
+            f"{option}: {token!r} is {len(pieces)} tokens of this model ({parts}); name one of them"
+        )
+    return pieces[0].id
+
+
+def _bias(text: str) -> Bias:
+    token, sign, number = text.rpartition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not sign or not token or math.isnan(value) or value == math.inf:
+        raise argparse.ArgumentTypeError(
+            f"logit-bias must be TOKEN=NUMBER, as in 464=-2.5, not {text!r}"
+        )
+    return Bias(token, value)
+
+
+def _order(text: str) -> Sequence[str]:
+    if text in ORDERS:
+        return ORDERS[text]
+    names = tuple(name.strip().replace("-", "_") for name in text.split(","))
+    if sorted(names) != sorted(TRANSFORMERS_ORDER):
+        raise argparse.ArgumentTypeError(
+            f"order must be {' or '.join(ORDERS)}, or name each of"
+            f" {','.join(TRANSFORMERS_ORDER)} once, not {text!r}"
+        )
+    return names

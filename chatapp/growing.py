@@ -1,0 +1,80 @@
+"""A reply as it grows: from the events of its generation to the value that is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from chatapp.chat.conversation import Reply
+from chatapp.chat.facts import Progress
+from chatapp.chat.generation import (
+    GenerationEnd,
+    GenerationEvent,
+    Paused,
+    PromptRead,
+    TokenStep,
+)
+from chatapp.chat.record import FinishReason, SamplingSpan, TokenRecord
+from chatapp.chat.sampling import SamplingParams
+
+
+class GrowingReply:
+    """A reply while it streams: appends cheaply, makes the immutable value when asked."""
+
+    def __init__(
+        self, start: Reply, sampling: SamplingParams, kept: tuple[TokenRecord, ...] = ()
+    ) -> None:
+        """Begin a reply.
+
+        Args:
+            start: what is known before the first token.
+            sampling: what the next token will be drawn with.
+            kept: the start that is taken over from another reply.
+        """
+        self._start = start
+        self._kept = len(kept)
+        self._records = list(kept)
+        self._text = [record.text for record in kept]
+        self._spans = [*start.sampling, SamplingSpan(len(kept), sampling)]
+
+    @property
+    def text(self) -> str:
+        """What it says so far."""
+        return "".join(self._text)
+
+    def take(self, event: GenerationEvent) -> None:
+        """Take in what came of it."""
+        match event:
+            case PromptRead():
+                # The model reads a kept start as the end of its prompt; here it is the reply's.
+                prompt_ids = event.prompt_ids[: len(event.prompt_ids) - self._kept]
+                self._start = replace(
+                    self._start, prompt_ids=prompt_ids, cached_tokens=event.cached_tokens
+                )
+            case TokenStep():
+                if event.sampling is not None and self._spans[-1].sampling != event.sampling:
+                    self._spans.append(SamplingSpan(event.record.index, event.sampling))
+                self._records.append(event.record)
+                self._text.append(event.record.text)
+            case GenerationEnd():
+                self._start = replace(
+                    self._start,
+                    finish_reason=event.reason,
+                    seconds=event.seconds,
+                    time_to_first_token=event.time_to_first_token,
+                    error=event.message if event.reason is FinishReason.ERROR else "",
+                )
+            case Progress() | Paused():
+                pass
+
+    def fail(self, message: str) -> None:
+        """It failed; what came is kept."""
+        self._start = replace(self._start, finish_reason=FinishReason.ERROR, error=message)
+
+    def reply(self) -> Reply:
+        """The reply as far as it has come."""
+        return replace(self._start, records=tuple(self._records), sampling=tuple(self._spans))
+
+
+def spans_before(base: Reply | None, count: int) -> tuple[SamplingSpan, ...]:
+    """The parameters the kept tokens of another reply were drawn with."""
+    return tuple(span for span in base.sampling if span.start < count) if base else ()

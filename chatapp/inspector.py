@@ -1,0 +1,170 @@
+"""Questions about the replies of a conversation, asked by message and token.
+
+The session knows the messages, the engine knows the model; this stands between them, so that a
+screen or a command names a token by where it is seen and gets numbers back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+from chatapp.chat.conversation import Reply
+from chatapp.chat.errors import EngineError
+from chatapp.chat.generation import GenerateOptions, PromptRead
+from chatapp.chat.inspection import CandidatePage, FoundToken, ReplyStep, TracedStep
+from chatapp.chat.record import FinishReason, SamplingSpan, TokenRecord
+from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.scoring import PLAIN, ScoreEvent
+from chatapp.chat.search import (
+    BeamEvent,
+    BeamOptions,
+    ColumnEvent,
+    ContrastiveEvent,
+    ContrastiveOptions,
+    SeveralEvent,
+)
+from chatapp.chat.whatif import WhatIf
+from chatapp.growing import GrowingReply
+from chatapp.protocols import Comparison, Running
+from chatapp.session import Session
+
+
+class Inspector:
+    """Asks about one session's replies. Methods raise EngineError."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def step(
+        self, message_id: str, index: int, sampling: SamplingParams | None = None
+    ) -> ReplyStep:
+        """One token of a reply, as the engine is asked about it.
+
+        Args:
+            message_id: the reply.
+            index: which of its tokens, from 0.
+            sampling: other settings to look at it with; None takes those it was drawn with.
+        """
+        reply = self._session.written(message_id)
+        if not 0 <= index < len(reply.ids):
+            raise EngineError(f"the reply has no token {index}; it has {len(reply.ids)} so far")
+        return ReplyStep(reply=reply, index=index, sampling=sampling)
+
+    async def trace(self, step: ReplyStep, ids: Sequence[int]) -> TracedStep:
+        """What each stage of the sampler did to some tokens."""
+        return await self._session.engine.trace(step, ids)
+
+    async def candidates(self, step: ReplyStep, start: int, count: int) -> CandidatePage:
+        """The vocabulary by rank, from place `start` on."""
+        return await self._session.engine.candidates(step, start, count)
+
+    async def find_tokens(
+        self, step: ReplyStep, wanted: str | int, limit: int = 50
+    ) -> tuple[FoundToken, ...]:
+        """Tokens by text or id, with what it would have taken to choose them."""
+        return await self._session.engine.find_tokens(step, wanted, limit)
+
+    async def what_if(self, message_id: str, sampling: SamplingParams) -> WhatIf:
+        """A reply under other settings; the model is not run."""
+        return await self._session.engine.what_if(self._session.written(message_id), sampling)
+
+    def score(self, leaf: str | None = None, top_logprobs: int = 0) -> Running[ScoreEvent]:
+        """How probable each token of the prompt is: the system text and all messages.
+
+        Args:
+            leaf: the last message to read; None is the current one.
+            top_logprobs: how many candidates each record lists.
+        """
+        session = self._session
+        prompt = session.prompt_for(leaf if leaf is not None else session.conversation.leaf)
+        return session.engine.score_prompt(prompt, top_logprobs)
+
+    def compare(
+        self, parent: str | None, columns: Sequence[SamplingParams | GenerateOptions]
+    ) -> Columns:
+        """Write several replies to a message side by side.
+
+        Args:
+            parent: the message to answer; see `Session.parent_for_reply`.
+            columns: each one's settings, or all of its options.
+        """
+        options = tuple(
+            one if isinstance(one, GenerateOptions) else self._session.options(one)
+            for one in columns
+        )
+        running = self._session.engine.compare(self._session.prompt_for(parent), options)
+        return Columns(running, options, self._session.empty_reply())
+
+    def beam(self, parent: str | None, options: BeamOptions) -> Running[BeamEvent]:
+        """Search for the most probable answer to a message."""
+        return self._session.engine.beam(self._session.prompt_for(parent), options)
+
+    def contrastive(
+        self, parent: str | None, options: ContrastiveOptions
+    ) -> Running[ContrastiveEvent]:
+        """Answer a message by contrastive search."""
+        stop = self._session.options().stop
+        return self._session.engine.contrastive(self._session.prompt_for(parent), options, stop)
+
+    async def reply_of_ids(
+        self, prompt_ids: Sequence[int], ids: Sequence[int], reason: FinishReason
+    ) -> Reply:
+        """A reply out of the ids that a search found, with a record for each of them.
+
+        The records tell the model's own distribution, since nothing was sampled.
+
+        Args:
+            prompt_ids: what the search read, as its `PromptRead` tells.
+            ids: what it found, with the end token where there is one.
+            reason: why it ends there.
+        """
+        engine = self._session.engine
+        records = [
+            event
+            async for event in engine.score_ids(prompt_ids, ids, self._session.top_logprobs)
+            if isinstance(event, TokenRecord)
+        ]
+        return replace(
+            self._session.empty_reply(),
+            prompt_ids=tuple(prompt_ids),
+            records=tuple(records),
+            sampling=(SamplingSpan(0, PLAIN),),
+            finish_reason=reason,
+        )
+
+
+class Columns:
+    """Several replies under way side by side, each kept as it grows."""
+
+    def __init__(
+        self, running: Comparison, options: Sequence[GenerateOptions], start: Reply
+    ) -> None:
+        """`start` is what all of them have in common."""
+        self._running = running
+        self._growing = [
+            GrowingReply(replace(start, seed=one.seed), one.sampling) for one in options
+        ]
+
+    async def __aiter__(self) -> AsyncIterator[SeveralEvent]:
+        """What comes of them. Raises EngineError, EngineDied."""
+        async for event in self._running:
+            match event:
+                case ColumnEvent():
+                    self._growing[event.column].take(event.event)
+                case PromptRead():
+                    for growing in self._growing:
+                        growing.take(event)
+            yield event
+
+    def reply(self, column: int) -> Reply:
+        """One of them as far as it has come; `Session.adopt` makes it an answer."""
+        return self._growing[column].reply()
+
+    def set_sampling(self, column: int, sampling: SamplingParams) -> None:
+        """Draw the next token of a column with these."""
+        self._running.set_sampling(column, sampling)
+
+    def cancel(self, column: int | None = None) -> None:
+        """End one column, or all."""
+        self._running.cancel(column)

@@ -1,0 +1,168 @@
+"""What a session asks of an engine and of a store, wherever they are and however they work.
+
+The engine runs in another process today and may run on another machine tomorrow; tests script it.
+Nothing above these Protocols can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol, TypeVar
+
+from chatapp.chat.conversation import Conversation, Message
+from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
+from chatapp.chat.generation import GenerateOptions, GenerationEvent
+from chatapp.chat.inspection import (
+    CandidatePage,
+    FoundToken,
+    ReplyStep,
+    TracedStep,
+    WrittenReply,
+)
+from chatapp.chat.prompt import Prompt, RenderedPrompt, TokenPiece
+from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.scoring import ScoreEvent
+from chatapp.chat.search import (
+    BeamEvent,
+    BeamOptions,
+    ContrastiveEvent,
+    ContrastiveOptions,
+    SeveralEvent,
+)
+from chatapp.chat.whatif import WhatIf
+
+_Event = TypeVar("_Event", covariant=True)
+
+
+class Running(Protocol[_Event]):
+    """Work under way that tells what comes of it. It begins when it is first iterated over.
+
+    Iterating raises EngineError, and EngineDied when the engine ended.
+    """
+
+    def __aiter__(self) -> AsyncIterator[_Event]:
+        """What comes of it, up to its last event."""
+
+    def cancel(self) -> None:
+        """End it soon; its last event still comes."""
+
+
+class Generation(Running[GenerationEvent], Protocol):
+    """A reply under way."""
+
+    def set_sampling(self, sampling: SamplingParams) -> None:
+        """Draw the next token with these."""
+
+    def pause(self) -> None:
+        """Hold it before its next token."""
+
+    def resume(self) -> None:
+        """Let it go on by itself."""
+
+    def step(self, token_id: int | None = None) -> None:
+        """Take one token, drawn or this one, and hold again."""
+
+
+class Comparison(Running[SeveralEvent], Protocol):
+    """Several replies to one prompt, side by side."""
+
+    def set_sampling(self, column: int, sampling: SamplingParams) -> None:
+        """Draw the next token of a column with these."""
+
+    def cancel(self, column: int | None = None) -> None:
+        """End one column before its next token; None ends all of them."""
+
+
+class Engine(Protocol):
+    """What can read and write tokens, wherever it runs. Methods raise EngineError.
+
+    Questions about a reply don't disturb one that is under way. Where the logits of an older reply
+    are gone the model reads it again, which waits until other long work is done. Cancelling the
+    task that awaits an answer withdraws the question.
+    """
+
+    async def load(
+        self, source: ModelSource, options: LoadOptions, on_progress: Callable[[Progress], None]
+    ) -> ModelFacts:
+        """Load a model."""
+
+    def generate(self, prompt: Prompt, options: GenerateOptions) -> Generation:
+        """Begin a reply."""
+
+    async def tokenize(self, text: str) -> tuple[TokenPiece, ...]:
+        """Split a text as ordinary text."""
+
+    async def render(self, prompt: Prompt) -> RenderedPrompt:
+        """What the model would read."""
+
+    async def pieces(self, ids: Sequence[int]) -> tuple[TokenPiece, ...]:
+        """The tokens of some ids."""
+
+    async def trace(self, step: ReplyStep, ids: Sequence[int]) -> TracedStep:
+        """What each stage of the sampler did to some tokens at one step."""
+
+    async def candidates(self, step: ReplyStep, start: int, count: int) -> CandidatePage:
+        """`count` candidates from place `start` on, the most probable by the model being at 0.
+
+        Every token of the vocabulary has a place, so a list can be scrolled to its end.
+        """
+
+    async def find_tokens(
+        self, step: ReplyStep, wanted: str | int, limit: int = 50
+    ) -> tuple[FoundToken, ...]:
+        """Tokens by their text, or the one of an id, at one step.
+
+        Those whose text is just what is wanted stand first, then those that begin with it, then
+        those that hold it; within each the most probable first. A space before a token doesn't
+        count, unless the wanted text begins with one.
+        """
+
+    async def what_if(self, reply: WrittenReply, sampling: SamplingParams) -> WhatIf:
+        """A reply under other settings; quick when the same reply is asked about again."""
+
+    def score_text(self, text: str, top_logprobs: int = 0) -> Running[ScoreEvent]:
+        """How probable a text is by itself."""
+
+    def score_prompt(self, prompt: Prompt, top_logprobs: int = 0) -> Running[ScoreEvent]:
+        """How probable each token of a rendered prompt is: of the person's own words, too."""
+
+    def score_ids(
+        self, prompt_ids: Sequence[int], ids: Sequence[int], top_logprobs: int = 0
+    ) -> Running[ScoreEvent]:
+        """How probable some ids are behind others."""
+
+    def compare(self, prompt: Prompt, columns: Sequence[GenerateOptions]) -> Comparison:
+        """Begin several replies to one prompt."""
+
+    def beam(self, prompt: Prompt, options: BeamOptions) -> Running[BeamEvent]:
+        """Begin a beam search."""
+
+    def contrastive(
+        self, prompt: Prompt, options: ContrastiveOptions, stop: Sequence[str] = ()
+    ) -> Running[ContrastiveEvent]:
+        """Begin a contrastive search."""
+
+    async def close(self) -> None:
+        """End it and wait for it."""
+
+
+class ChatStore(Protocol):
+    """Where conversations are kept. Every method raises StoreError."""
+
+    async def save_conversation(self, conversation: Conversation) -> None:
+        """Save everything but the messages: settings, title, current leaf."""
+
+    async def save_message(self, conversation_id: str, message: Message) -> None:
+        """Save a message, in place of the one of the same id; on disk when this returns."""
+
+    async def load(self, conversation_id: str) -> Conversation:
+        """A conversation with all of its messages."""
+
+    async def latest(self) -> str | None:
+        """The id of the conversation that changed last."""
+
+    async def resolve(self, prefix: str) -> str:
+        """The id of the one conversation whose id begins so."""
+
+    async def close(self) -> None:
+        """Write what is left and let go of the file."""

@@ -1,0 +1,54 @@
+"""One line to be written: a title, a file name."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+from chatapp.chat.text import sanitise
+from chatapp.ui.drawing import MUTED
+
+
+class LineScreen(ModalScreen[str | None]):
+    """A line to be changed; None when it stays as it is."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "leave", id="line.leave", priority=True),
+    ]
+
+    def __init__(self, title: str, text: str, what_happens: str) -> None:
+        """`what_happens` says what keeping the line leads to."""
+        super().__init__()
+        self._title = title
+        self._text = text
+        self._what_happens = what_happens
+
+    def compose(self) -> ComposeResult:
+        """Title, line, what keeping it does."""
+        with Vertical(classes="dialog narrow"):
+            yield Static(Content.styled(self._title, "bold"), markup=False, classes="dialog-title")
+            yield Input(sanitise(self._text), id="line-text", compact=True)
+            yield Static(
+                Content.styled(f"enter {self._what_happens} · esc leave", MUTED), markup=False
+            )
+
+    def on_mount(self) -> None:
+        """Write at the end."""
+        self.query_one(Input).focus()
+
+    @on(Input.Submitted)
+    def keep(self, event: Input.Submitted) -> None:
+        """Give the line back; an empty one changes nothing."""
+        event.stop()
+        self.dismiss(event.value.strip() or None)
+
+    def action_leave(self) -> None:
+        """Leave everything as it is."""
+        self.dismiss(None)

@@ -1,0 +1,62 @@
+"""The sampler's trace of one step, on a screen of its own: a table needs the width."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from chatapp.chat.inspection import TracedStep
+from chatapp.chat.record import TokenRecord
+from chatapp.chat.text import visible_token
+from chatapp.ui.drawing import MUTED
+from chatapp.ui.widgets.trace_table import TraceTable
+
+
+class TraceScreen(ModalScreen[None]):
+    """What each stage did to the candidates of one token."""
+
+    DEFAULT_CSS = """
+    TraceScreen .dialog { width: 96%; max-width: 160; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,f3,q", "leave", "leave", id="trace.leave"),
+    ]
+
+    def __init__(self, traced: TracedStep, record: TokenRecord, *, what_if: bool = False) -> None:
+        """Show a step.
+
+        Args:
+            traced: what the stages did.
+            record: the token that was taken.
+            what_if: whether the settings are others than those it was drawn with.
+        """
+        super().__init__()
+        self._traced = traced
+        self._record = record
+        self._what_if = what_if
+
+    def compose(self) -> ComposeResult:
+        """Which token, the table, the keys."""
+        token = visible_token(self._record.bytes)
+        words = f"Token {self._record.index + 1}, stage by stage: {token}"
+        if self._what_if:
+            words += "   (what if: not the settings it was drawn with)"
+        keys = "↑↓ candidate · ←→ stages · l logits · esc leave"
+        with Vertical(classes="dialog tall"):
+            yield Static(Content.styled(words, "bold"), markup=False, classes="dialog-title")
+            yield TraceTable(self._traced, self._record.id)
+            yield Static(Content.styled(keys, MUTED), markup=False)
+
+    def on_mount(self) -> None:
+        """Take the keys."""
+        self.query_one(TraceTable).focus()
+
+    def action_leave(self) -> None:
+        """Go back."""
+        self.dismiss(None)

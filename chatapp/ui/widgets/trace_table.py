@@ -1,0 +1,218 @@
+"""What each stage of the sampler did to one step, as a table: a row a candidate, a column a stage.
+
+Columns that do not fit are reached with ← →. The rest of the vocabulary is one row, and every
+column ends with its sum, which is 100 % or the fault is there to be seen.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.binding import Binding, BindingType
+from textual.reactive import reactive
+from textual.strip import Strip
+from textual.widget import Widget
+
+from chatapp.chat.inspection import TracedStep
+from chatapp.chat.record import Candidate
+from chatapp.chat.trace import StageTrace, TracedToken
+from chatapp.ui.numbers import count, decimal, percent, percent_figure, temperature
+from chatapp.ui.widgets.cells import fit, fit_token
+from chatapp.ui.widgets.removal import cut_by, setting_text, shortfall, stage_name
+
+Figures = Literal["probability", "logit"]
+
+_TOKEN = 16
+_COLUMN = 10
+_HEAD = 2
+_FOOT = ("others", "sum", "alive", "drew", "detail", "cut", "draw")
+_SUM_DUST = 1e-6
+
+
+class TraceTable(Widget, can_focus=True):
+    """One traced step, with a row cursor."""
+
+    DEFAULT_CSS = """
+    TraceTable {
+        height: 1fr;
+        & .trace--head { color: $foreground 60%; }
+        & .trace--taken { color: $text-accent; text-style: bold; }
+        & .trace--cut { color: $foreground 60%; }
+        & .trace--cursor { background: $primary 40%; }
+    }
+    """
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "trace--head",
+        "trace--taken",
+        "trace--cut",
+        "trace--cursor",
+    }
+    HELP = (
+        "Each column is one stage, in the order they ran; below its name stands what it was set to."
+        " A figure is the candidate's probability after the stage, among what was still in play;"
+        " × is where it was cut. l shows logits in place of probabilities."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "move(-1)", "candidate", id="trace.up", show=False),
+        Binding("down", "move(1)", "candidate", id="trace.down", show=False),
+        Binding("pageup", "move(-10)", "page up", id="trace.pageup", show=False),
+        Binding("pagedown", "move(10)", "page down", id="trace.pagedown", show=False),
+        Binding("left", "shift(-1)", "stages before", id="trace.left", show=False),
+        Binding("right", "shift(1)", "stages after", id="trace.right", show=False),
+        Binding("l", "logits", "logits or probabilities", id="trace.logits"),
+    ]
+
+    row: reactive[int] = reactive(0)
+    first_stage: reactive[int] = reactive(0)
+    figures: reactive[Figures] = reactive[Figures]("probability")
+
+    def __init__(self, traced: TracedStep, taken_id: int) -> None:
+        """Show a step at which that token was taken."""
+        super().__init__()
+        self._traced = traced
+        self._taken = taken_id
+        self._top = 0
+        ids = [one.id for one in traced.candidates]
+        self.set_reactive(TraceTable.row, ids.index(taken_id) if taken_id in ids else 0)
+
+    def validate_row(self, row: int) -> int:
+        """Stay on a candidate."""
+        return min(max(row, 0), max(len(self._traced.candidates) - 1, 0))
+
+    def validate_first_stage(self, first: int) -> int:
+        """Stay among the stages, and leave no column empty."""
+        return min(max(first, 0), max(len(self._traced.trace.stages) - self._columns, 0))
+
+    def action_move(self, rows: int) -> None:
+        """Go to another candidate."""
+        self.row += rows
+
+    def action_shift(self, columns: int) -> None:
+        """Show the stages before or after."""
+        self.first_stage += columns
+
+    def action_logits(self) -> None:
+        """Show logits, or probabilities again."""
+        self.figures = "probability" if self.figures == "logit" else "logit"
+
+    @property
+    def _columns(self) -> int:
+        """How many stages fit."""
+        return max(1, (self.size.width - _TOKEN) // _COLUMN)
+
+    @property
+    def _stages(self) -> tuple[StageTrace, ...]:
+        return self._traced.trace.stages[self.first_stage : self.first_stage + self._columns]
+
+    def render_line(self, y: int) -> Strip:
+        """One of: head, candidates, foot."""
+        width, height = self.size.width, self.size.height
+        rows = max(1, min(height - _HEAD - len(_FOOT), len(self._traced.candidates)))
+        self._top = min(max(self._top, self.row - rows + 1), self.row)
+        if y < _HEAD:
+            segments = self._head(y)
+        elif y < _HEAD + rows:
+            segments = self._candidate(self._top + y - _HEAD)
+        elif y - _HEAD - rows < len(_FOOT):
+            segments = self._foot(_FOOT[y - _HEAD - rows])
+        else:
+            segments = []
+        return Strip(segments).adjust_cell_length(width, self.visual_style.rich_style)
+
+    def _head(self, y: int) -> list[Segment]:
+        style = self._style("head")
+        stages = self._traced.trace.stages
+        left = self.first_stage
+        right = len(stages) - left - len(self._stages)
+        more = (f"‹ {left} " if left else "") + (f"{right} ›" if right > 0 else "")
+        segments = [Segment(fit(("after:", f"{self.figures[:5]}. {more}")[y], _TOKEN), style)]
+        for stage in self._stages:
+            name = stage_name(stage.stage)
+            text = name if y == 0 else _setting(stage)
+            segments.append(Segment(fit(text, _COLUMN - 1).rjust(_COLUMN), style))
+        return segments
+
+    def _candidate(self, place: int) -> list[Segment]:
+        if place >= len(self._traced.candidates):
+            return []
+        one = self._traced.candidates[place]
+        taken = one.id == self._taken
+        name = "taken" if taken else "cut" if one.removed_by else ""
+        style = self._style(name) if name else self.visual_style.rich_style
+        if place == self.row:
+            style += Style(bgcolor=self._style("cursor").bgcolor)
+        mark = "›" if place == self.row else " "
+        state = "●" if taken else "×" if one.removed_by else " "
+        text = f"{mark}{state} {fit_token(one.bytes, _TOKEN - 4)} "
+        cells = "".join(self._cell(stage.tokens[place]).rjust(_COLUMN) for stage in self._stages)
+        return [Segment(text + cells, style)]
+
+    def _cell(self, token: TracedToken) -> str:
+        if token.removed:
+            return "× cut"
+        if self.figures == "logit":
+            return "·" if token.logit is None else decimal(token.logit)
+        return "·" if token.logit is None else percent_figure(token.prob)
+
+    def _foot(self, name: str) -> list[Segment]:
+        head = self._style("head")
+        one = self._traced.candidates[self.row]
+        match name:
+            case "others":
+                rest = self._alive_others()
+                return self._summed(rest, [percent_figure(s.other_prob) for s in self._stages])
+            case "sum":
+                return self._summed("   sum", [_total(stage) for stage in self._stages])
+            case "alive":
+                return self._summed("   in play", [count(stage.alive) for stage in self._stages])
+            case "drew":
+                return self._summed("   drew", [_drawn(stage) for stage in self._stages])
+            case "detail":
+                words = f"id {one.id} · rank {count(one.rank)} · ln p {decimal(one.logprob)}"
+                return [Segment(words, self.visual_style.rich_style)]
+            case "cut":
+                return [Segment(_fate(one), self.visual_style.rich_style)]
+        return [Segment(self._draw_words(), head)]
+
+    def _alive_others(self) -> str:
+        listed = len(self._traced.candidates)
+        everything = self._traced.trace.stages[0].alive
+        return f"   {count(max(everything - listed, 0))} others"
+
+    def _summed(self, label: str, cells: list[str]) -> list[Segment]:
+        text = fit(label, _TOKEN) + "".join(cell.rjust(_COLUMN) for cell in cells)
+        return [Segment(text, self._style("head"))]
+
+    def _draw_words(self) -> str:
+        draw = self._traced.draw
+        words = "nothing was drawn" if draw is None else f"the draw was {draw:.4f}"
+        if self._traced.recomputed:
+            words += " · the model read the reply again for this"
+        return words + (f" · {self._traced.note}" if self._traced.note else "")
+
+    def _style(self, part: str) -> Style:
+        return self.get_visual_style(f"trace--{part}").rich_style
+
+
+def _setting(stage: StageTrace) -> str:
+    if stage.temperature is not None:
+        return temperature(stage.temperature)
+    return setting_text(stage.stage, stage.setting) if stage.setting is not None else ""
+
+
+def _drawn(stage: StageTrace) -> str:
+    return "" if stage.drawn is None else f"{stage.drawn:.4f}"
+
+
+def _total(stage: StageTrace) -> str:
+    total = math.fsum([*(token.prob for token in stage.tokens), stage.other_prob])
+    return percent(1.0 if abs(total - 1) <= _SUM_DUST else total)
+
+
+def _fate(one: Candidate) -> str:
+    if one.removed_by is None:
+        return "kept by every stage" if one.prob > 0 else "the model gives it no chance"
+    return f"{cut_by(one.removed_by)}: {shortfall(one.removed_by)}"

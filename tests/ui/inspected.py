@@ -1,0 +1,244 @@
+"""A scripted engine that can be held and asked about its tokens, still without a model."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+from textual.widget import Widget
+
+from chatapp.chat.errors import EngineError
+from chatapp.chat.facts import Progress
+from chatapp.chat.generation import (
+    GenerateOptions,
+    GenerationEnd,
+    GenerationEvent,
+    Paused,
+    PromptRead,
+    TokenStep,
+)
+from chatapp.chat.inspection import (
+    CandidatePage,
+    FoundToken,
+    ReplyStep,
+    TracedStep,
+    WrittenReply,
+)
+from chatapp.chat.prompt import Prompt
+from chatapp.chat.record import Candidate, FinishReason, Removal
+from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.trace import StageTrace, StepTrace, TracedToken
+from chatapp.chat.whatif import WhatIf, WhatIfToken
+from tests.ui.scripted import (
+    FACTS,
+    ScriptedEngine,
+    ScriptedGeneration,
+    make_record,
+    printable,
+    split,
+)
+
+OTHER = b" other"
+"""What `make_record` gives as the second candidate everywhere."""
+
+
+def vocabulary_candidate(place: int) -> Candidate:
+    """A token of the vocabulary far down, by its place."""
+    data = f" word{place}".encode()
+    return Candidate(
+        id=place,
+        token=data.decode(),
+        bytes=data,
+        logprob=-14.0,
+        tempered_prob=0.0,
+        prob=0.0,
+        rank=place + 1,
+        removed_by=Removal("top_k", 50, 50, place + 1),
+    )
+
+
+class InspectedEngine(ScriptedEngine):
+    """Also holds its replies, and answers questions about them."""
+
+    def __init__(self, *scripts: str, held: bool = False) -> None:
+        super().__init__(*scripts, held=held)
+        self.asked: list[ReplyStep] = []
+        self.tried: list[SamplingParams] = []
+        self.refuses = ""
+
+    def generate(self, prompt: Prompt, options: GenerateOptions) -> SteeredGeneration:
+        self.requests.append((prompt, options))
+        script = self.scripts.pop(0) if self.scripts else ""
+        tokens = split(script) if isinstance(script, str) else list(script)
+        return SteeredGeneration(self, tokens, prompt, options)
+
+    async def candidates(self, step: ReplyStep, start: int, count: int) -> CandidatePage:
+        self._live()
+        self.asked.append(step)
+        last = min(start + count, FACTS.vocab_size)
+        page = tuple(vocabulary_candidate(place) for place in range(start, last))
+        return CandidatePage(start, page, FACTS.vocab_size, 2)
+
+    async def find_tokens(
+        self, step: ReplyStep, wanted: str | int, limit: int = 50
+    ) -> tuple[FoundToken, ...]:
+        self._live()
+        if isinstance(wanted, int):
+            if wanted >= FACTS.vocab_size:
+                raise EngineError(f"there is no token {wanted}")
+            return (FoundToken(vocabulary_candidate(wanted), None, None, 3.25),)
+        if wanted not in "word700":
+            return ()
+        likely = replace(vocabulary_candidate(1), prob=0.25, removed_by=None)
+        return (
+            FoundToken(likely, 0.5, 0.75, 0.0),
+            FoundToken(vocabulary_candidate(700), None, None, 3.25),
+        )
+
+
+    async def trace(self, step: ReplyStep, ids: Sequence[int]) -> TracedStep:
+        self._live()
+        self.asked.append(step)
+        data = split("One two three four five")[step.index]
+        record = make_record(step.index, data, "", step.reply.sampling_at(step.index))
+        known = {one.id: one for one in record.candidates}
+        candidates = tuple(known[id_] for id_ in ids)
+        return TracedStep(
+            trace=StepTrace(
+                (
+                    _stage("model", None, candidates, [one.model_prob for one in candidates], 0),
+                    _stage("top_p", 0.95, candidates, [one.prob for one in candidates], 2),
+                    _stage("xtc", 0.5, candidates, [one.prob for one in candidates], 0, 0.625),
+                )
+            ),
+            candidates=candidates,
+            sampling=step.reply.sampling_at(step.index),
+            draw=0.25,
+            recomputed=False,
+        )
+
+
+    async def what_if(self, reply: WrittenReply, sampling: SamplingParams) -> WhatIf:
+        self._live()
+        self.tried.append(sampling)
+        if self.refuses:
+            raise EngineError(self.refuses)
+        tokens = []
+        for index, id_ in enumerate(reply.ids):
+            prob = 0.0 if index == 1 and sampling.top_k == 1 else 0.5
+            logprob = math.log(prob) if prob else -math.inf
+            tokens.append(
+                WhatIfToken(
+                    id=id_,
+                    model_logprob=-1.0,
+                    tempered_logprob=-0.5,
+                    logprob=logprob,
+                    removed_by=None if prob else "top_k",
+                    choices=1,
+                    best_id=id_ if prob and index != 2 else 7,
+                )
+            )
+        return WhatIf(tuple(tokens))
+
+
+def _stage(
+    name: str,
+    setting: float | None,
+    candidates: Sequence[Candidate],
+    probs: Sequence[float],
+    removed: int,
+    drawn: float | None = None,
+) -> StageTrace:
+    """A stage that cuts the last `removed` candidates, where it cuts any."""
+    cut_from = len(candidates) - removed
+    tokens = tuple(
+        TracedToken(
+            one.id,
+            math.log(prob) if prob > 0 else None,
+            prob,
+            removed=bool(removed) and place >= cut_from,
+        )
+        for place, (one, prob) in enumerate(zip(candidates, probs, strict=True))
+    )
+    rest = 1 - math.fsum(probs)
+    alive = FACTS.vocab_size if name == "model" else 2
+    return StageTrace(name, setting, None, None, drawn, tokens, rest, alive)
+
+
+class SteeredGeneration(ScriptedGeneration):
+    """One reply that can be held."""
+
+    def __init__(
+        self, engine: ScriptedEngine, tokens: list[bytes], prompt: Prompt, options: GenerateOptions
+    ) -> None:
+        super().__init__(engine, tokens, prompt, options)
+        self._paused = False
+        self._steps: list[int | None] = []
+        self._told = asyncio.Event()
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        self._told.set()
+
+    def step(self, token_id: int | None = None) -> None:
+        self._steps.append(token_id)
+        self._told.set()
+
+    def set_sampling(self, sampling: SamplingParams) -> None:
+        super().set_sampling(sampling)
+        self._told.set()
+
+    def cancel(self) -> None:
+        super().cancel()
+        self._told.set()
+
+    async def __aiter__(self) -> AsyncIterator[GenerationEvent]:
+        self._engine._live()
+        last = self._prompt.turns[-1]
+        start = len(last.ids or ()) if self._prompt.continue_reply else 0
+        length = sum(len(split(turn.text)) for turn in self._prompt.turns)
+        yield Progress("reading the prompt", length, length, "tokens")
+        yield PromptRead(tuple(range(length)), 0, 0.01)
+        tokens = [b" forced" for _ in self._forced] + self._tokens
+        texts = printable(tokens)
+        for place, token in enumerate(tokens):
+            if await self._stopped():
+                break
+            record = make_record(start + place, token, texts[place], self._sampling)
+            while self._paused and not self._steps and not self._cancelled.is_set():
+                self._told.clear()
+                held = make_record(start + place, token, texts[place], self._sampling)
+                yield Paused(replace(held, text="", draw=None))
+                await self._told.wait()
+            if self._cancelled.is_set():
+                break
+            taken = self._steps.pop(0) if self._steps else None
+            if taken is not None and taken != record.id:
+                chosen = next(one for one in record.candidates if one.id == taken)
+                record = replace(
+                    record, id=chosen.id, token=chosen.token, bytes=chosen.bytes,
+                    text=chosen.token, logprob=chosen.logprob, rank=chosen.rank, draw=None,
+                )  # fmt: skip
+            changed = self._sampling if self._sampling != self._before else None
+            self._before = self._sampling
+            self._engine.drawn_with.append(self._sampling)
+            yield TokenStep(record, changed)
+        else:
+            if not await self._stopped():
+                yield GenerationEnd(self._engine.reason, 0.1 * len(tokens), 0.1)
+                return
+        yield GenerationEnd(FinishReason.CANCELLED, 0.1, 0.1)
+
+
+def lines(widget: Widget) -> str:
+    """What a widget draws, row by row."""
+    height = widget.size.height
+    return "\n".join(
+        widget.render_line(y).text
+        for y in range(height)
+    )

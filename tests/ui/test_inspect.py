@@ -1,0 +1,171 @@
+"""Single tokens on the screen: held, stepped, chosen by hand, replaced, found."""
+
+from __future__ import annotations
+
+from textual.widgets import OptionList
+
+from chatapp.chat.record import FinishReason
+from chatapp.ui.screens.find import FindScreen
+from chatapp.ui.screens.trace import TraceScreen
+from chatapp.ui.widgets.token_panel import NEXT, TokenSummary
+from chatapp.ui.widgets.trace_table import TraceTable
+from tests.ui.host import ask, make_app, notice, ready, say, shown, until
+from tests.ui.inspected import OTHER, InspectedEngine, lines
+from tests.ui.scripted import token_id
+
+SIZE = (110, 36)
+
+
+async def test_a_reply_is_held_stepped_and_goes_on() -> None:
+    engine = InspectedEngine("One two three four five", held=True)
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await pilot.press("f6")
+        assert notice(chat) == "no reply is under way"
+        await say(pilot, "count")
+        engine.allow(1)
+        await until(pilot, lambda: chat.turns.tokens == 1, "a token")
+        await pilot.press("f6")
+        engine.allow_all()
+        await until(pilot, lambda: chat.held is not None, "the pause")
+        assert chat.turns.tokens == 1
+        await pilot.pause()
+        assert NEXT in lines(chat.query_one(TokenSummary))
+        assert "●" not in lines(chat.panel.candidates).replace("● taken", "")
+        await pilot.press("ctrl+down")  # another temperature shows in what could come next
+        await until(pilot, lambda: chat.held and chat.held.next.temperature == 0.65, "new numbers")
+        await pilot.press("f7")
+        await until(pilot, lambda: chat.turns.tokens == 2, "a step")
+        await until(pilot, lambda: chat.held and chat.held.next.index == 2, "held again")
+        assert "One two" in shown(chat) and "three" not in shown(chat)
+        await pilot.press("f6")
+        await until(pilot, lambda: not chat.turns.busy, "the end")
+        assert chat.session.conversation.path()[-1].text == "One two three four five"
+        assert NEXT not in lines(chat.query_one(TokenSummary))
+
+
+async def test_the_next_token_is_chosen_by_hand() -> None:
+    engine = InspectedEngine("One two three", held=True)
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await say(pilot, "count")
+        await until(pilot, lambda: chat.session.replying, "the reply")
+        await pilot.press("f7")
+        engine.allow_all()
+        await until(pilot, lambda: chat.held is not None, "the pause")
+        chat.panel.candidates.focus()
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: chat.turns.tokens == 1, "the token")
+        await until(pilot, lambda: chat.held and chat.held.next.index == 1, "held again")
+        await pilot.press("escape")
+        await until(pilot, lambda: not chat.turns.busy, "the stop")
+        reply = chat.session.conversation.path()[-1].reply
+        assert reply is not None
+        assert reply.ids == (token_id(OTHER),)
+        assert reply.finish_reason is FinishReason.CANCELLED
+
+
+async def test_another_token_of_a_held_reply_branches_there() -> None:
+    engine = InspectedEngine("One two three", " way", held=True)
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await say(pilot, "count")
+        engine.allow(2)
+        await until(pilot, lambda: chat.turns.tokens == 2, "two tokens")
+        await pilot.press("f6")
+        engine.allow_all()
+        await until(pilot, lambda: chat.held is not None, "the pause")
+        chat.transcript.point(chat.transcript.messages[-1].id, 1)
+        chat.panel.candidates.focus()
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: len(engine.requests) == 2, "the branch")
+        await until(pilot, lambda: not chat.turns.busy, "the end")
+        assert engine.requests[1][1].forced_ids == (token_id(OTHER),)
+        assert chat.session.conversation.path()[-1].text == "One forced way"
+
+
+async def test_candidates_scroll_on_through_the_vocabulary() -> None:
+    engine = InspectedEngine("One two")
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "count")
+        found = chat.panel.candidates
+        found.focus()
+        await pilot.press("end")
+        await until(pilot, lambda: "+49\xa0896" in lines(found), "a page")
+        assert engine.asked[-1].index == 1
+        await pilot.press("end", "enter")
+        await until(pilot, lambda: len(engine.requests) == 2, "the branch")
+        assert engine.requests[1][1].forced_ids == (103,)
+
+
+async def test_a_token_is_found_with_what_it_takes_and_taken() -> None:
+    engine = InspectedEngine("One two", " on")
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "count")
+        await say(pilot, "/find word")
+        await until(pilot, lambda: isinstance(app.screen, FindScreen), "the screen")
+        screen = app.screen
+        assert isinstance(screen, FindScreen)
+        await until(pilot, lambda: len(screen._ids) == 2, "what is found")
+        options = screen.query_one(OptionList)
+        first, second = (str(options.get_option_at_index(place).prompt) for place in range(2))
+        assert "chosen by a draw from 0.5000 to 0.7500; it leads" in first
+        assert "cut by top-k 50: needed rank 50 or better, had 701" in second
+        assert "a bias of +3.25 would make it lead" in second
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: len(engine.requests) == 2, "the branch")
+        assert engine.requests[1][1].forced_ids == (700,)
+        await until(pilot, lambda: not chat.turns.busy, "the end")
+
+
+async def test_an_unknown_id_and_a_missing_token_are_said() -> None:
+    app = make_app(InspectedEngine("One two"))
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await pilot.press("f8")
+        assert notice(chat) == "point at a token of a reply first"
+        await ask(pilot, "count")
+        await pilot.press("f8", *"99999")
+        screen = app.screen
+        assert isinstance(screen, FindScreen)
+        options = screen.query_one(OptionList)
+        await until(
+            pilot,
+            lambda: "no token has this text" in str(options.get_option_at_index(0).prompt),
+            "the word",
+        )
+        await pilot.press("enter", "escape")
+        assert app.screen is chat
+
+
+async def test_the_trace_tells_what_each_stage_did() -> None:
+    app = make_app(InspectedEngine("One two three"))
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "count")
+        chat.transcript.point(chat.transcript.messages[-1].id, 1)
+        await pilot.press("f3")
+        await until(pilot, lambda: isinstance(app.screen, TraceScreen), "the screen")
+        await pilot.pause()
+        table = app.screen.query_one(TraceTable)
+        text = lines(table)
+        assert "after:" in text and "top-p" in text and "0.95" in text
+        rows = text.splitlines()
+        assert rows[2].split() == ["›●", "␣two", "62.0", "76.5", "76.5"]
+        assert rows[4].split() == ["×", "␣else", "11.4", "×", "cut", "·"]
+        assert next(row for row in rows if "sum" in row).split()[1:] == ["100", "%"] * 3
+        assert next(row for row in rows if "drew" in row).split() == ["drew", "0.6250"]
+        assert "the draw was 0.2500" in text
+        await pilot.press("down", "down")
+        assert "cut by top-p 0.95: needed <95.0 % ahead, had 97.0 %" in lines(table)
+        await pilot.press("l")
+        assert "−0.48" in lines(table)
+        await pilot.press("escape")
+        assert app.screen is chat
