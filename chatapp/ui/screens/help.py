@@ -19,7 +19,7 @@ from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.line import EMPTY, Line, indent, wrap
 from chatapp.ui.widgets.lines_view import LinesView
 
-_KEY_WIDTH = 24
+_KEY_WIDTH = 28
 
 
 @dataclass(frozen=True, slots=True)
