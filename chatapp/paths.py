@@ -38,6 +38,11 @@ class Paths:
         return self.config / "templates"
 
     @property
+    def presets(self) -> Path:
+        """The person's own presets of sampling parameters."""
+        return self.config / "presets"
+
+    @property
     def formats(self) -> Path:
         """The person's own prompt formats."""
         return self.config / "formats"

@@ -10,9 +10,10 @@ or how things are kept, since both are reached through `chatapp.protocols`.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from chatapp.chat.conversation import Conversation, Message, Reply, new_id, title_from
@@ -175,7 +176,7 @@ class Session:
         if self._generation is not None:
             self._generation.step(token_id)
 
-    async def send(self, text: str) -> AsyncIterator[TurnEvent]:
+    async def send(self, text: str) -> AsyncGenerator[TurnEvent]:
         """Say something and stream the reply."""
         first = not any(message.role == "user" for message in self.conversation.path())
         if first and not self.conversation.title:
@@ -184,33 +185,41 @@ class Session:
         if failed := await self._save_new():
             yield failed
         yield MessageAdded(message)
-        async for event in self._reply(message.id):
-            yield event
+        async with contextlib.aclosing(self._reply(message.id)) as events:
+            async for event in events:
+                yield event
 
-    async def regenerate(self, message_id: str | None = None) -> AsyncIterator[TurnEvent]:
+    async def regenerate(self, message_id: str | None = None) -> AsyncGenerator[TurnEvent]:
         """Stream another reply beside an assistant's message (the last one by default)."""
         parent = self.parent_for_reply(message_id)
-        async for event in self._reply(parent):
-            yield event
+        async with contextlib.aclosing(self._reply(parent)) as events:
+            async for event in events:
+                yield event
 
-    async def continue_reply(self, message_id: str) -> AsyncIterator[TurnEvent]:
+    async def continue_reply(self, message_id: str) -> AsyncGenerator[TurnEvent]:
         """Go on from the exact ids of a reply that was cut; the old one stays beside it."""
         reply = self._reply_of(message_id)
         kept = reply.records
         if kept and reply.finish_reason is FinishReason.STOP:
             kept = kept[:-1]  # without its end token
-        async for event in self._reply(self.parent_for_reply(message_id), kept=kept, base=reply):
-            yield event
+        async with contextlib.aclosing(
+            self._reply(self.parent_for_reply(message_id), kept=kept, base=reply)
+        ) as events:
+            async for event in events:
+                yield event
 
-    async def branch(self, message_id: str, index: int, token_id: int) -> AsyncIterator[TurnEvent]:
+    async def branch(self, message_id: str, index: int, token_id: int) -> AsyncGenerator[TurnEvent]:
         """Take another token at a point of a reply and go on from there."""
         reply = self._reply_of(message_id)
         parent = self.parent_for_reply(message_id)
         kept = reply.records[:index]
-        async for event in self._reply(parent, kept=kept, base=reply, forced=(token_id,)):
-            yield event
+        async with contextlib.aclosing(
+            self._reply(parent, kept=kept, base=reply, forced=(token_id,))
+        ) as events:
+            async for event in events:
+                yield event
 
-    async def adopt(self, reply: Reply, parent: str | None) -> AsyncIterator[TurnEvent]:
+    async def adopt(self, reply: Reply, parent: str | None) -> AsyncGenerator[TurnEvent]:
         """Make a reply that came another way (a compared column, a beam) an answer to a message.
 
         It stands beside the other answers and is saved like them.
@@ -286,7 +295,7 @@ class Session:
         kept: tuple[TokenRecord, ...] = (),
         base: Reply | None = None,
         forced: tuple[int, ...] = (),
-    ) -> AsyncIterator[TurnEvent]:
+    ) -> AsyncGenerator[TurnEvent]:
         """The one streaming path: ask, pass on what comes, save it as it comes."""
         if self._generation is not None:
             raise EngineError("a reply is already under way; stop it first with Esc")

@@ -38,7 +38,7 @@ def start_json(
         "cached_tokens": cached_tokens,
         "sampling": sampling_json(sampling),
         "seed": seed,
-        "prompt_ids": list(prompt_ids),
+        **({"prompt_ids": list(prompt_ids)} if prompt_ids else {}),
     }
 
 
@@ -63,7 +63,7 @@ def token_json(record: TokenRecord, sampling: SamplingParams | None = None) -> J
         "rank": record.rank,
         "entropy_bits": _finite(record.entropy_bits),
         "p_end": _finite(record.p_end),
-        "temperature": record.temperature,
+        "temperature": _finite(record.temperature),
         "top_logprobs": [_candidate_json(candidate) for candidate in record.candidates],
         "other_prob": _finite(record.other_prob),
         **changed,

@@ -63,6 +63,7 @@ async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[Ch
     from chatapp.commands.setup import open_conversation, open_store
     from chatapp.config import save_setting
     from chatapp.link.client import EngineClient
+    from chatapp.presets import Presets
     from chatapp.ui.app import ChatApp
     from chatapp.ui.services import Services
 
@@ -92,6 +93,7 @@ async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[Ch
                 save_setting=lambda name, value: save_setting(setup.paths, name, value),
                 settings_file=str(setup.paths.config_file),
                 theme=setup.settings.theme,
+                presets=Presets(setup.paths.presets),
                 scale=setup.settings.scale,
                 keys=setup.settings.keys,
                 notices=(*setup.notices, *store.notices),

@@ -22,21 +22,29 @@ from chatapp.ui.driver import driver_class
 from chatapp.ui.keys import unknown_actions
 from chatapp.ui.screens.chat import ChatScreen
 from chatapp.ui.screens.chat_inspect import ChatInspect
+from chatapp.ui.screens.chat_scores import ChatScores
 from chatapp.ui.screens.chat_what_if import ChatWhatIf
 from chatapp.ui.screens.chats import ChatsScreen
+from chatapp.ui.screens.compare import CompareScreen
 from chatapp.ui.screens.download import DownloadScreen
+from chatapp.ui.screens.find import FindScreen
 from chatapp.ui.screens.help import HelpScreen
 from chatapp.ui.screens.line import LineScreen
+from chatapp.ui.screens.order import OrderScreen
 from chatapp.ui.screens.picker import PickerScreen
 from chatapp.ui.screens.prompt_view import PromptScreen
+from chatapp.ui.screens.search_view import SearchScreen
 from chatapp.ui.screens.settings import SettingsScreen
+from chatapp.ui.screens.trace import TraceScreen
 from chatapp.ui.screens.tree import TreeScreen
 from chatapp.ui.screens.write import WriteScreen
 from chatapp.ui.services import Services
 from chatapp.ui.widgets.candidates import CandidateList
+from chatapp.ui.widgets.column import ReplyColumn
 from chatapp.ui.widgets.prompt import PromptInput
 from chatapp.ui.widgets.row_list import RowList
 from chatapp.ui.widgets.sampling_panel import SamplingPanel
+from chatapp.ui.widgets.trace_table import TraceTable
 from chatapp.ui.widgets.transcript import Transcript
 
 QUIT_AGAIN_SECONDS = 2.0
@@ -50,6 +58,14 @@ _KEY_OWNERS = (
     ChatScreen,
     ChatInspect,
     ChatWhatIf,
+    ChatScores,
+    FindScreen,
+    TraceScreen,
+    TraceTable,
+    OrderScreen,
+    CompareScreen,
+    ReplyColumn,
+    SearchScreen,
     Transcript,
     PromptInput,
     CandidateList,

@@ -17,6 +17,7 @@ from chatapp.chat.conversation import Conversation
 from chatapp.chat.facts import LoadOptions, ModelSource, Progress
 from chatapp.chat.summary import ConversationSummary, SearchHit
 from chatapp.chat.template import NO_TEMPLATE, Template
+from chatapp.presets import Presets
 from chatapp.session import Session
 
 
@@ -129,6 +130,8 @@ class Services:
     """One of Textual's themes; empty for its default."""
     scale: str = "probability"
     """What the colours of tokens mean at first: one of `token_colours.SCALES`."""
+    presets: Presets | None = None
+    """All parameters under a name; None where none are kept."""
     keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Other keys for actions, by the action's id (see Help)."""
     notices: Sequence[str] = ()

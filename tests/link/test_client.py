@@ -18,16 +18,9 @@ from chatapp.chat.record import FinishReason
 from chatapp.chat.sampling import SamplingParams
 from chatapp.link.client import EngineClient
 from chatapp.paths import Paths
-from tests.tiny_models import save_model
 
 FORMAT = PromptFormat("plain", "{% for m in messages %}{{ m.content }}\n{% endfor %}")
 HELLO = Prompt("", (Turn("user", "hello"),), FORMAT)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
-    folder = save_model(tmp_path_factory.mktemp("tiny") / "qwen2", "qwen2")
-    return ModelSource("tiny", str(folder), "folder")
 
 
 @pytest.fixture

@@ -4,39 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 import pytest
 
 from chatapp.chat.errors import EngineError
-from chatapp.chat.facts import LoadOptions, ModelSource
 from chatapp.chat.generation import GenerateOptions, GenerationEnd, PromptRead, TokenStep
 from chatapp.chat.inspection import ReplyStep, WrittenReply
 from chatapp.chat.prompt import Prompt, PromptFormat, Turn
 from chatapp.chat.record import SamplingSpan, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.link.client import EngineClient
-from chatapp.paths import default_paths
-from tests.tiny_models import save_model
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 FORMAT = PromptFormat("plain", "{% for m in messages %}{{ m.content }}\n{% endfor %}")
 HELLO = Prompt("", (Turn("user", "hello"),), FORMAT)
 HOT = SamplingParams(temperature=1.5, top_k=40, top_p=0.9, min_p=0.02)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
-    folder = save_model(tmp_path_factory.mktemp("tiny") / "qwen2", "qwen2")
-    return ModelSource("tiny", str(folder), "folder")
-
-
-@pytest.fixture
-async def client(home: object, tiny: ModelSource) -> AsyncIterator[EngineClient]:
-    client = EngineClient(default_paths())
-    await client.load(tiny, LoadOptions(device="cpu", threads=1), lambda _: None)
-    yield client
-    await client.close()
 
 
 @dataclass
@@ -48,13 +32,13 @@ class Written:
 
 
 async def write(
-    client: EngineClient, options: GenerateOptions, change: SamplingParams | None = None
+    engine: EngineClient, options: GenerateOptions, change: SamplingParams | None = None
 ) -> Written:
     """Let a reply be written; `change` holds from about its fifth token on."""
     records: list[TokenRecord] = []
     spans = [SamplingSpan(0, options.sampling)]
     prompt_ids: tuple[int, ...] = ()
-    generation = client.generate(HELLO, options)
+    generation = engine.generate(HELLO, options)
     async for event in generation:
         match event:
             case PromptRead():
@@ -84,17 +68,17 @@ def forgotten(reply: WrittenReply) -> WrittenReply:
     return replace(reply, prompt_ids=(*reply.prompt_ids[:-1], 65), draws=(), probs=())
 
 
-async def test_a_trace_tells_what_the_record_told(client: EngineClient) -> None:
+async def test_a_trace_tells_what_the_record_told(engine: EngineClient) -> None:
     options = GenerateOptions(sampling=HOT, seed=5, max_tokens=12, top_logprobs=6)
-    written = await write(client, options)
+    written = await write(engine, options)
     for index, record in enumerate(written.records):
         ids = [candidate.id for candidate in record.candidates]
-        traced = await client.trace(ReplyStep(reply=written.reply, index=index), ids)
+        traced = await engine.trace(ReplyStep(reply=written.reply, index=index), ids)
         assert not traced.recomputed
         assert traced.note == ""
         assert traced.draw == record.draw
         assert traced.candidates == record.candidates
-        assert [stage.stage for stage in traced.trace.stages][0] == "model"
+        assert next(stage.stage for stage in traced.trace.stages) == "model"
         for stage in traced.trace.stages:
             total = math.fsum(token.prob for token in stage.tokens) + stage.other_prob
             assert total == pytest.approx(1, abs=1e-6)
@@ -115,31 +99,31 @@ async def test_a_trace_tells_what_the_record_told(client: EngineClient) -> None:
     ids=["xtc", "mirostat", "both"],
 )
 async def test_what_random_stages_drew_is_found_again(
-    client: EngineClient, sampling: SamplingParams
+    engine: EngineClient, sampling: SamplingParams
 ) -> None:
     options = GenerateOptions(sampling=sampling, seed=11, max_tokens=16, top_logprobs=10)
     # Changed in mid-reply, to no draw at all and so to coins that no record tells of.
     change = replace(sampling, temperature=0.0)
-    for written in (await write(client, options), await write(client, options, change)):
+    for written in (await write(engine, options), await write(engine, options, change)):
         for index, record in enumerate(written.records):
             ids = [candidate.id for candidate in record.candidates]
-            traced = await client.trace(ReplyStep(reply=written.reply, index=index), ids)
+            traced = await engine.trace(ReplyStep(reply=written.reply, index=index), ids)
             assert traced.note == ""
             told = {candidate.id: candidate.prob for candidate in traced.candidates}
             for candidate in record.candidates:
                 assert told[candidate.id] == pytest.approx(candidate.prob, abs=1e-6)
 
 
-async def test_a_start_taken_over_is_said_not_guessed(client: EngineClient) -> None:
+async def test_a_start_taken_over_is_said_not_guessed(engine: EngineClient) -> None:
     sampling = SamplingParams(temperature=1.5, min_p=0, xtc_probability=0.5, xtc_threshold=0.01)
-    first = await write(client, GenerateOptions(sampling=sampling, seed=1, max_tokens=8))
+    first = await write(engine, GenerateOptions(sampling=sampling, seed=1, max_tokens=8))
     kept = first.reply.ids[:4]
     prompt = Prompt(
         "", (*HELLO.turns, Turn("assistant", "kept", kept)), FORMAT, continue_reply=True
     )
     draws, probs, ids = list(first.reply.draws[:4]), list(first.reply.probs[:4]), list(kept)
     options = GenerateOptions(sampling=sampling, seed=2, max_tokens=6, forced_ids=(70,))
-    async for event in client.generate(prompt, options):
+    async for event in engine.generate(prompt, options):
         if isinstance(event, TokenStep):
             ids.append(event.record.id)
             draws.append(event.record.draw)
@@ -153,17 +137,17 @@ async def test_a_start_taken_over_is_said_not_guessed(client: EngineClient) -> N
         seed=2,
     )
     notes = [
-        (await client.trace(ReplyStep(reply=reply, index=index), [ids[index]])).note
+        (await engine.trace(ReplyStep(reply=reply, index=index), [ids[index]])).note
         for index in range(len(ids))
     ]
     assert all("taken over" in note for note in notes[:4])
     assert notes[4:] == [""] * len(notes[4:])
 
 
-async def test_the_whole_vocabulary_can_be_listed_and_searched(client: EngineClient) -> None:
-    written = await write(client, GenerateOptions(sampling=HOT, seed=3, max_tokens=4))
+async def test_the_whole_vocabulary_can_be_listed_and_searched(engine: EngineClient) -> None:
+    written = await write(engine, GenerateOptions(sampling=HOT, seed=3, max_tokens=4))
     step = ReplyStep(reply=written.reply, index=2)
-    pages = [await client.candidates(step, start, 100) for start in (0, 100, 200, 300)]
+    pages = [await engine.candidates(step, start, 100) for start in (0, 100, 200, 300)]
     listed = [candidate for page in pages for candidate in page.candidates]
     assert pages[0].vocabulary == len(listed) == 258
     assert sorted(candidate.id for candidate in listed) == list(range(258))
@@ -173,18 +157,18 @@ async def test_the_whole_vocabulary_can_be_listed_and_searched(client: EngineCli
     assert sum(candidate.prob for candidate in listed) == pytest.approx(1, abs=1e-6)
     assert sum(candidate.prob > 0 for candidate in listed) == pages[0].choices
 
-    (by_id,) = await client.find_tokens(step, written.reply.ids[2])
+    (by_id,) = await engine.find_tokens(step, written.reply.ids[2])
     draw = written.reply.draws[2]
     assert draw is not None and by_id.draw_from is not None and by_id.draw_to is not None
     assert by_id.draw_from <= draw < by_id.draw_to
-    (by_text,) = await client.find_tokens(step, "z")
+    (by_text,) = await engine.find_tokens(step, "z")
     assert by_text.candidate.token == "z"
     assert by_text.bias_to_lead is not None
     biased = replace(HOT, logit_bias=((by_text.candidate.id, by_text.bias_to_lead + 1e-3),))
-    (now,) = await client.find_tokens(replace(step, sampling=biased), "z")
+    (now,) = await engine.find_tokens(replace(step, sampling=biased), "z")
     assert now.bias_to_lead == 0
     assert now.draw_from == 0
-    (banned,) = await client.find_tokens(
+    (banned,) = await engine.find_tokens(
         replace(step, sampling=replace(HOT, banned=(by_text.candidate.id,))), "z"
     )
     assert banned.bias_to_lead is None
@@ -192,66 +176,66 @@ async def test_the_whole_vocabulary_can_be_listed_and_searched(client: EngineCli
     assert banned.candidate.removed_by is not None
     for wanted, words in ((9999, "ids go from 0 to 257"), ("", "nothing to look for")):
         with pytest.raises(EngineError, match=words):
-            await client.find_tokens(step, wanted)
+            await engine.find_tokens(step, wanted)
     with pytest.raises(EngineError, match="no token 99"):
-        await client.candidates(ReplyStep(reply=written.reply, index=99), 0, 5)
+        await engine.candidates(ReplyStep(reply=written.reply, index=99), 0, 5)
 
 
 async def test_what_if_tells_the_probabilities_of_running_with_those_settings(
-    client: EngineClient,
+    engine: EngineClient,
 ) -> None:
-    written = await write(client, GenerateOptions(sampling=HOT, seed=7, max_tokens=10))
+    written = await write(engine, GenerateOptions(sampling=HOT, seed=7, max_tokens=10))
     other = SamplingParams(temperature=0.6, top_k=20, top_p=0.8, min_p=0.1)
     forced = await write(
-        client,
+        engine,
         GenerateOptions(sampling=other, seed=7, max_tokens=10, forced_ids=written.reply.ids),
     )
-    told = await client.what_if(written.reply, other)
+    told = await engine.what_if(written.reply, other)
     assert [token.id for token in told.tokens] == list(written.reply.ids)
     for token, record in zip(told.tokens, forced.records, strict=True):
         assert token.prob == pytest.approx(record.prob, abs=1e-3)
         assert token.tempered_prob == pytest.approx(record.tempered_prob, abs=1e-3)
 
 
-async def test_logits_that_are_gone_are_computed_again(client: EngineClient) -> None:
-    written = await write(client, GenerateOptions(sampling=HOT, seed=7, max_tokens=6))
+async def test_logits_that_are_gone_are_computed_again(engine: EngineClient) -> None:
+    written = await write(engine, GenerateOptions(sampling=HOT, seed=7, max_tokens=6))
     old = forgotten(written.reply)
-    traced = await client.trace(ReplyStep(reply=old, index=3), old.ids[3:4])
+    traced = await engine.trace(ReplyStep(reply=old, index=3), old.ids[3:4])
     assert traced.recomputed
-    again = await client.trace(ReplyStep(reply=old, index=4), old.ids[4:5])
+    again = await engine.trace(ReplyStep(reply=old, index=4), old.ids[4:5])
     assert not again.recomputed
     other = forgotten(old)
     scored = [
         event
-        async for event in client.score_ids(old.prompt_ids, old.ids)
+        async for event in engine.score_ids(old.prompt_ids, old.ids)
         if isinstance(event, TokenRecord)
     ]
-    told = await client.what_if(other, SamplingParams())
+    told = await engine.what_if(other, SamplingParams())
     for token, record in zip(told.tokens, scored, strict=True):
         assert token.model_logprob == pytest.approx(record.logprob, abs=1e-3)
 
 
-async def test_questions_are_answered_while_a_reply_streams(client: EngineClient) -> None:
-    written = await write(client, GenerateOptions(sampling=HOT, seed=7, max_tokens=6))
-    generation = client.generate(HELLO, GenerateOptions(sampling=HOT, seed=1, max_tokens=200))
+async def test_questions_are_answered_while_a_reply_streams(engine: EngineClient) -> None:
+    written = await write(engine, GenerateOptions(sampling=HOT, seed=7, max_tokens=6))
+    generation = engine.generate(HELLO, GenerateOptions(sampling=HOT, seed=1, max_tokens=200))
     answers = 0
     async for event in generation:
         if isinstance(event, TokenStep) and answers < 3:
             step = ReplyStep(reply=written.reply, index=answers)
-            await client.candidates(step, 0, 10)
+            await engine.candidates(step, 0, 10)
             answers += 1
         if isinstance(event, GenerationEnd):
             break
     assert answers == 3
 
 
-async def test_a_question_nobody_waits_for_is_withdrawn(client: EngineClient) -> None:
-    written = await write(client, GenerateOptions(sampling=HOT, seed=7, max_tokens=6))
-    generation = client.generate(HELLO, GenerateOptions(sampling=HOT, seed=1, max_tokens=400))
+async def test_a_question_nobody_waits_for_is_withdrawn(engine: EngineClient) -> None:
+    written = await write(engine, GenerateOptions(sampling=HOT, seed=7, max_tokens=6))
+    generation = engine.generate(HELLO, GenerateOptions(sampling=HOT, seed=1, max_tokens=400))
     running = aiter(generation)
     await anext(running)
     # The reply runs, so this has to wait for its turn.
-    question = asyncio.ensure_future(client.what_if(forgotten(written.reply), HOT))
+    question = asyncio.ensure_future(engine.what_if(forgotten(written.reply), HOT))
     await asyncio.sleep(0)
     question.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -259,4 +243,4 @@ async def test_a_question_nobody_waits_for_is_withdrawn(client: EngineClient) ->
     generation.cancel()
     async for _ in running:
         pass
-    assert (await client.what_if(written.reply, HOT)).tokens
+    assert (await engine.what_if(written.reply, HOT)).tokens

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from typing import Generic, TypeVar
 
 from textual.widget import Widget
 
@@ -29,6 +30,7 @@ from chatapp.chat.inspection import (
 from chatapp.chat.prompt import Prompt
 from chatapp.chat.record import Candidate, FinishReason, Removal
 from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.scoring import PLAIN, ScoreEnd, ScoreEvent, ScoreStart
 from chatapp.chat.trace import StageTrace, StepTrace, TracedToken
 from chatapp.chat.whatif import WhatIf, WhatIfToken
 from tests.ui.scripted import (
@@ -40,6 +42,7 @@ from tests.ui.scripted import (
     split,
 )
 
+_Event = TypeVar("_Event")
 OTHER = b" other"
 """What `make_record` gives as the second candidate everywhere."""
 
@@ -97,7 +100,6 @@ class InspectedEngine(ScriptedEngine):
             FoundToken(vocabulary_candidate(700), None, None, 3.25),
         )
 
-
     async def trace(self, step: ReplyStep, ids: Sequence[int]) -> TracedStep:
         self._live()
         self.asked.append(step)
@@ -119,6 +121,16 @@ class InspectedEngine(ScriptedEngine):
             recomputed=False,
         )
 
+    async def _score(self, prompt: Prompt, top_logprobs: int) -> AsyncIterator[ScoreEvent]:
+        self._live()
+        rendered = await self.render(prompt)
+        yield ScoreStart(rendered.tokens, 0, 1)
+        for place, piece in enumerate(rendered.tokens[1:], 1):
+            yield make_record(place, piece.bytes, piece.token, PLAIN)
+        yield ScoreEnd(len(rendered.tokens) - 1, -1.0, 2.0, 0.1)
+
+    def score_prompt(self, prompt: Prompt, top_logprobs: int = 0) -> ScriptedRun[ScoreEvent]:
+        return ScriptedRun(self._score(prompt, top_logprobs))
 
     async def what_if(self, reply: WrittenReply, sampling: SamplingParams) -> WhatIf:
         self._live()
@@ -165,6 +177,20 @@ def _stage(
     rest = 1 - math.fsum(probs)
     alive = FACTS.vocab_size if name == "model" else 2
     return StageTrace(name, setting, None, None, drawn, tokens, rest, alive)
+
+
+class ScriptedRun(Generic[_Event]):
+    """Work under way that is written down beforehand."""
+
+    def __init__(self, events: AsyncIterator[_Event]) -> None:
+        self._events = events
+        self.cancelled = False
+
+    def __aiter__(self) -> AsyncIterator[_Event]:
+        return self._events
+
+    def cancel(self) -> None:
+        self.cancelled = True
 
 
 class SteeredGeneration(ScriptedGeneration):
@@ -238,7 +264,4 @@ class SteeredGeneration(ScriptedGeneration):
 def lines(widget: Widget) -> str:
     """What a widget draws, row by row."""
     height = widget.size.height
-    return "\n".join(
-        widget.render_line(y).text
-        for y in range(height)
-    )
+    return "\n".join(widget.render_line(y).text for y in range(height))

@@ -34,10 +34,10 @@ def make_kept_app(engine: ScriptedEngine, store: Store, **changes: Any) -> ChatA
     return ChatApp(make_services(engine, store=store, **changes))
 
 
-def talk(conversation_id: str, *texts: str, title: str = "") -> Conversation:
+def talk(conversation_id: str, *texts: str, title: str = "", at: float = 1000.0) -> Conversation:
     """A conversation in which the person and a model without records take turns."""
     conversation = Conversation(
-        id=conversation_id, created=1000.0, title=title or texts[0], model="Scripted-1M"
+        id=conversation_id, created=at, title=title or texts[0], model="Scripted-1M"
     )
     for number, text in enumerate(texts):
         message = Message(
@@ -45,7 +45,7 @@ def talk(conversation_id: str, *texts: str, title: str = "") -> Conversation:
             parent=conversation.leaf,
             role="assistant" if number % 2 else "user",
             text=text,
-            created=1000.0 + number,
+            created=at + number,
         )
         conversation = conversation.with_message(message)
     return conversation

@@ -18,16 +18,16 @@ SIZE = (100, 30)
 
 
 async def test_keys_can_be_given_to_other_actions() -> None:
-    keys = MappingProxyType({"app.warmer": "f9", "prompt.send": "f10", "message.copy": "Y"})
+    keys = MappingProxyType({"app.warmer": "f11", "prompt.send": "f13", "message.copy": "Y"})
     engine = ScriptedEngine("Yes.")
     app = make_app(engine, keys=keys)
     async with app.run_test(size=SIZE) as pilot:
         chat = await ready(pilot)
-        await pilot.press("f9", "ctrl+up")
+        await pilot.press("f11", "ctrl+up")
         assert chat.session.sampling.temperature == 0.75  # only one of the two is bound
         await pilot.press(*"hello", "enter")
         assert chat.prompt.text == "hello\n"
-        await pilot.press("f10")
+        await pilot.press("f13")
         await until(pilot, lambda: chat.session.conversation.messages, "the message")
         await until(pilot, lambda: not chat.turns.busy, "the end")
 

@@ -33,7 +33,7 @@ def test_lines_are_read_as_commands_or_messages() -> None:
 def test_every_command_of_the_interface_is_there() -> None:
     wanted = (
         "help new chats rename search model template system temp top-k top-p min-p seed set tokens"
-        " prompt regen continue branch tree edit delete undo export import copy clear quit"
+        " prompt regen continue branch attach tree edit delete undo export import copy clear quit"
     )
     assert {command.name for command in ALL.all} >= set(wanted.split())
 

@@ -79,6 +79,13 @@ async def _branch(screen: ChatScreen, argument: str) -> None:
     raise CommandError(f"/branch takes {ranks}, or one of the candidates' texts, not {argument!r}")
 
 
+async def _attach(screen: ChatScreen, argument: str) -> None:
+    if argument == "none":
+        screen.detach()
+    else:
+        await screen.attach(_path(argument))
+
+
 async def _tree(screen: ChatScreen, _argument: str) -> None:
     screen.action_tree()
 
@@ -146,6 +153,7 @@ COMMANDS = (
     Command("regen", "", "Write another reply; the old one is kept beside it.", _regenerate),
     Command("continue", "", "Go on from the exact end of a reply that was cut.", _continue),
     Command("branch", "[RANK]", "Take another token at the cursor and go on from it.", _branch),
+    Command("attach", "FILE", "Send a text file with the next message; none: don't.", _attach),
     Command("tree", "", "The whole chat with all of its branches.", _tree),
     Command("edit", "", "Write the message pointed at anew; the old one is kept.", _edit),
     Command("delete", "", "Delete the message pointed at, with what follows.", _delete),

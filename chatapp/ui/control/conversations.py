@@ -89,6 +89,33 @@ class ConversationControl:
         await self._turns.stop()
         await self._session.open(conversation_id)
         self._view.conversation_changed()
+        await self.say_model()
+
+    async def say_model(self) -> None:
+        """Say which model wrote the current path, where it is not the one that is loaded."""
+        facts = self._session.facts
+        replies = [message.reply for message in self._session.conversation.path()]
+        written = next((reply for reply in reversed(replies) if reply is not None), None)
+        if facts is None or written is None:
+            return
+        if (written.model_sha256 or written.model) in (facts.sha256, facts.name):
+            return
+        try:
+            choices = await self._services.models.choices()
+        except ChatappError:
+            choices = ()
+        refs = [choice.ref for choice in choices if choice.name == written.model]
+        here = [choice.ref for choice in choices if choice.ref in refs and choice.installed]
+        if here:
+            what = f"/model {here[0]} loads it"
+        elif refs:
+            what = f"it is not on this machine, /model {refs[0]} fetches it"
+        else:
+            what = "it is not on this machine"
+        self._view.say(
+            f"{written.model} wrote these replies; {what}. They can be read, and {facts.name}"
+            " answers what you write"
+        )
 
     async def go_to(self, place: Place) -> None:
         """Open a chat where something was found. Raises StoreError."""

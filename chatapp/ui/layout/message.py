@@ -9,12 +9,13 @@ from typing import Literal
 from textual.content import Content
 from textual.style import Style
 
-from chatapp.chat.conversation import Message
+from chatapp.chat.conversation import Message, Reply
 from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.text import sanitise
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.growing import GrowingMarkdown
 from chatapp.ui.layout.line import EMPTY, Line, indent, wrap
+from chatapp.ui.layout.summary import reply_summary
 from chatapp.ui.layout.tokens import TokenLayout
 from chatapp.ui.look import with_sign
 
@@ -28,7 +29,7 @@ _ENDINGS = {
     FinishReason.LENGTH: "cut at the maximum number of tokens; c continues",
     FinishReason.CONTEXT: "cut: no room is left in the context; Ctrl+N begins a new chat",
     FinishReason.CANCELLED: "stopped; c continues",
-    FinishReason.ERROR: "the engine failed; what came is kept",
+    FinishReason.ERROR: "the engine failed; c continues",
 }
 
 
@@ -55,6 +56,7 @@ class MessageBlock:
         self._markdown: GrowingMarkdown | None = None
         self._tokens: TokenLayout | None = None
         self._signs: Sequence[str] = ()
+        self._summary: tuple[Reply, str] | None = None
         self._width = 0
         self._rows: list[Line] | None = None
 
@@ -74,6 +76,11 @@ class MessageBlock:
         return bool(self.records)
 
     @property
+    def is_reply(self) -> bool:
+        """Whether a model wrote its tokens; a scored message of the person's has tokens, too."""
+        return bool(self.records) and self.message.role == "assistant"
+
+    @property
     def height(self) -> int:
         """How many rows it takes at the width of the last `resize`."""
         return len(self._head()) + self._body_height() + len(self._foot()) + 1
@@ -84,6 +91,11 @@ class MessageBlock:
         self._rows = None
         if self._tokens is not None:
             self._tokens.resize(self._inner)
+
+    def take_scores(self, records: Sequence[TokenRecord]) -> None:
+        """Show a message as scored tokens."""
+        self.records = list(records)
+        self._tokens = None
 
     def take_signs(self, signs: Sequence[str]) -> bool:
         """Draw a sign behind some tokens. Returns whether rows may have moved."""
@@ -226,16 +238,32 @@ class MessageBlock:
         ]
         if changes:
             notes.append("temperature: " + ", ".join(changes[:4]))
-        if reply.finish_reason is None:
-            notes.append("cut: the program ended in the middle of it; c continues")
-        elif ending := _ENDINGS.get(reply.finish_reason):
-            notes.append(sanitise(reply.error) or ending)
+        if note := self._ending(reply):
+            notes.append(note)
+        if self._shows_tokens:
+            notes.append(self._summary_of(reply))
         rows: list[Line] = []
         for note in notes:
             style = "$text-error" if reply.finish_reason is FinishReason.ERROR else MUTED
             content = Content.styled("· " + note, style)
             rows.extend(indent(wrap(content, self._inner), _SPACE, _SPACE))
         return rows
+
+    def _summary_of(self, reply: Reply) -> str:
+        if self._summary is None or self._summary[0] is not reply:
+            self._summary = (reply, reply_summary(reply))
+        return self._summary[1]
+
+    def _ending(self, reply: Reply) -> str:
+        """Why the reply ended, and what can be done about it; empty where it is simply done."""
+        if reply.finish_reason is None:
+            words = "cut: the program ended in the middle of it; c continues"
+        else:
+            words = _ENDINGS.get(reply.finish_reason, "")
+        if reply.error:
+            words = f"{sanitise(reply.error)}; c continues"
+        # What has no token yet has no end to go on from.
+        return words if self.has_tokens else words.replace("c continues", "r writes it again")
 
     def _token_of_letter(self, x: int, y: int) -> int | None:
         """The token of the letter on a cell of the Markdown view.

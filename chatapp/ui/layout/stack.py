@@ -50,8 +50,8 @@ class Stack:
         return None
 
     def newest_reply(self) -> MessageBlock | None:
-        """The last block that has tokens."""
-        return next((block for block in reversed(self.blocks) if block.has_tokens), None)
+        """The last reply that has tokens."""
+        return next((block for block in reversed(self.blocks) if block.is_reply), None)
 
     def beside(self, block: MessageBlock, steps: int, *, with_tokens: bool) -> MessageBlock | None:
         """The next block below (or above, for negative steps), with tokens where that matters."""

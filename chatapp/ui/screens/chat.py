@@ -20,7 +20,7 @@ from chatapp.ui.control.conversations import ConversationControl
 from chatapp.ui.control.model import ModelControl, ModelState
 from chatapp.ui.control.turns import DRAWS_PER_SECOND, Turns
 from chatapp.ui.drawing import MUTED
-from chatapp.ui.screens.chat_what_if import ChatWhatIf
+from chatapp.ui.screens.chat_compare import ChatCompare
 from chatapp.ui.services import Services
 from chatapp.ui.token_colours import SCALES
 from chatapp.ui.widgets import hints
@@ -37,7 +37,7 @@ from chatapp.ui.widgets.transcript import Transcript
 _COMPLETIONS_SHOWN = 6
 
 
-class ChatScreen(ChatWhatIf):
+class ChatScreen(ChatCompare):
     """The one screen that is always there."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -76,6 +76,7 @@ class ChatScreen(ChatWhatIf):
                 yield Static(Content.styled("sampling", MUTED), id="sampling-title")
                 yield SamplingPanel(self.session.sampling, id="sampling")
         yield Notices(id="notices")
+        yield Static(Content(""), id="attachments", markup=False)
         yield Static(Content(""), id="completions", markup=False)
         yield PromptBar(self._count_tokens, id="prompt-bar")
         yield Hints(id="hints")
@@ -117,10 +118,13 @@ class ChatScreen(ChatWhatIf):
         if self.turns.busy:
             self.say("a reply is under way; Esc stops it, then send", "warning")
             return
+        message = await self.with_attachments(message_of(text))
+        if message is None:
+            return
         self.prompt.history_texts.add(text)
         self.prompt.take("")
         self.query_one(Notices).clear()
-        self.send(message_of(text))
+        self.send(message)
 
     async def run_command(self, line: Line) -> bool:
         """Do what a command says. Returns whether it was done; if not, it was said why."""

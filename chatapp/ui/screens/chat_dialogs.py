@@ -12,7 +12,7 @@ from chatapp.chat.template import NO_TEMPLATE
 from chatapp.ui import numbers
 from chatapp.ui.commands.table import ALL
 from chatapp.ui.control.editor import edit_text, editor_command
-from chatapp.ui.screens.chat_messages import ChatMessages
+from chatapp.ui.screens.chat_attach import ChatAttach
 from chatapp.ui.screens.chats import ChatsScreen
 from chatapp.ui.screens.help import help_for
 from chatapp.ui.screens.picker import Choice, PickerScreen
@@ -21,7 +21,7 @@ from chatapp.ui.screens.settings import SettingsScreen
 from chatapp.ui.widgets.sampling_panel import MAIN_PARAMETERS
 
 
-class ChatDialogs(ChatMessages):
+class ChatDialogs(ChatAttach):
     """Opens screens, and does what comes of them."""
 
     def action_help(self) -> None:

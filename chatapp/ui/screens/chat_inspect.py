@@ -157,6 +157,9 @@ class ChatInspect(ChatDialogs):
         self.run_worker(self._list_more(event), group="more", exclusive=True)
 
     async def _list_more(self, event: MoreWanted) -> None:
+        pointed = self.transcript.pointed
+        if pointed is None or pointed[0].message.reply is None:
+            return  # a scored message of the person's has the candidates that were recorded
         if self._chooses_next:
             return  # the logits of a step are kept once its token is taken
         step = self._step()

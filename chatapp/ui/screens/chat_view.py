@@ -102,6 +102,7 @@ class ChatView(ChatBase):
         """Replies can be asked for."""
         self.show_status()
         self.query_one(PromptBar).count_soon()
+        self.run_worker(self.conversations.say_model(), group="say-model", exclusive=True)
 
     # Conversations
 

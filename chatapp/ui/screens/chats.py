@@ -43,7 +43,7 @@ class ChatRow:
     summary: ConversationSummary
     current: bool
 
-    def lines(self, width: int) -> Sequence[Content]:  # noqa: ARG002 (the list cuts what is longer)
+    def lines(self, width: int) -> Sequence[Content]:
         """Title, then what is to be known about it."""
         summary = self.summary
         title = _one_line(summary.title or summary.first_words) or "untitled"
@@ -71,7 +71,7 @@ class HitRow:
 
     hit: SearchHit
 
-    def lines(self, width: int) -> Sequence[Content]:  # noqa: ARG002 (the list cuts what is longer)
+    def lines(self, width: int) -> Sequence[Content]:
         """The chat and who said it, then the words around."""
         hit = self.hit
         who = {"user": "you", "assistant": "assistant"}.get(hit.role or "", "title")
@@ -123,6 +123,8 @@ class ChatsScreen(ModalScreen[Place | None]):
         self._current = current
         self._text = text
         self._rows: Sequence[ChatRow | HitRow] = ()
+        self.shown_for = ""
+        """What was typed when the present rows were found."""
 
     def compose(self) -> ComposeResult:
         """Title, what is typed, the list, what was done, the keys."""
@@ -164,11 +166,13 @@ class ChatsScreen(ModalScreen[Place | None]):
             self.say(str(error))
             return
         self._rows = [HitRow(hit) for hit in hits]
+        self.shown_for = text
         self._list.show(self._rows, empty="no message or title has these words")
 
     def _show_all(self, chosen: str | None = None) -> None:
         """Show all chats; stand on the chosen one, or on the open one."""
         wanted = chosen or self._current
+        self.shown_for = ""
         self._rows = [ChatRow(s, s.id == self._current) for s in self._summaries]
         places = [i for i, summary in enumerate(self._summaries) if summary.id == wanted]
         self._list.show(

@@ -66,7 +66,9 @@ class FindScreen(ModalScreen[int | None]):
     def compose(self) -> ComposeResult:
         """What is typed, what is found, the keys."""
         with Vertical(classes="dialog"):
-            yield Static(Content.styled("Find a token", "bold"), markup=False, classes="dialog-title")
+            yield Static(
+                Content.styled("Find a token", "bold"), markup=False, classes="dialog-title"
+            )
             yield Input(self._text, placeholder="a text, or an id", id="find-text", compact=True)
             yield OptionList(id="find-list", compact=True, markup=False)
             yield Static(Content.styled("enter takes it · esc leave", MUTED), markup=False)

@@ -15,6 +15,7 @@ from textual.widgets import Static
 
 from chatapp.chat.sampling import SamplingParams
 from chatapp.ui.drawing import MUTED
+from chatapp.ui.screens.order import OrderScreen
 from chatapp.ui.screens.picker import Choice, PickerScreen
 from chatapp.ui.widgets.sampling_panel import ALL_PARAMETERS, SamplingPanel
 
@@ -30,6 +31,7 @@ class SettingsScreen(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,f2", "leave", "leave", id="settings.leave"),
+        Binding("o", "order", "order of the stages", id="settings.order"),
         Binding("t", "theme", "theme", id="settings.theme"),
         Binding("ctrl+s", "keep", "keep for the next start", id="settings.keep"),
     ]
@@ -91,6 +93,15 @@ class SettingsScreen(ModalScreen[None]):
 
         self.app.push_screen(PickerScreen("Themes", choices), take)
 
+    def action_order(self) -> None:
+        """Change the order of the stages."""
+
+        def turn(sampling: SamplingParams) -> None:
+            self.query_one(SamplingPanel).sampling = sampling
+            self._turn(sampling)
+
+        self.app.push_screen(OrderScreen(self.query_one(SamplingPanel).sampling, turn))
+
     def action_keep(self) -> None:
         """Keep the present settings."""
         self._keep()
@@ -103,7 +114,7 @@ class SettingsScreen(ModalScreen[None]):
         self.query_one("#settings-rest", Static).update(self._rest())
 
     def _rest(self) -> Content:
-        keys = "t theme · ctrl+s keep for the next start · esc leave"
+        keys = "space on/off · o order of the stages · t theme · ctrl+s keep for the next start · esc leave"
         where = f"\nkept in {self._file}" if self._file else ""
         theme = Content.styled("theme  ", MUTED) + Content(f"{self.app.theme}\n")
         return theme + Content.styled(keys + where, MUTED)

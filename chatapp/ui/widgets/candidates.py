@@ -252,7 +252,7 @@ class CandidateList(ScrollView, can_focus=True):
 
     def _ask_for_more(self, *, scrolled: bool = False) -> None:
         record = self._record
-        if record is None or self._asked or not self.has_focus and not scrolled:
+        if record is None or self._asked or (not self.has_focus and not scrolled):
             return
         at_end = scrolled or self.row >= len(record.candidates) - 1
         if at_end and record.other_count > 0:

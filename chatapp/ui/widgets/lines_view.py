@@ -31,6 +31,13 @@ class LinesView(ScrollView, can_focus=True):
         self._lay_out()
         self.scroll_to(y=0, animate=False)
 
+    def renew(self) -> None:
+        """Make the lines again; the end stays in view where it was."""
+        at_end = self.scroll_offset.y >= self.max_scroll_y
+        self._lay_out()
+        if at_end:
+            self.scroll_to(y=self.max_scroll_y, animate=False)
+
     @property
     def text_rows(self) -> list[str]:
         """All lines as plain text."""

@@ -36,6 +36,8 @@ class PromptInput(TextArea):
         "↑ and ↓ in the first and last row bring back what was sent before.\n"
         "A line that begins with / is a command; Tab completes it. A message that must begin with"
         " / is written with //.\n"
+        "@notes.txt in a message sends that file's text with it, as /attach does; what it costs is"
+        " shown before it is sent.\n"
         "The number at the right is how many tokens the message has."
     )
 

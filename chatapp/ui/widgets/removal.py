@@ -40,6 +40,11 @@ def stage_name(stage: str) -> str:
     return parameter.label if parameter else stage
 
 
+def parameter_of(stage: str) -> str:
+    """The name of the parameter that switches a stage on."""
+    return _PARAMETER_OF_STAGE.get(stage, stage)
+
+
 def setting_text(stage: str, setting: float) -> str:
     """What a stage was set to, as its parameter prints it: "0.95"."""
     if stage == "temperature":

@@ -57,6 +57,7 @@ class SamplingPanel(VerticalScroll, can_focus=True, inherit_bindings=False):
         Binding("shift+right", "step(10)", "much more", id="sampling.much_more", show=False),
         Binding("home", "reset", "default", id="sampling.default"),
         Binding("delete", "switch_off", "off", id="sampling.off"),
+        Binding("space", "switch", "on or off", id="sampling.switch"),
         Binding("enter", "edit", "type a value", id="sampling.edit"),
     ]
 
@@ -96,6 +97,8 @@ class SamplingPanel(VerticalScroll, can_focus=True, inherit_bindings=False):
             ParameterRow(parameter, getattr(self.sampling, parameter.name))
             for parameter in map(find, names)
         ]
+        self._had: dict[str, float] = {}
+        """What stages were set to before they were switched off."""
         self._help = Static("", classes="help", markup=False) if show_help else None
 
     def compose(self) -> ComposeResult:
@@ -165,6 +168,23 @@ class SamplingPanel(VerticalScroll, can_focus=True, inherit_bindings=False):
         parameter = self.row.parameter
         if parameter.off is not None:
             self._change(self.sampling.with_values({parameter.name: parameter.off}))
+
+    def action_switch(self) -> None:
+        """Switch the selected stage off, or on again with the value that it had."""
+        parameter = self.row.parameter
+        if parameter.off is None:
+            return
+        value = getattr(self.sampling, parameter.name)
+        if value != parameter.off:
+            self._had[parameter.name] = value
+            self.action_switch_off()
+            return
+        before = self._had.get(parameter.name, parameter.default)
+        if before != parameter.off:
+            self._change(self.sampling.with_values({parameter.name: before}))
+        else:  # it was never on: one step
+            away = 1 if parameter.off < parameter.high else -1
+            self.action_step(away)
 
     def action_edit(self) -> None:
         """Begin to type a value, from the present one."""

@@ -62,6 +62,7 @@ class Transcript(ScrollView, can_focus=True):
         Binding("right", "move(1)", "token", id="token.right", show=False),
         Binding("up", "move_row(-1)", "row", id="token.up", show=False),
         Binding("down", "move_row(1)", "row", id="token.down", show=False),
+        Binding("s", "screen.next_scale", "next scale of colours", id="token.scale"),
         Binding("n", "least_certain", "next least certain token", id="token.least_certain"),
         Binding("b", "screen.branch", "branch: take another token", id="message.branch"),
         Binding("r", "screen.regenerate", "another reply", id="message.regenerate"),
@@ -146,6 +147,17 @@ class Transcript(ScrollView, can_focus=True):
         if block is not None:
             block.finish(message, _place_in(conversation, message))
             self._lay_out(())
+
+    def take_scores(self, message_id: str, records: Sequence[TokenRecord]) -> None:
+        """Show a message that no model wrote as scored tokens; without any, as its text."""
+        block = self.block_of(message_id)
+        if block is None or block.records == list(records):
+            return
+        block.take_scores(records)
+        here = self.cursor
+        if here is not None and here.message_id == message_id and not records:
+            self.cursor = Cursor(message_id, None)
+        self._lay_out(())
 
     def block_of(self, message_id: str | None) -> MessageBlock | None:
         """The block of a message of the path."""

@@ -1,0 +1,90 @@
+"""`chatapp score`: what it writes, and how it fails."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from chatapp.chat.errors import ChatappError, UsageError
+from chatapp.chat.prompt import TokenPiece
+from chatapp.chat.scoring import ScoreEnd, ScoreStart
+from chatapp.commands.score import JsonScores, ScoreTable, read_text
+from tests.test_cli import call, one_line
+from tests.tiny_models import save_model
+from tests.ui.scripted import make_records
+
+START = ScoreStart(
+    tuple(TokenPiece(place, text, text.encode()) for place, text in enumerate(("The", " sky"))),
+    context_tokens=0,
+    first=1,
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ([], 2, "there is no text to score"),
+        ([""], 2, "there is no text to score"),
+        (["text", "-f", "file"], 2, "not both"),
+        (["text", "--top-logprobs", "-1"], 2, "top-logprobs must be"),
+        (["-f", "missing.txt"], 1, "cannot read missing.txt"),
+    ],
+)
+def test_wrong_calls(arguments: list[str], status: int, words: str) -> None:
+    assert words in one_line(call("score", *arguments), status)
+
+
+def test_a_text_is_taken_exactly_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "text.txt"
+    file.write_bytes(b"  two lines\n\n")
+    assert read_text(None, str(file), None) == "  two lines\n\n"
+    assert read_text(" a ", None, None) == " a "
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ChatappError, match="not UTF-8"):
+        read_text(None, str(file), None)
+    with pytest.raises(UsageError):
+        read_text(None, None, None)
+
+
+def test_the_table_is_aligned_and_harmless() -> None:
+    stream = io.StringIO()
+    table = ScoreTable(stream)
+    table.start(START, "m")
+    for record in make_records("a \x1b[31m"):
+        table.token(record)
+    table.end(ScoreEnd(6, -6.0, math.e, 0.1))
+    lines = stream.getvalue().splitlines()
+    assert "\x1b" not in stream.getvalue()
+    rows = lines[: lines.index("")]
+    assert len({row.index("  ", 36) for row in rows}) == 1
+    assert "perplexity 2.718" in lines[-1]
+
+
+def test_a_token_without_a_context_has_the_same_keys_and_no_numbers() -> None:
+    stream = io.StringIO()
+    scores = JsonScores(stream)
+    scores.start(START, "m")
+    scores.token(make_records("x")[0])
+    scores.end(ScoreEnd(0, 0.0, math.nan, 0.1))
+    start, first, token, end = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert start["tokens"] == 2
+    assert first.keys() == token.keys()
+    assert first["logprob"] is None and first["token"] == "The"
+    assert end["perplexity"] is None
+
+
+def test_through_the_whole_program(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "tiny", "qwen2")
+    done = call("score", "-m", str(folder), "--json", "--threads", "1", input="héllo")
+    assert done.returncode == 0, done.stderr
+    start, *tokens, end = (json.loads(line) for line in done.stdout.splitlines())
+    assert start["type"] == "start"
+    assert b"".join(bytes(token["bytes"]) for token in tokens) == "héllo".encode()
+    scored = [token["logprob"] for token in tokens if token["logprob"] is not None]
+    assert end["scored_tokens"] == len(scored)
+    assert end["perplexity"] == pytest.approx(math.exp(-sum(scored) / len(scored)))
+    assert [token["index"] for token in tokens] == list(range(len(tokens)))
