@@ -55,6 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read us has gone; there is no one to tell, and nothing left to flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return BROKEN_PIPE
+    except OSError as error:
+        # Commands name their own files; what is left is the stream they all write to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return _fail(f"cannot write standard output: {error.strerror or error}", FAILED)
     return status
 
 

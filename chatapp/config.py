@@ -32,7 +32,7 @@ from typing import Any
 
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.facts import LoadOptions
-from chatapp.chat.sampling import PARAMETERS, ParameterError, SamplingParams, find
+from chatapp.chat.sampling import MOST, MOST_SEED, PARAMETERS, ParameterError, SamplingParams, find
 from chatapp.chat.template import Template
 from chatapp.paths import Paths, make_folder
 
@@ -78,19 +78,20 @@ def _device(value: object) -> str:
     raise _Refused("one of auto, cpu, cuda, cuda:N, mps")
 
 
-def _whole(value: object) -> int:
+def _whole(value: object, most: int = MOST) -> int:
     if isinstance(value, str):
         try:
             value = int(value)
         except ValueError:
             value = -1
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most:
         return value
-    raise _Refused("a whole number of at least 0")
+    huge = isinstance(value, int) and value > most
+    raise _Refused(f"a whole number of at {f'most {most}' if huge else 'least 0'}")
 
 
 def _seed(value: object) -> int | None:
-    return None if value in (None, "") else _whole(value)
+    return None if value in (None, "") else _whole(value, MOST_SEED)
 
 
 def _truth(value: object) -> bool:

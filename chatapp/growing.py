@@ -16,6 +16,9 @@ from chatapp.chat.generation import (
 from chatapp.chat.record import FinishReason, SamplingSpan, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 
+REPLACEMENT = "\ufffd"
+"""What is printed for bytes that are no character."""
+
 
 class GrowingReply:
     """A reply while it streams: appends cheaply, makes the immutable value when asked."""
@@ -73,6 +76,33 @@ class GrowingReply:
     def reply(self) -> Reply:
         """The reply as far as it has come."""
         return replace(self._start, records=tuple(self._records), sampling=tuple(self._spans))
+
+
+def kept_to_continue(reply: Reply, text: str) -> tuple[TokenRecord, ...]:
+    """The tokens a reply goes on from: without its end token, or the stop sequence it ended by.
+
+    Args:
+        reply: the reply that was cut.
+        text: what is shown of it.
+    """
+    records = reply.records
+    if records and reply.finish_reason is FinishReason.STOP:
+        return records[:-1]
+    if reply.finish_reason is FinishReason.STOP_SEQUENCE:
+        data = b""
+        for count, record in enumerate(records):
+            data += record.bytes
+            if not text.startswith(data.decode("utf-8", "ignore")):
+                return records[:count]
+    if (
+        records
+        and records[-1].text.endswith(REPLACEMENT)
+        and REPLACEMENT.encode() not in (records[-1].bytes)
+    ):
+        # Half a character was printed as such at the limit; it may be completed now.
+        last = replace(records[-1], text=records[-1].text.rstrip(REPLACEMENT))
+        return (*records[:-1], last)
+    return records
 
 
 def spans_before(base: Reply | None, count: int) -> tuple[SamplingSpan, ...]:

@@ -130,5 +130,5 @@ def _left_out(file: Path, reason: str) -> str:
 
 def _unknown(kind: str, name: str, names: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(name, names, n=2, cutoff=0.7)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
-    return f"no {kind} is called {name!r}; {hint}"
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"no {kind} is called {name!r}; {hint}there are {', '.join(names)}"

@@ -100,7 +100,7 @@ class Presets:
     def _file(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
             raise PresetError(
-                f"a preset's name is up to 40 letters, digits, blanks, dots and dashes, not {name!r}"
+                f"a preset's name is up to 40 letters, digits, blanks, dots, dashes, not {name!r}"
             )
         return self._folder / f"{name}.toml"
 

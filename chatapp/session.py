@@ -10,6 +10,7 @@ or how things are kept, since both are reached through `chatapp.protocols`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import time
@@ -25,7 +26,7 @@ from chatapp.chat.prompt import Prompt, PromptFormat, Turn
 from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.template import Template
-from chatapp.growing import GrowingReply, spans_before
+from chatapp.growing import GrowingReply, kept_to_continue, spans_before
 from chatapp.protocols import ChatStore, Engine, Generation
 
 SAVE_EVERY_SECONDS = 0.5
@@ -102,6 +103,7 @@ class Session:
         self._generation: Generation | None = None
         self._growing: GrowingReply | None = None
         self._growing_id = ""
+        self._saving = asyncio.Lock()
         self.new_conversation(template)
 
     @property
@@ -113,6 +115,7 @@ class Session:
         self, source: ModelSource, options: LoadOptions, on_progress: Callable[[Progress], None]
     ) -> ModelFacts:
         """Load a model into the engine; replies use it from then on. Raises EngineError."""
+        self.facts = None  # the engine lets go of the old model before it reads the new one
         self.facts = await self.engine.load(source, options, on_progress)
         return self.facts
 
@@ -199,9 +202,7 @@ class Session:
     async def continue_reply(self, message_id: str) -> AsyncGenerator[TurnEvent]:
         """Go on from the exact ids of a reply that was cut; the old one stays beside it."""
         reply = self._reply_of(message_id)
-        kept = reply.records
-        if kept and reply.finish_reason is FinishReason.STOP:
-            kept = kept[:-1]  # without its end token
+        kept = kept_to_continue(reply, self.conversation.messages[message_id].text)
         async with contextlib.aclosing(
             self._reply(self.parent_for_reply(message_id), kept=kept, base=reply)
         ) as events:
@@ -277,7 +278,9 @@ class Session:
 
     def prompt_for(self, leaf: str | None, kept: tuple[TokenRecord, ...] = ()) -> Prompt:
         """What the model reads after that message (and the kept start of a reply to it)."""
-        turns = [self._turn(message) for message in self.conversation.path_to(leaf)]
+        # A reply that was stopped before its first token says nothing to the model.
+        path = [m for m in self.conversation.path_to(leaf) if m.text or m.reply is None]
+        turns = [self._turn(message) for message in path]
         if kept:
             text = "".join(record.text for record in kept)
             turns.append(Turn("assistant", text, tuple(record.id for record in kept)))
@@ -407,15 +410,23 @@ class Session:
         return message.parent if message.role == "assistant" else message.id
 
     async def _save_new(self) -> SaveFailed | None:
-        """Save the conversation and the messages that are not on disk yet."""
+        """Save the conversation and the messages that are not on disk yet; one at a time."""
         if self.store is None:
             return None
         try:
-            await self.store.save_conversation(self.conversation)
-            for message_id in tuple(self._unsaved):
-                message = self.conversation.messages[message_id]
-                await self.store.save_message(self.conversation.id, message)
-                del self._unsaved[message_id]
+            async with self._saving:
+                conversation, unsaved = self.conversation, self._unsaved
+                await self.store.save_conversation(conversation)
+                for message_id in tuple(unsaved):
+                    message = self.conversation.messages.get(
+                        message_id, conversation.messages[message_id]
+                    )
+                    del unsaved[message_id]  # a change made while it is written is written again
+                    try:
+                        await self.store.save_message(conversation.id, message)
+                    except BaseException:
+                        unsaved[message_id] = None
+                        raise
         except StoreError as error:
             return SaveFailed(str(error))
         return None

@@ -23,11 +23,13 @@ PRIVATE_MODES = {"alternate screen": 1049, "mouse": 1000, "all motion": 1003, "p
 class Terminal:
     """Runs `chatapp` below a shell that outlives it, so the terminal can be looked at afterwards."""
 
-    def __init__(self, *arguments: str, rows: int = 30, columns: int = 110) -> None:
+    def __init__(
+        self, *arguments: str, rows: int = 30, columns: int = 110, module: str = "chatapp"
+    ) -> None:
         self.screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self.screen)
         self.raw = bytearray()
-        program = [sys.executable, "-m", "chatapp", *arguments]
+        program = [sys.executable, "-m", module, *arguments]
         self._child = pexpect.spawn(
             "/bin/sh",
             ["-c", '"$@"; echo "left with status $?"; read -r _', "sh", *program],

@@ -49,6 +49,12 @@ def test_help_and_version() -> None:
         (["ask", "hi", "-c", "--resume", "x"], "not allowed with"),
         (["ask"], "there is no prompt"),
         (["ask", "   "], "there is no prompt"),
+        (["ask", "hi", "--template", "assistent"], "did you mean assistant"),
+        (["ask", "hi", "--format", "chatlm"], "did you mean chatml"),
+        (["ask", "hi", "--device", "toaster"], "--device must be one of"),
+        (["ask", "hi", "--seed", "9" * 30], "seed must be a whole number between 0 and"),
+        (["ask", "hi", "--top-k", "9" * 20], "at most 2147483647"),
+        (["ask", "hi", "--max-tokens", "9" * 20], "max-tokens must be a whole number"),
         (["frobnicate"], "invalid choice"),
     ],
 )
@@ -61,10 +67,7 @@ def test_wrong_usage(arguments: list[str], words: str) -> None:
     [
         (["-m", "no-such-model"], "no-such-model"),
         (["-m", "./missing/folder"], "missing/folder"),
-        (["--template", "assistent"], "did you mean assistant"),
-        (["--format", "chatlm"], "did you mean chatml"),
         (["--offline"], "offline"),
-        (["--device", "toaster"], "device"),
     ],
 )
 def test_what_is_not_there(arguments: list[str], words: str) -> None:

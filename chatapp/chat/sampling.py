@@ -51,6 +51,12 @@ ORDERS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+MOST = 2**31 - 1
+"""The largest whole number that any setting takes."""
+
+MOST_SEED = 2**63 - 1
+
+
 class ParameterError(ChatappError, ValueError):
     """A sampling value that cannot be used; the message says what is allowed."""
 
@@ -94,7 +100,9 @@ class Parameter:
             ParameterError: it is of another type, not finite, or outside the bounds.
         """
         kind = "a whole number" if self.integer else "a number"
-        wrong = ParameterError(f"{self.name} must be {kind} {self.range_text()}, not {value!r}")
+        huge = isinstance(value, int) and value > self.high == MOST
+        bounds = f"of at most {MOST}" if huge else self.range_text()
+        wrong = ParameterError(f"{self.name} must be {kind} {bounds}, not {value!r}")
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise wrong
         if self.integer and (not math.isfinite(value) or value != int(value)):
@@ -105,7 +113,7 @@ class Parameter:
 
     def range_text(self) -> str:
         """The bounds in words, for messages: "between 0 and 5" or "of at least 0"."""
-        if math.isinf(self.high):
+        if self.high == MOST:
             return f"of at least {self.low:g}"
         return f"between {self.low:g} and {self.high:g}"
 
@@ -133,7 +141,7 @@ def _parameter(
     return field(default=default, metadata=bounds)
 
 
-_ANY = math.inf
+_ANY = MOST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from chatapp.commands.setup import Setup
     from chatapp.session import Session
 
+MOST_PIPED_BYTES = 16_000_000
+
 JSON_TOP_LOGPROBS = 5
 """How many candidates a token has in --json, when it isn't said."""
 
@@ -58,9 +60,16 @@ def add_parser(commands: Any) -> None:
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "-c", "--continue", dest="latest", action="store_true", help="in the last conversation"
+        "-c",
+        "--continue",
+        dest="latest",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="in the last conversation",
     )
-    where.add_argument("--resume", metavar="ID", help="in that conversation")
+    where.add_argument(
+        "--resume", metavar="ID", default=argparse.SUPPRESS, help="in that conversation"
+    )
     parser.set_defaults(run=run)
 
 
@@ -149,7 +158,13 @@ def read_prompt(given: str | None, stream: TextIO | None) -> str:
     if stream is not None and not stream.isatty():
         try:
             # The locale may be any; text in a pipe is UTF-8.
-            piped = stream.buffer.read().decode("utf-8")
+            data = stream.buffer.read(MOST_PIPED_BYTES + 1)
+            if len(data) > MOST_PIPED_BYTES:
+                raise UsageError(
+                    f"standard input is longer than {MOST_PIPED_BYTES // 1_000_000} MB; "
+                    "no model reads as much"
+                )
+            piped = data.decode("utf-8")
         except UnicodeDecodeError:
             raise ChatappError("standard input is not UTF-8 text") from None
     if given and any("\ud800" <= character <= "\udfff" for character in given):
@@ -185,6 +200,7 @@ async def _ask(
         await start_session(session, args)
         if resumed:
             await open_conversation(session, args.resume)
+            setup.change_as_flagged(session)
         interrupts.stop_gently = session.cancel
         reply = await _turn(session, prompt, writer, trace=args.trace)
     if reply.error and not interrupts.interrupted:

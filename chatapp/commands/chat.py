@@ -77,6 +77,7 @@ async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[Ch
         session = setup.make_session(engine, store)
         if resume is not None:
             await open_conversation(session, None if resume == LATEST else resume)
+            setup.change_as_flagged(session)
         yield ChatApp(
             Services(
                 session=session,
@@ -85,6 +86,7 @@ async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[Ch
                 load_options=setup.settings.load_options,
                 template=setup.template,
                 templates=setup.templates.by_name,
+                sampling_for=setup.settings.sampling_for,
                 formats=tuple(setup.formats.by_name),
                 chats=store,
                 export_chat=_export,
@@ -177,6 +179,13 @@ async def _export(conversation: Conversation, file: Path) -> None:
     await asyncio.to_thread(write)
 
 
+def _read_whole(file: Path) -> bytes:
+    """A regular file's bytes; a device or a pipe could go on for ever. Raises ChatappError."""
+    if file.exists() and not file.is_file():
+        raise ChatappError(f"{file} is no regular file")
+    return file.read_bytes()
+
+
 class Importer:
     """Brings the conversations of a file into the store."""
 
@@ -189,7 +198,7 @@ class Importer:
         from chatapp.store.import_file import import_text
 
         try:
-            data = await asyncio.to_thread(file.read_bytes)
+            data = await asyncio.to_thread(_read_whole, file)
         except OSError as error:
             raise ChatappError(f"cannot read {file}: {error.strerror}") from None
         try:

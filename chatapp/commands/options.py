@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from chatapp.chat.errors import UsageError
-from chatapp.chat.sampling import PARAMETERS, Parameter, ParameterError
+from chatapp.chat.sampling import MOST, MOST_SEED, PARAMETERS, Parameter, ParameterError
 
 _MODEL_HELP = "catalog id, Hub repo id, folder or .gguf file"
 
@@ -107,9 +107,10 @@ def whole(name: str, least: int) -> Callable[[str], int]:
             value = int(text)
         except ValueError:
             value = least - 1
-        if value < least:
+        most = MOST_SEED if name == "seed" else MOST
+        if not least <= value <= most:
             raise argparse.ArgumentTypeError(
-                f"{name} must be a whole number of at least {least}, not {text!r}"
+                f"{name} must be a whole number between {least} and {most}, not {text!r}"
             )
         return value
 

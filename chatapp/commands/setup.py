@@ -11,17 +11,17 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
-from chatapp.chat.errors import StoreError
+from chatapp.chat.errors import StoreError, UsageError
 from chatapp.chat.facts import ModelSource, Progress
-from chatapp.chat.template import Template
+from chatapp.chat.template import Template, TemplateError
 from chatapp.commands.options import flags_given
 from chatapp.commands.progress import ProgressLine
-from chatapp.config import Settings, load_settings
+from chatapp.config import ConfigError, Settings, load_settings
 from chatapp.library import Formats, Templates, load_formats, load_templates
 from chatapp.link.client import EngineClient
 from chatapp.models import DEFAULT, obtain
@@ -43,21 +43,46 @@ class Setup:
     formats: Formats
     template: Template
     """What new conversations are made from, with what the flags change of it."""
+    flags: Mapping[str, object]
+    """What was given on the command line, by the setting's name."""
 
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> Self:
         """Read settings and files. Raises ChatappError for what cannot be used."""
         paths = default_paths()
         flags = flags_given(args)
-        settings = load_settings(paths, os.environ, flags)
+        load_settings(paths, os.environ, {})  # what is wrong here is not the command's fault
         templates, formats = load_templates(paths), load_formats(paths)
-        template = templates.template(settings.template)
-        if settings.format:
-            template = replace(template, format=settings.format)
-        if isinstance(system := flags.get("system"), str):
-            template = replace(template, system=system)
-        formats.format(template.format)  # an unknown one is said now, and not at the first reply
-        return cls(paths, settings, templates, formats, template)
+        try:
+            settings = load_settings(paths, os.environ, flags)
+            template = templates.template(settings.template)
+            if settings.format:
+                template = replace(template, format=settings.format)
+            if isinstance(system := flags.get("system"), str):
+                template = replace(template, system=system)
+            formats.format(template.format)  # said now, and not at the first reply
+        except (ConfigError, TemplateError) as error:
+            if flags.keys() & {"template", "format"} or isinstance(error, ConfigError):
+                raise UsageError(str(error)) from None
+            raise
+        return cls(paths, settings, templates, formats, template, flags)
+
+    def change_as_flagged(self, session: Session) -> None:
+        """Let what the command line says of the prompt hold in a conversation that is resumed."""
+        conversation = session.conversation
+        if "template" in self.flags:
+            conversation = replace(
+                conversation,
+                template=self.template.name,
+                system=self.template.system,
+                stop=self.template.stop,
+                format=self.template.format,
+            )
+        if "system" in self.flags:
+            conversation = replace(conversation, system=self.template.system)
+        if "format" in self.flags:
+            conversation = replace(conversation, format=self.template.format)
+        session.conversation = conversation
 
     @property
     def model(self) -> str:

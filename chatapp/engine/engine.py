@@ -98,7 +98,8 @@ class LocalEngine:
     ) -> Iterator[GenerationEvent]:
         """Write one reply. Raises EngineError when the prompt cannot be made."""
         loaded, cache = self._model(), self._prefix_cache()
-        task = self._task(self._read(prompt), options)
+        printed = prompt.turns[-1].text if prompt.continue_reply else None
+        task = self._task(self._read(prompt), options, printed)
         yield from generate(loaded, cache, task, controls, self._history)
 
     def compare(
@@ -209,7 +210,9 @@ class LocalEngine:
         text = b"".join(token.bytes for token in tokens).decode("utf-8", "replace")
         return PromptIds(prompt.ids, (), RenderedPrompt("ids", text, tokens))
 
-    def _task(self, made: PromptIds, options: GenerateOptions) -> Task:
+    def _task(
+        self, made: PromptIds, options: GenerateOptions, reply_text: str | None = None
+    ) -> Task:
         ending = _ending(self._model(), (*options.stop, *made.rendered.stop))
         return Task(
             prompt_ids=tuple(made.ids),
@@ -217,6 +220,7 @@ class LocalEngine:
             end_ids=ending.ids,
             stop=ending.stop,
             reply_ids=tuple(made.reply_ids),
+            reply_text=reply_text,
             dry_breakers=self._dry_breakers,
         )
 

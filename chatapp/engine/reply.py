@@ -35,6 +35,8 @@ class Task:
     """All stop sequences: the person's, the template's, the format's."""
     reply_ids: tuple[int, ...] = ()
     """The start of the reply that is there already; the prompt's last ids."""
+    reply_text: str | None = None
+    """What of it has been printed; None is all of it."""
     dry_breakers: Callable[[], frozenset[int]] = frozenset
     """The ids at which DRY stops looking back; asked for only while DRY is on."""
 
@@ -49,7 +51,9 @@ class Reply:
             len(task.prompt_ids), loaded.facts.context_length, task.options.max_tokens
         )
         self._token_bytes = loaded.tokenizer.token_bytes
-        self._text = ReplyText(loaded.tokenizer, task.end_ids, task.stop, task.reply_ids)
+        self._text = ReplyText(
+            loaded.tokenizer, task.end_ids, task.stop, task.reply_ids, task.reply_text
+        )
         self._state = ChainState(task.options.seed)
         self._end_ids = torch.tensor(task.end_ids, dtype=torch.int64)
         self._ids = _Ids(task.prompt_ids)

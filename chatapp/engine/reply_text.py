@@ -33,13 +33,19 @@ class ReplyText:
         end_ids: Sequence[int],
         stop: Sequence[str] = (),
         reply_ids: Sequence[int] = (),
+        printed: str | None = None,
     ) -> None:
-        """Begin a reply, or go on after `reply_ids` where it was cut, even inside a character."""
+        """Begin a reply, or go on after `reply_ids` where it was cut, even inside a character.
+
+        `printed` is what of them has been printed already; None is all that could be. The rest,
+        held back for a stop sequence when the reply was stopped, comes out with the next token.
+        """
         self._detokenizer = Detokenizer(tokenizer)
         self._end_ids = frozenset(end_ids)
         self._stops = StopSequences(tuple(stop))
-        for token_id in reply_ids:
-            self._stops.push(self._detokenizer.push(token_id))
+        text = "".join(self._detokenizer.push(token_id) for token_id in reply_ids)
+        known = printed is not None and text.startswith(printed)
+        self._waiting, _ = self._stops.push(text[len(printed or "") :] if known else "")
 
     def push(self, token_id: int, last: FinishReason | None = None) -> Printed:
         """Take one token.
@@ -48,12 +54,13 @@ class ReplyText:
             token_id: the token.
             last: why it is the last in any case, if it is.
         """
-        text = ""
+        text, self._waiting = self._waiting, ""
         ending = last
         if token_id in self._end_ids:
             ending = FinishReason.STOP
         else:
-            text, matched = self._stops.push(self._detokenizer.push(token_id))
+            fresh, matched = self._stops.push(self._detokenizer.push(token_id))
+            text += fresh
             if matched:
                 return Printed(text, FinishReason.STOP_SEQUENCE)
         return Printed(text + self.flush() if ending is not None else text, ending)

@@ -12,7 +12,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 
 from chatapp.chat.errors import EngineDied, EngineError
@@ -104,10 +104,14 @@ class Connection:
         """Hand every event to whoever asked, until the process ends."""
         assert process.stdout is not None
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
+            while True:  # until the process ends, or says what nobody can read
                 header = await process.stdout.readexactly(frames.LENGTH.size)
                 (length,) = frames.LENGTH.unpack(header)
-                event = frames.read_event(await process.stdout.readexactly(length))
+                try:
+                    event = frames.read_event(await process.stdout.readexactly(length))
+                except frames.DecodeError:
+                    process.kill()
+                    break
                 if (waiting := self._waiting.get(event.request)) is not None:
                     waiting.put_nowait(event)
         status = await process.wait()
@@ -131,8 +135,12 @@ class Connection:
         if process is not None and process.stdin is not None and not process.stdin.is_closing():
             process.stdin.write(frames.frame(request))
 
-    async def ask(self, request: messages.Request) -> AsyncGenerator[messages.Event]:
-        """Send a request and yield its events, without end. Raises EngineError.
+    async def ask(
+        self, request: messages.Request, then: Sequence[messages.Request] = ()
+    ) -> AsyncGenerator[messages.Event]:
+        """Send a request, what is to follow it at once, and yield its events, without end.
+
+        Raises EngineError.
 
         Whoever closes the generator before the request is done withdraws the request.
         """
@@ -140,7 +148,8 @@ class Connection:
             raise EngineDied("the engine is not running; load a model to start it again")
         waiting: asyncio.Queue[messages.Event | EngineDied] = asyncio.Queue()
         self._waiting[request.request] = waiting
-        self.send(request)
+        for message in (request, *then):
+            self.send(message)
         done = False
         try:
             while True:

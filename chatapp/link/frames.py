@@ -8,6 +8,9 @@ import msgspec
 
 from chatapp.link import messages
 
+DecodeError = msgspec.DecodeError
+"""Bytes that are no message."""
+
 LENGTH = struct.Struct("<I")
 """The frame's header: how many bytes follow."""
 

@@ -32,6 +32,8 @@ class RemoteStream(Generic[_Event]):
         self._request = request
         self._read = read
         self._over = False
+        self._early: list[messages.Request] | None = []
+        """What was asked before the request went out, to follow it; None once it is out."""
 
     async def __aiter__(self) -> AsyncIterator[_Event]:
         """What comes of it. Raises EngineError, EngineDied when the process ended.
@@ -39,7 +41,9 @@ class RemoteStream(Generic[_Event]):
         Who stops iterating before the end stops the work.
         """
         try:
-            async with contextlib.aclosing(self._connection.ask(self._request)) as messages_:
+            early, self._early = tuple(self._early or ()), None
+            answers = self._connection.ask(self._request, early)
+            async with contextlib.aclosing(answers) as messages_:
                 async for message in messages_:
                     event = self._read(message)
                     if event is None:
@@ -55,7 +59,14 @@ class RemoteStream(Generic[_Event]):
     def cancel(self) -> None:
         """End it soon; nothing happens when it is over."""
         if not self._over:
-            self._connection.send(messages.Cancel(request=self._number))
+            self._steer(messages.Cancel(request=self._number))
+
+    def _steer(self, message: messages.Request) -> None:
+        """Send what changes the work; not before the work itself, which it would miss."""
+        if self._early is None:
+            self._connection.send(message)
+        else:
+            self._early.append(message)
 
     def _is_last(self, message: messages.Event) -> bool:
         return isinstance(message, messages.LAST)
@@ -69,19 +80,19 @@ class RemoteGeneration(RemoteStream[GenerationEvent]):
 
     def set_sampling(self, sampling: SamplingParams) -> None:
         """Draw with these from the next token on."""
-        self._connection.send(messages.SetSampling(request=self._number, sampling=sampling))
+        self._steer(messages.SetSampling(request=self._number, sampling=sampling))
 
     def pause(self) -> None:
         """Hold it before its next token."""
-        self._connection.send(messages.Pause(request=self._number, paused=True))
+        self._steer(messages.Pause(request=self._number, paused=True))
 
     def resume(self) -> None:
         """Let it go on by itself."""
-        self._connection.send(messages.Pause(request=self._number, paused=False))
+        self._steer(messages.Pause(request=self._number, paused=False))
 
     def step(self, token_id: int | None = None) -> None:
         """Take one token, drawn or this one, and hold again."""
-        self._connection.send(messages.StepOnce(request=self._number, token_id=token_id))
+        self._steer(messages.StepOnce(request=self._number, token_id=token_id))
 
 
 class RemoteComparison(RemoteStream[SeveralEvent]):
@@ -93,14 +104,12 @@ class RemoteComparison(RemoteStream[SeveralEvent]):
 
     def set_sampling(self, column: int, sampling: SamplingParams) -> None:
         """Draw with these from the next token of a column on."""
-        self._connection.send(
-            messages.SetSampling(request=self._number, sampling=sampling, column=column)
-        )
+        self._steer(messages.SetSampling(request=self._number, sampling=sampling, column=column))
 
     def cancel(self, column: int | None = None) -> None:
         """End one column, or all; nothing happens when they are over."""
         if not self._over:
-            self._connection.send(messages.Cancel(request=self._number, column=column))
+            self._steer(messages.Cancel(request=self._number, column=column))
 
     def _is_last(self, message: messages.Event) -> bool:
         self._running -= isinstance(message, messages.ColumnEndEvent)

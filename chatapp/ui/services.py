@@ -15,6 +15,7 @@ from typing import Protocol
 
 from chatapp.chat.conversation import Conversation
 from chatapp.chat.facts import LoadOptions, ModelSource, Progress
+from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.summary import ConversationSummary, SearchHit
 from chatapp.chat.template import NO_TEMPLATE, Template
 from chatapp.presets import Presets
@@ -95,6 +96,10 @@ class Chats(Protocol):
         """Bring it back."""
 
 
+def _template_sampling(template: Template) -> SamplingParams:
+    return SamplingParams().with_values(template.sampling)
+
+
 def _ignore_death(_told: Callable[[str], None]) -> None:
     pass
 
@@ -112,6 +117,8 @@ class Services:
     """What new chats are made from at first."""
     templates: Mapping[str, Template] = field(default_factory=lambda: MappingProxyType({}))
     """By name."""
+    sampling_for: Callable[[Template], SamplingParams] = _template_sampling
+    """What replies are drawn with in a chat made from a template."""
     formats: Sequence[str] = ("auto",)
     """The names of the prompt formats."""
     chats: Chats | None = None

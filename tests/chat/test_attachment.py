@@ -24,9 +24,7 @@ def read(data: bytes, name: str = "a.txt") -> Attachment:
 def test_text_stands_in_a_frame_with_its_name() -> None:
     notes = read(b"one\r\ntwo", "notes.txt")
     assert notes.framed() == "``` notes.txt\none\ntwo\n```"
-    assert compose("What is this?", [notes]) == (
-        "What is this?\n\n``` notes.txt\none\ntwo\n```"
-    )
+    assert compose("What is this?", [notes]) == ("What is this?\n\n``` notes.txt\none\ntwo\n```")
 
 
 @given(st.text(alphabet="`~ \nab", min_size=1))
@@ -67,7 +65,9 @@ def test_what_is_too_large_is_refused_with_the_numbers() -> None:
     with pytest.raises(AttachmentError, match=rf"has {MOST_BYTES + 1} bytes; at most {MOST_BYTES}"):
         read_attachment("big.log", b"", MOST_BYTES + 1)
     check_room(99, "a.txt", 200, 100)
-    with pytest.raises(AttachmentError, match="has 100 tokens; the context has room for 100 of 200"):
+    with pytest.raises(
+        AttachmentError, match="has 100 tokens; the context has room for 100 of 200"
+    ):
         check_room(100, "a.txt", 200, 100)
     with pytest.raises(AttachmentError, match="room for 0 of 200"):
         check_room(1, "a.txt", 200, 300)

@@ -27,10 +27,28 @@ from chatapp.chat.inspection import (
     TracedStep,
     WrittenReply,
 )
-from chatapp.chat.prompt import Prompt
+from chatapp.chat.prompt import Prompt, TokenPiece
 from chatapp.chat.record import Candidate, FinishReason, Removal
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.scoring import PLAIN, ScoreEnd, ScoreEvent, ScoreStart
+from chatapp.chat.search import (
+    Beam,
+    BeamEnd,
+    BeamEvent,
+    BeamExtension,
+    BeamOptions,
+    BeamStep,
+    BeamStop,
+    ColumnEvent,
+    ContrastiveCandidate,
+    ContrastiveEnd,
+    ContrastiveEvent,
+    ContrastiveOptions,
+    ContrastiveStep,
+    ExtensionFate,
+    Hypothesis,
+    SeveralEvent,
+)
 from chatapp.chat.trace import StageTrace, StepTrace, TracedToken
 from chatapp.chat.whatif import WhatIf, WhatIfToken
 from tests.ui.scripted import (
@@ -40,6 +58,7 @@ from tests.ui.scripted import (
     make_record,
     printable,
     split,
+    token_id,
 )
 
 _Event = TypeVar("_Event")
@@ -70,6 +89,7 @@ class InspectedEngine(ScriptedEngine):
         self.asked: list[ReplyStep] = []
         self.tried: list[SamplingParams] = []
         self.refuses = ""
+        self.compared: list[GenerateOptions] = []
 
     def generate(self, prompt: Prompt, options: GenerateOptions) -> SteeredGeneration:
         self.requests.append((prompt, options))
@@ -132,6 +152,29 @@ class InspectedEngine(ScriptedEngine):
     def score_prompt(self, prompt: Prompt, top_logprobs: int = 0) -> ScriptedRun[ScoreEvent]:
         return ScriptedRun(self._score(prompt, top_logprobs))
 
+    def compare(self, prompt: Prompt, columns: Sequence[GenerateOptions]) -> ScriptedComparison:
+        self.compared = list(columns)
+        return ScriptedComparison(self, columns)
+
+    def beam(self, prompt: Prompt, options: BeamOptions) -> ScriptedRun[BeamEvent]:
+        return ScriptedRun(_beams())
+
+    def contrastive(
+        self, prompt: Prompt, options: ContrastiveOptions, stop: Sequence[str] = ()
+    ) -> ScriptedRun[ContrastiveEvent]:
+        return ScriptedRun(_contrastive(options))
+
+    async def _score_ids(self, ids: Sequence[int]) -> AsyncIterator[ScoreEvent]:
+        names = {piece.id: piece for piece in map(_piece, (b"Red", b"Blue", b" sky", b" sea"))}
+        for place, id_ in enumerate(ids):
+            record = make_record(place, names[id_].bytes, names[id_].token, PLAIN)
+            yield replace(record, id=id_)
+
+    def score_ids(
+        self, prompt_ids: Sequence[int], ids: Sequence[int], top_logprobs: int = 0
+    ) -> ScriptedRun[ScoreEvent]:
+        return ScriptedRun(self._score_ids(ids))
+
     async def what_if(self, reply: WrittenReply, sampling: SamplingParams) -> WhatIf:
         self._live()
         self.tried.append(sampling)
@@ -179,6 +222,49 @@ def _stage(
     return StageTrace(name, setting, None, None, drawn, tokens, rest, alive)
 
 
+def _piece(data: bytes) -> TokenPiece:
+    return TokenPiece(token_id(data), data.decode(), data)
+
+
+async def _beams() -> AsyncIterator[BeamEvent]:
+    """Two beams, two levels: Red sea wins, Blue is dropped at the second level."""
+    red, blue, sky, sea = map(_piece, (b"Red", b"Blue", b" sky", b" sea"))
+    kept, dropped, finished = ExtensionFate.KEPT, ExtensionFate.DROPPED, ExtensionFate.FINISHED
+    yield PromptRead((1, 2, 3), 0, 0.01)
+    yield BeamStep(
+        0,
+        (
+            BeamExtension(0, red, -0.5, -0.5, -0.5, False, kept, 0),
+            BeamExtension(0, blue, -1.0, -1.0, -1.0, False, kept, 1),
+        ),
+        (Beam((red.id,), 0, -0.5, -0.5), Beam((blue.id,), 0, -1.0, -1.0)),
+        (),
+    )
+    best = Hypothesis((red.id, sea.id), "Red sea", -0.8, -0.4, FinishReason.LENGTH)
+    second = Hypothesis((red.id, sky.id), "Red sky", -1.0, -0.5, FinishReason.LENGTH)
+    yield BeamStep(
+        1,
+        (
+            BeamExtension(0, sea, -0.3, -0.8, -0.4, True, finished),
+            BeamExtension(0, sky, -0.5, -1.0, -0.5, True, finished),
+            BeamExtension(1, sea, -2.0, -3.0, -1.5, True, dropped),
+        ),
+        (),
+        (best, second),
+    )
+    yield BeamEnd((best, second), BeamStop.LENGTH, 0.2)
+
+
+async def _contrastive(options: ContrastiveOptions) -> AsyncIterator[ContrastiveEvent]:
+    yield PromptRead((1, 2, 3), 0, 0.01)
+    weighed = (
+        ContrastiveCandidate(_piece(b"Red"), 0.6, 0.9, 2, -0.3),
+        ContrastiveCandidate(_piece(b"Blue"), 0.3, 0.1, 1, 0.06),
+    )
+    yield ContrastiveStep(0, weighed, 1, "Blue")
+    yield ContrastiveEnd(FinishReason.STOP, 0.1)
+
+
 class ScriptedRun(Generic[_Event]):
     """Work under way that is written down beforehand."""
 
@@ -191,6 +277,37 @@ class ScriptedRun(Generic[_Event]):
 
     def cancel(self) -> None:
         self.cancelled = True
+
+
+class ScriptedComparison(ScriptedRun[SeveralEvent]):
+    """Columns that all write the same script, one token each in turn."""
+
+    def __init__(self, engine: InspectedEngine, columns: Sequence[GenerateOptions]) -> None:
+        super().__init__(self._write(engine, columns))
+        self.stopped: set[int | None] = set()
+
+    async def _write(
+        self, engine: InspectedEngine, columns: Sequence[GenerateOptions]
+    ) -> AsyncIterator[SeveralEvent]:
+        engine._live()
+        tokens = split(engine.scripts.pop(0))
+        yield PromptRead((1, 2, 3), 0, 0.01)
+        for place, token in enumerate(tokens):
+            await engine.turn()
+            for column, one in enumerate(columns):
+                if not self.stopped & {None, column}:
+                    record = make_record(place, token, token.decode(), one.sampling)
+                    yield ColumnEvent(column, TokenStep(record))
+        for column in range(len(columns)):
+            stopped = bool(self.stopped & {None, column})
+            reason = FinishReason.CANCELLED if stopped else FinishReason.STOP
+            yield ColumnEvent(column, GenerationEnd(reason, 0.1, 0.1))
+
+    def cancel(self, column: int | None = None) -> None:
+        self.stopped.add(column)
+
+    def set_sampling(self, column: int, sampling: SamplingParams) -> None:
+        raise AssertionError("no column is turned while it streams")
 
 
 class SteeredGeneration(ScriptedGeneration):

@@ -85,7 +85,7 @@ async def test_what_cannot_be_sent_is_refused_and_the_message_stays(notes: Path)
             await say(pilot, f"See @{name}")
             await until(pilot, lambda words=words: words in notice(chat), words)
             assert chat.prompt.text == f"See @{name}"
-            await until(pilot, lambda words=words: f"✗ {name}" in line(chat), "the line")
+            await until(pilot, lambda name=name: f"✗ {name}" in line(chat), "the line")
         for argument, words in (("nowhere.txt", "No such file"), (".", "is a folder")):
             await say(pilot, f"/attach {argument}")
             await until(pilot, lambda words=words: words in notice(chat), words)

@@ -6,6 +6,7 @@ from textual.widgets import OptionList
 
 from chatapp.chat.record import FinishReason
 from chatapp.ui.screens.find import FindScreen
+from chatapp.ui.screens.help import HelpScreen
 from chatapp.ui.screens.trace import TraceScreen
 from chatapp.ui.widgets.token_panel import NEXT, TokenSummary
 from chatapp.ui.widgets.trace_table import TraceTable
@@ -118,7 +119,7 @@ async def test_a_token_is_found_with_what_it_takes_and_taken() -> None:
         first, second = (str(options.get_option_at_index(place).prompt) for place in range(2))
         assert "chosen by a draw from 0.5000 to 0.7500; it leads" in first
         assert "cut by top-k 50: needed rank 50 or better, had 701" in second
-        assert "a bias of +3.25 would make it lead" in second
+        assert "leads with a bias of +3.25" in second
         await pilot.press("down", "enter")
         await until(pilot, lambda: len(engine.requests) == 2, "the branch")
         assert engine.requests[1][1].forced_ids == (700,)
@@ -167,5 +168,8 @@ async def test_the_trace_tells_what_each_stage_did() -> None:
         assert "cut by top-p 0.95: needed <95.0 % ahead, had 97.0 %" in lines(table)
         await pilot.press("l")
         assert "−0.48" in lines(table)
+        await pilot.press("f1")
+        assert isinstance(app.screen, HelpScreen)
+        await pilot.press("escape")
         await pilot.press("escape")
         assert app.screen is chat

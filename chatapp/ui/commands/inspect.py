@@ -124,6 +124,6 @@ COMMANDS = (
         "[K ALPHA]",
         "Answer again by contrastive search, penalties shown.",
         _contrastive,
-    ),  # fmt: skip
+    ),
     Command("find", "[TEXT]", "Find any token at the cursor, by text or id.", _find),
 )

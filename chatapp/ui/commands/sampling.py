@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from chatapp.chat.sampling import PARAMETERS, find
+from chatapp.chat.sampling import MOST, MOST_SEED, PARAMETERS, find
 from chatapp.ui.commands.registry import Command, CommandError
 
 if TYPE_CHECKING:
@@ -62,8 +62,22 @@ async def _set(screen: ChatScreen, argument: str) -> None:
             screen.session.max_tokens = _whole("max_tokens", value)
         limit = screen.session.max_tokens
         screen.say(f"max_tokens is {limit or '0: as many as the context has room for'}")
+    elif key == "format":
+        if value:
+            await screen.conversations.set_format(value)
+        screen.say(f"format is {screen.session.conversation.format}")
+    elif key == "stop":
+        if value:
+            await screen.conversations.set_stop(() if value == "off" else (_unescape(value),))
+        texts = ", ".join(repr(text) for text in screen.session.conversation.stop)
+        screen.say(f"replies end before {texts}" if texts else "no stop sequence is set")
     else:
         set_number(screen, name, value)
+
+
+def _unescape(text: str) -> str:
+    """A text in which \\n and \\t are written out, since a command is one line."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def _whole(name: str, text: str) -> int:
@@ -71,13 +85,14 @@ def _whole(name: str, text: str) -> int:
         number = int(text)
     except ValueError:
         number = -1
-    if number < 0:
-        raise CommandError(f"{name} must be a whole number of at least 0, not {text!r}")
+    most = MOST_SEED if name == "seed" else MOST
+    if not 0 <= number <= most:
+        raise CommandError(f"{name} must be a whole number between 0 and {most}, not {text!r}")
     return number
 
 
 def _names(_screen: ChatScreen) -> list[str]:
-    return [f"{name} " for name in (*PARAMETERS, "seed", "max_tokens")]
+    return [f"{name} " for name in (*PARAMETERS, "seed", "max_tokens", "format", "stop")]
 
 
 COMMANDS = (
@@ -86,5 +101,5 @@ COMMANDS = (
     Command("top-p", "[N]", PARAMETERS["top_p"].text, _set_by("top_p")),
     Command("min-p", "[N]", PARAMETERS["min_p"].text, _set_by("min_p")),
     Command("seed", "[N]", "Same seed, same reply; off takes a fresh one each time.", _seed),
-    Command("set", "NAME VALUE", "Any number of the sampler, seed, or max_tokens.", _set, _names),
+    Command("set", "NAME VALUE", "Any number of the sampler, seed, max_tokens, format, stop.", _set, _names),
 )

@@ -7,7 +7,13 @@ from chatapp.ui.commands.registry import Commands
 
 ALL = Commands(
     sorted(
-        (*view.COMMANDS, *conversation.COMMANDS, *sampling.COMMANDS, *inspect.COMMANDS, *rules.COMMANDS),
+        (
+            *view.COMMANDS,
+            *conversation.COMMANDS,
+            *sampling.COMMANDS,
+            *inspect.COMMANDS,
+            *rules.COMMANDS,
+        ),
         key=lambda command: command.name,
     )
 )

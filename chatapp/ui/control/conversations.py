@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -66,7 +67,7 @@ class ConversationControl:
         await self._turns.stop()
         if template is not None:
             self.template = template
-            self._session.set_sampling(self._session.sampling.with_values(template.sampling))
+            self._session.set_sampling(self._services.sampling_for(template))
         self._session.new_conversation(self.template)
         self._view.conversation_changed()
 
@@ -128,10 +129,14 @@ class ConversationControl:
         await self.move_to(message_id, ends_there=False)
         self._view.point_at(message_id, place.words)
 
-    async def change(self, conversation: Conversation) -> None:
-        """Take a changed version of the current conversation."""
+    async def change(self, changed: Callable[[Conversation], Conversation]) -> None:
+        """Change the current conversation, when what streams has stopped and is in it."""
         await self._turns.stop()
-        if failed := await self._session.change(conversation):
+        await self._keep(changed)
+
+    async def _keep(self, changed: Callable[[Conversation], Conversation]) -> None:
+        """Change the current conversation and save it; a reply under way goes on."""
+        if failed := await self._session.change(changed(self._session.conversation)):
             self._view.say_error(f"not saved: {failed.message}; the chat goes on in memory")
         self._view.conversation_changed()
 
@@ -140,7 +145,7 @@ class ConversationControl:
         conversation = self._session.conversation
         target = conversation.beside(message.id, steps)
         if target is not None:
-            await self.change(conversation.at(conversation.deepest(target)))
+            await self.change(lambda now: now.at(now.deepest(target)))
         return target
 
     async def move_to(self, message_id: str, *, ends_there: bool) -> Message:
@@ -152,36 +157,45 @@ class ConversationControl:
         conversation = self._session.conversation
         on_path = any(message.id == message_id for message in conversation.path())
         if ends_there:
-            await self.change(conversation.at(message_id))
+            await self.change(lambda now: now.at(message_id))
         elif not on_path:
-            await self.change(conversation.at(conversation.deepest(message_id)))
+            await self.change(lambda now: now.at(now.deepest(message_id)))
         return conversation.messages[message_id]
 
     async def edit(self, message: Message, text: str) -> None:
         """Put another wording beside a message; what followed stays below the old one."""
-        await self._turns.stop()
-        await self.change(self._session.conversation.edit(message.id, text, created=time.time()))
+        await self.change(lambda now: now.edit(message.id, text, created=time.time()))
 
     async def delete(self, message: Message) -> None:
         """Hide a message and what follows it."""
-        await self._turns.stop()
-        await self.change(self._session.conversation.delete(message.id, when=time.time()))
+        await self.change(lambda now: now.delete(message.id, when=time.time()))
 
     async def undelete(self) -> bool:
         """Bring back what was deleted last. Returns whether there was anything."""
         deleted = self._session.conversation.last_deleted()
         if deleted is None:
             return False
-        await self.change(self._session.conversation.restore(deleted))
+        await self.change(lambda now: now.restore(deleted))
         return True
 
     async def rename(self, title: str) -> None:
         """Give the conversation another title."""
-        await self.change(replace(self._session.conversation, title=title))
+        await self._keep(lambda now: replace(now, title=title))
 
     async def set_system(self, text: str) -> None:
         """Change the system text, from the next reply on."""
-        await self.change(replace(self._session.conversation, system=text))
+        await self._keep(lambda now: replace(now, system=text))
+
+    async def set_format(self, name: str) -> None:
+        """Change the prompt format, from the next reply on. Raises ChatappError."""
+        if name not in self._services.formats:
+            allowed = ", ".join(self._services.formats)
+            raise ChatappError(f"no format is called {name!r}; there are {allowed}")
+        await self._keep(lambda now: replace(now, format=name))
+
+    async def set_stop(self, texts: tuple[str, ...]) -> None:
+        """Change the stop sequences, from the next reply on."""
+        await self._keep(lambda now: replace(now, stop=texts))
 
     async def export(self, path: Path) -> None:
         """Write the conversation to a file that is not there yet. Raises ChatappError."""

@@ -56,6 +56,8 @@ class ModelControl:
         self._settled = asyncio.Event()
         self._closed = False
         self.ref = services.model
+        self._before = self.ref
+        """The model that was meant before this one; it is meant again when this one fails."""
         self.state = ModelState.NONE
         self.progress: Progress | None = None
         self.problem = ""
@@ -64,6 +66,7 @@ class ModelControl:
 
     def load(self, ref: str | None = None) -> None:
         """Begin to load a model (the same one again by default), in place of any other."""
+        self._before = self.ref
         self.ref = ref if ref is not None else self.ref
         if self._task is not None:
             self._task.cancel()
@@ -132,6 +135,12 @@ class ModelControl:
 
     def _fail(self, words: str) -> None:
         if self._closed:
+            return
+        self.ref = self._before
+        if self._session.facts is not None:  # the engine was not asked: the old one still stands
+            self._set(ModelState.READY)
+            self._settled.set()
+            self._view.say_error(f"{words}; {self._session.facts.name} stays")
             return
         self.problem = words
         self._set(ModelState.NONE)

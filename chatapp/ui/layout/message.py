@@ -51,8 +51,7 @@ class MessageBlock:
         self.live = live
         self._status = ""
         self.view: View = "markdown"
-        reply = message.reply
-        self.records: list[TokenRecord] = list(reply.records) if reply else []
+        self._records: list[TokenRecord] | None = None if message.reply else []
         self._markdown: GrowingMarkdown | None = None
         self._tokens: TokenLayout | None = None
         self._signs: Sequence[str] = ()
@@ -71,14 +70,28 @@ class MessageBlock:
         self._rows = None
 
     @property
+    def records(self) -> list[TokenRecord]:
+        """Its tokens. Those of a kept reply are unpacked when someone first looks: a chat of 500
+        messages has a million candidates, and most are never looked at."""
+        if self._records is None:
+            self._records = list(self.message.reply.records) if self.message.reply else []
+        return self._records
+
+    @records.setter
+    def records(self, records: list[TokenRecord]) -> None:
+        self._records = records
+
+    @property
     def has_tokens(self) -> bool:
         """Whether the cursor can walk it."""
+        if self._records is None and self.message.reply is not None:
+            return bool(self.message.reply.ids)
         return bool(self.records)
 
     @property
     def is_reply(self) -> bool:
         """Whether a model wrote its tokens; a scored message of the person's has tokens, too."""
-        return bool(self.records) and self.message.role == "assistant"
+        return self.message.role == "assistant" and self.has_tokens
 
     @property
     def height(self) -> int:
@@ -171,7 +184,7 @@ class MessageBlock:
 
     @property
     def _shows_tokens(self) -> bool:
-        return self.view == "tokens" and bool(self.records)
+        return self.view == "tokens" and self.has_tokens
 
     @property
     def _token_layout(self) -> TokenLayout:
@@ -263,7 +276,11 @@ class MessageBlock:
         if reply.error:
             words = f"{sanitise(reply.error)}; c continues"
         # What has no token yet has no end to go on from.
-        return words if self.has_tokens else words.replace("c continues", "r writes it again")
+        return (
+            words
+            if not words or self.has_tokens
+            else words.replace("c continues", "r writes it again")
+        )
 
     def _token_of_letter(self, x: int, y: int) -> int | None:
         """The token of the letter on a cell of the Markdown view.

@@ -1,4 +1,4 @@
-"""What a search looked at, as lines: beams as a tree with what was dropped, contrastive as a table."""
+"""What a search looked at, as lines: beams as a tree, contrastive as a table."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ from chatapp.ui.layout.line import Line
 from chatapp.ui.numbers import count, decimal, duration, percent
 from chatapp.ui.widgets.cells import fit_token
 
-_MARKS = {ExtensionFate.KEPT: "", ExtensionFate.FINISHED: " ■", ExtensionFate.DROPPED: " ×"}
-_STYLES = {ExtensionFate.KEPT: "", ExtensionFate.FINISHED: "bold", ExtensionFate.DROPPED: MUTED}
 LEGEND = "■ finished  × dropped  (score)"
 
 
@@ -43,6 +41,13 @@ class _Node:
     score: float
     fate: ExtensionFate
     children: list[_Node] = field(default_factory=list)
+    height: int = 1
+    """Of the branch below, itself included; found out when it is drawn."""
+
+    @property
+    def dropped(self) -> bool:
+        """Whether others scored better."""
+        return self.fate is ExtensionFate.DROPPED
 
 
 class BeamTree:
@@ -51,6 +56,8 @@ class BeamTree:
     def __init__(self) -> None:
         self._root = _Node(None, 0.0, ExtensionFate.KEPT)
         self._alive = [self._root]
+        self._nodes: list[_Node] = []
+        """In the order in which they came."""
         self._hypotheses: tuple[Hypothesis, ...] = ()
         self._steps = 0
         self.status = "searching …"
@@ -77,6 +84,7 @@ class BeamTree:
         for one in step.extensions:
             node = _Node(one.token, one.score, one.fate)
             self._alive[one.parent].children.append(node)
+            self._nodes.append(node)
             if one.beam is not None:
                 alive[one.beam] = node
         self._alive = [alive[place] for place in sorted(alive)]
@@ -84,8 +92,9 @@ class BeamTree:
     def lines(self, width: int) -> list[Line]:
         """The tree, then the hypotheses."""
         rows: list[Line] = []
-        for place, child in enumerate(self._root.children):
-            _draw(child, "", place == len(self._root.children) - 1, rows)
+        for node in reversed(self._nodes):  # what is below a node was added after it
+            node.height = 1 + max((one.height for one in node.children), default=0)
+        _draw(self._root, "", rows)
         for place, one in enumerate(self._hypotheses, 1):
             text = " ".join(sanitise(one.text).split())
             label = Content.styled(f"{place}  score {decimal(one.score, 3)}  ", "bold")
@@ -93,19 +102,45 @@ class BeamTree:
         return [Line(row.content.truncate(width, ellipsis=True)) for row in rows]
 
 
-def _draw(node: _Node, prefix: str, last: bool, rows: list[Line]) -> None:
-    """A node and what is below it; a run of nodes without a fork is one row."""
-    run = [node]
-    while len(run[-1].children) == 1:
-        run.append(run[-1].children[0])
+def _draw(node: _Node, prefix: str, rows: list[Line]) -> None:
+    """What is below a node: the longest branch goes straight down, the others stand beside it,
+    and what was dropped stands on the row of the one that was kept in its place."""
+    while True:
+        living = [one for one in node.children if one.children or not one.dropped]
+        dropped = [one for one in node.children if one.dropped and not one.children]
+        if not living:
+            if dropped:
+                rows.append(Line(Content.styled(prefix, MUTED) + _dropped(dropped)))
+            return
+        living.sort(key=lambda one: -one.height)
+        main, *sides = living
+        for side in sides:
+            rows.append(Line(Content.styled(f"{prefix}├ ", MUTED) + _words([side])))
+            _draw(side, f"{prefix}│ ", rows)
+        run = [main]
+        while len(run[-1].children) == 1 and not run[-1].children[0].dropped:
+            run.append(run[-1].children[0])
+        rows.append(Line(Content.styled(prefix, MUTED) + _words(run) + _dropped(dropped)))
+        node = run[-1]
+
+
+def _words(run: list[_Node]) -> Content:
     end = run[-1]
     text = "".join(visible_token(one.token.bytes) for one in run if one.token is not None)
-    words = f"{text}{_MARKS[end.fate]} ({decimal(end.score, 3)})"
-    branch = Content.styled(prefix + ("└ " if last else "├ "), MUTED)
-    rows.append(Line(branch + Content.styled(words, _STYLES[end.fate])))
-    below = prefix + ("  " if last else "│ ")
-    for place, child in enumerate(end.children):
-        _draw(child, below, place == len(end.children) - 1, rows)
+    mark = " ■" if end.fate is ExtensionFate.FINISHED else ""
+    style = "bold" if mark else ""
+    return Content.styled(f"{text}{mark}", style) + Content.styled(
+        f" ({decimal(end.score, 3)})", MUTED
+    )
+
+
+def _dropped(nodes: list[_Node]) -> Content:
+    words = [
+        f"  × {visible_token(one.token.bytes)} ({decimal(one.score, 3)})"
+        for one in nodes
+        if one.token is not None
+    ]
+    return Content.styled("".join(words), MUTED)
 
 
 class ContrastiveTable:

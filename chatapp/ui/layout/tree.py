@@ -83,8 +83,8 @@ class Tree:
             return f"{paths} · {CURRENT} current"
         most, least = numbers.decimal(self.most_likely), numbers.decimal(self.least_likely)
         return (
-            f"{paths} · {CURRENT} current · {MOST} most likely {most} · {LEAST} least likely {least}"
-            "  (mean logprob a token)"
+            f"{paths} · {CURRENT} current · {MOST} most likely {most}"
+            f" · {LEAST} least likely {least}  (mean logprob a token)"
         )
 
 

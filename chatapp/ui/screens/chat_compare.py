@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 from chatapp.chat.conversation import Reply
 from chatapp.chat.errors import ChatappError
@@ -12,6 +14,8 @@ from chatapp.ui.layout.searches import LEGEND, BeamTree, ContrastiveTable, Found
 from chatapp.ui.screens.chat_rules import ChatRules
 from chatapp.ui.screens.compare import CompareScreen, Setting
 from chatapp.ui.screens.search_view import SearchScreen
+
+_Options = TypeVar("_Options", BeamOptions, ContrastiveOptions)
 
 COLUMNS_AT_LEAST, COLUMNS_AT_MOST = 2, 4
 USUAL_COLUMNS = ("greedy", "cool", "hot", "nucleus")
@@ -25,9 +29,8 @@ class ChatCompare(ChatRules):
         """Answer the last message in several ways. Raises ChatappError."""
         names = names or USUAL_COLUMNS
         if not COLUMNS_AT_LEAST <= len(names) <= COLUMNS_AT_MOST:
-            raise ChatappError(
-                f"between {COLUMNS_AT_LEAST} and {COLUMNS_AT_MOST} can be compared, not {len(names)}"
-            )
+            allowed = f"between {COLUMNS_AT_LEAST} and {COLUMNS_AT_MOST}"
+            raise ChatappError(f"{allowed} can be compared, not {len(names)}")
         settings = [self._setting(name) for name in names]
         parent = await self._parent_to_answer()
 
@@ -47,9 +50,9 @@ class ChatCompare(ChatRules):
         if name == "now":
             return Setting("the present settings", self.session.sampling)
         if name == "beam":
-            return Setting("beam search, 4 beams", BeamOptions())
+            return Setting("beam search, 4 beams", self._limited(BeamOptions()))
         if name == "contrastive":
-            return Setting("contrastive search", ContrastiveOptions())
+            return Setting("contrastive search", self._limited(ContrastiveOptions()))
         if self.services.presets is not None:
             return Setting(_TITLES.get(name, name), self.services.presets.load(name))
         if name in BUILT_IN:
@@ -61,7 +64,7 @@ class ChatCompare(ChatRules):
     async def beam(self, options: BeamOptions) -> None:
         """Answer the last message by beam search. Raises ChatappError."""
         parent = await self._parent_to_answer()
-        running = self.inspector.beam(parent, options)
+        running = self.inspector.beam(parent, self._limited(options))
         screen = SearchScreen(
             f"Beam search, {options.num_beams} beams", running, BeamTree(), LEGEND
         )
@@ -70,11 +73,16 @@ class ChatCompare(ChatRules):
     async def contrastive(self, options: ContrastiveOptions) -> None:
         """Answer the last message by contrastive search. Raises ChatappError."""
         parent = await self._parent_to_answer()
-        running = self.inspector.contrastive(parent, options)
+        running = self.inspector.contrastive(parent, self._limited(options))
         title = f"Contrastive search, k {options.top_k}, α {options.penalty_alpha:g}"
         legend = "● taken: the highest score · likest to: a place in prompt and reply"
         screen = SearchScreen(title, running, ContrastiveTable(), legend)
         self.app.push_screen(screen, lambda taken: self._take_found(taken, parent))
+
+    def _limited(self, options: _Options) -> _Options:
+        """The options with the person's own limit of tokens, where there is one."""
+        limit = self.session.max_tokens
+        return replace(options, max_tokens=limit) if limit else options
 
     def _take_found(self, taken: tuple[tuple[int, ...], Found] | None, parent: str | None) -> None:
         if taken is not None:

@@ -103,6 +103,11 @@ class ChatDialogs(ChatAttach):
         self.run_worker(self._use_model(ref), group="use-model", exclusive=True)
 
     async def _use_model(self, ref: str) -> None:
+        try:
+            await self.services.models.missing(ref)
+        except ChatappError as error:
+            self.say(f"{error}; nothing is changed", "warning")
+            return
         await self.turns.stop()
         self.models.load(ref)
 

@@ -37,6 +37,7 @@ class ChatInspect(ChatDialogs):
     held: Paused | None = None
     """What could come next, while the reply is held."""
     _hold_wanted = False
+    _told_held = False
 
     @property
     def inspector(self) -> Inspector:
@@ -59,7 +60,7 @@ class ChatInspect(ChatDialogs):
         """Take one token of the reply and hold again."""
         if not self._under_way():
             return
-        if self.held is not None:
+        if self._hold_wanted:
             self.session.step()
         else:
             self._hold_wanted = True
@@ -67,7 +68,8 @@ class ChatInspect(ChatDialogs):
 
     def reply_paused(self, paused: Paused) -> None:
         """Show what could come next."""
-        if self.held is None:
+        if not self._told_held:
+            self._told_held = True
             self.say("held before the next token; F7 takes one, F6 goes on")
             self.query_one(Hints).hints = hints.HELD
         self.held = paused
@@ -76,7 +78,9 @@ class ChatInspect(ChatDialogs):
 
     def tokens_came(self, records: list[TokenRecord]) -> None:
         """Show some tokens; what could have come next is past."""
-        if not self._hold_wanted:
+        if self._hold_wanted:
+            self.held = None  # the next `Paused` follows
+        else:
             self._let_go()
         super().tokens_came(records)
 
@@ -87,7 +91,8 @@ class ChatInspect(ChatDialogs):
 
     def _let_go(self) -> None:
         self._hold_wanted = False
-        if self.held is not None:
+        if self._told_held:
+            self._told_held = False
             self.held = None
             self.show_hints()
             self.show_token()

@@ -107,7 +107,9 @@ class ChatMessages(ChatView):
         """Bring back what was deleted last."""
         if not self._busy():
             back = await self.conversations.undelete()
-            self.say("it is back, with what followed" if back else "nothing is deleted in this chat")
+            self.say(
+                "it is back, with what followed" if back else "nothing is deleted in this chat"
+            )
 
     def point_at(self, message_id: str, words: str = "") -> None:
         """Point at a message of the path, at the token with which some words begin in it."""

@@ -136,7 +136,7 @@ class ChatWhatIf(ChatInspect):
         line = self.query_one("#legend", Static)
         line.display = True
         scale = legend("probability", dark=self.app.current_theme.dark)
-        named = Content("final, if:") + scale[len("model probability") :]
+        named = Content("final probability") + scale[len("model probability") :]
         line.update(named + Content("\n") + self._totals(control.result))
 
     def _totals(self, result: WhatIf | None) -> Content:

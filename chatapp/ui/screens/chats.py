@@ -6,6 +6,7 @@ while the list has the focus, one Tab away.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -131,7 +132,10 @@ class ChatsScreen(ModalScreen[Place | None]):
         with Vertical(classes="dialog tall chats"):
             yield Static(Content.styled("Chats", "bold"), markup=False, classes="dialog-title")
             yield Input(
-                self._text, placeholder="type to search all messages", id="chats-search", compact=True
+                self._text,
+                placeholder="type to search all messages",
+                id="chats-search",
+                compact=True,
             )
             yield RowList(height=2, id="chats-list")
             yield Static(Content(""), markup=False, id="chats-words")
@@ -274,7 +278,7 @@ class ChatsScreen(ModalScreen[Place | None]):
             file = await self.app.push_screen_wait(screen)
             if file is None:
                 return ""
-            path = Path(file).expanduser()
+            path = Path(os.path.expanduser(file))
             await self._conversations.export_chat(summary.id, path)
             return f"written to {path}"
 

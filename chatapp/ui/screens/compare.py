@@ -31,6 +31,7 @@ from chatapp.inspector import Columns, Inspector
 from chatapp.protocols import Running
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.searches import BeamTree, ContrastiveTable
+from chatapp.ui.screens.help import help_for
 from chatapp.ui.token_colours import Scale, legend
 from chatapp.ui.widgets.candidates import CandidateList, MoreWanted
 from chatapp.ui.widgets.column import ReplyColumn
@@ -49,7 +50,6 @@ class CompareScreen(ModalScreen[Reply | None]):
     """Gives back the reply that is taken, or None."""
 
     DEFAULT_CSS = """
-    CompareScreen .dialog { width: 100%; max-width: 100%; height: 100%; max-height: 100%; }
     CompareScreen #compare-columns { height: 1fr; }
     CompareScreen #compare-token { height: 14; margin-top: 1; }
     CompareScreen TokenSummary { width: 46; margin-right: 2; }
@@ -62,6 +62,7 @@ class CompareScreen(ModalScreen[Reply | None]):
         Binding("escape", "leave", "stop all, then leave", id="compare.leave"),
         Binding("enter", "take", "take this one as the reply", id="compare.take"),
         Binding("x", "stop", "stop this one", id="compare.stop"),
+        Binding("f1", "help", "help", id="compare.help"),
     ]
 
     def __init__(
@@ -201,6 +202,10 @@ class CompareScreen(ModalScreen[Reply | None]):
             self._columns.cancel(self._sampled.index(place))
         elif self._search is not None:
             self._search.cancel()
+
+    def action_help(self) -> None:
+        """The keys."""
+        self.app.push_screen(help_for(self, self.HELP, ()))
 
     def action_leave(self) -> None:
         """Stop all of them; once they are over, leave."""

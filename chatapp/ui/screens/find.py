@@ -110,7 +110,7 @@ class FindScreen(ModalScreen[int | None]):
             return ()  # no such id; the digits are looked for as text
 
     def _show_pieces(self, pieces: Sequence[TokenPiece]) -> None:
-        """While a reply is held only the recorded candidates have numbers; any token can be taken."""
+        """While a reply is held only recorded candidates have numbers; any token can be taken."""
         known = {one.id: one for one in self._waiting.candidates} if self._waiting else {}
         rows = []
         for place, piece in enumerate(pieces[:1]):
@@ -188,4 +188,4 @@ def what_it_takes(found: FoundToken) -> str:
         case bias if bias <= 0:
             return f"{chance}; it leads"
         case bias:
-            return f"{chance}; a bias of +{decimal(bias)} would make it lead"
+            return f"{chance}; leads with a bias of +{decimal(bias)}"

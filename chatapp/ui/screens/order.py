@@ -15,6 +15,7 @@ from textual.widgets import Static
 
 from chatapp.chat.sampling import EDITS, ORDERS, PARAMETERS, SamplingParams
 from chatapp.ui.drawing import MUTED
+from chatapp.ui.screens.help import help_for
 from chatapp.ui.widgets.parameter_row import shown_value
 from chatapp.ui.widgets.removal import parameter_of, stage_name
 
@@ -32,6 +33,7 @@ class OrderScreen(ModalScreen[None]):
         Binding("down", "select(1)", "stage below", id="order.down"),
         Binding("shift+up,K", "shift(-1)", "move the stage up", id="order.earlier"),
         Binding("shift+down,J", "shift(1)", "move the stage down", id="order.later"),
+        Binding("f1", "help", "help", id="order.help"),
         Binding("1", "preset('transformers')", "transformers' order", id="order.transformers"),
         Binding("2", "preset('llama.cpp')", "llama.cpp's order", id="order.llama"),
     ]
@@ -73,6 +75,10 @@ class OrderScreen(ModalScreen[None]):
     def action_preset(self, name: str) -> None:
         """Take a known order."""
         self._change(ORDERS[name])
+
+    def action_help(self) -> None:
+        """The keys."""
+        self.app.push_screen(help_for(self, "The stages of the sampler run from top to bottom.", ()))
 
     def action_leave(self) -> None:
         """Go back."""

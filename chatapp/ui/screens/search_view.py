@@ -19,6 +19,7 @@ from chatapp.protocols import Running
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.line import Line
 from chatapp.ui.layout.searches import Found
+from chatapp.ui.screens.help import help_for
 from chatapp.ui.widgets.lines_view import LinesView
 
 
@@ -41,14 +42,12 @@ class SearchPicture(Protocol):
 class SearchScreen(ModalScreen[tuple[tuple[int, ...], Found] | None]):
     """Gives back the ids of the prompt and what was taken, or None."""
 
-    DEFAULT_CSS = """
-    SearchScreen .dialog { width: 96%; max-width: 140; }
-    """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "stop, then leave", id="search.leave"),
         Binding("enter,1", "take(0)", "take the best as the reply", id="search.take"),
         Binding("2", "take(1)", "take the second", id="search.take2"),
         Binding("3", "take(2)", "take the third", id="search.take3"),
+        Binding("f1", "help", "help", id="search.help"),
         Binding("4", "take(3)", "take the fourth", id="search.take4"),
     ]
 
@@ -62,7 +61,7 @@ class SearchScreen(ModalScreen[tuple[tuple[int, ...], Found] | None]):
         """Show a search that begins with this screen."""
         super().__init__()
         self._title = title
-        self._running = running
+        self._search = running
         self._picture = picture
         self._legend = legend
         self._prompt_ids: tuple[int, ...] = ()
@@ -84,7 +83,7 @@ class SearchScreen(ModalScreen[tuple[tuple[int, ...], Found] | None]):
 
     async def _run(self) -> None:
         try:
-            async for event in self._running:
+            async for event in self._search:
                 if isinstance(event, PromptRead):
                     self._prompt_ids = event.prompt_ids
                 elif isinstance(event, Progress):
@@ -102,7 +101,7 @@ class SearchScreen(ModalScreen[tuple[tuple[int, ...], Found] | None]):
 
     def on_unmount(self) -> None:
         """Leave nothing running."""
-        self._running.cancel()
+        self._search.cancel()
 
     def action_take(self, place: int) -> None:
         """Give back one of what was found."""
@@ -113,9 +112,13 @@ class SearchScreen(ModalScreen[tuple[tuple[int, ...], Found] | None]):
             self._say("there is nothing of that number to take yet" if not self.over else
                       f"only {len(found)} can be taken")  # fmt: skip
 
+    def action_help(self) -> None:
+        """The keys."""
+        self.app.push_screen(help_for(self, self._legend, ()))
+
     def action_leave(self) -> None:
         """Stop the search; once it is over, leave."""
         if self.over:
             self.dismiss(None)
         else:
-            self._running.cancel()
+            self._search.cancel()

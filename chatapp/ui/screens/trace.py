@@ -15,17 +15,16 @@ from chatapp.chat.inspection import TracedStep
 from chatapp.chat.record import TokenRecord
 from chatapp.chat.text import visible_token
 from chatapp.ui.drawing import MUTED
+from chatapp.ui.screens.help import help_for
 from chatapp.ui.widgets.trace_table import TraceTable
 
 
 class TraceScreen(ModalScreen[None]):
     """What each stage did to the candidates of one token."""
 
-    DEFAULT_CSS = """
-    TraceScreen .dialog { width: 96%; max-width: 160; }
-    """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,f3,q", "leave", "leave", id="trace.leave"),
+        Binding("f1", "help", "help", id="trace.help"),
     ]
 
     def __init__(self, traced: TracedStep, record: TokenRecord, *, what_if: bool = False) -> None:
@@ -56,6 +55,10 @@ class TraceScreen(ModalScreen[None]):
     def on_mount(self) -> None:
         """Take the keys."""
         self.query_one(TraceTable).focus()
+
+    def action_help(self) -> None:
+        """The keys."""
+        self.app.push_screen(help_for(self, TraceTable.HELP, ()))
 
     def action_leave(self) -> None:
         """Go back."""

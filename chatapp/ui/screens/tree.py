@@ -108,8 +108,8 @@ class TreeScreen(ModalScreen[TreeMove | None]):
         here = (
             "Every message of this chat. Where another reply or another wording was written, the"
             " tree branches, and only there is it indented.\n"
-            "At the right: how many tokens a reply has and the mean of their log-probabilities under"
-            " the model alone; nearer to 0 is likelier. The most and the least likely path are those"
-            " with the highest and the lowest such mean over all of their replies."
+            "At the right: how many tokens a reply has and the mean of their log-probabilities"
+            " under the model alone; nearer to 0 is likelier. The most and the least likely path"
+            " are those with the highest and the lowest such mean over all of their replies."
         )
         self.app.push_screen(help_for(self, here, ALL.all))

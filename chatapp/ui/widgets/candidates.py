@@ -7,9 +7,7 @@ candidates scroll between them.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -24,6 +22,7 @@ from textual.strip import Strip
 
 from chatapp.chat.inspection import CandidatePage
 from chatapp.chat.record import Candidate, TokenRecord
+from chatapp.ui.widgets.candidate_pages import with_page, without_gap
 from chatapp.ui.widgets.candidate_rows import (
     COLUMNS,
     Column,
@@ -183,7 +182,7 @@ class CandidateList(ScrollView, can_focus=True):
             return
         self._record = self._shown = record
         self._taken_id = record.id if record is not None and taken else None
-        self._places = _without_gap(record.candidates) if record is not None else 0
+        self._places = without_gap(record.candidates) if record is not None else 0
         self._asked = False
         self._arrange()
         self.row = self._taken_row()
@@ -195,7 +194,7 @@ class CandidateList(ScrollView, can_focus=True):
         self._asked = False
         if self._record is None or page.start != self._places or not page.candidates:
             return
-        self._record = _with_page(self._record, page, self._places)
+        self._record = with_page(self._record, page, self._places)
         self._places += len(page.candidates)
         self._arrange()
         self.refresh()
@@ -397,31 +396,3 @@ class CandidateList(ScrollView, can_focus=True):
         self.row = place + self.scroll_offset.y
         if event.chain == 2:
             self.action_choose()
-
-
-def _without_gap(candidates: Sequence[Candidate]) -> int:
-    """How many candidates at the start are the most probable ones; a token that was taken from
-    further down stands after them."""
-    last = candidates[-1].rank if candidates else 0
-    return len(candidates) - int(last > len(candidates))
-
-
-def _with_page(record: TokenRecord, page: CandidatePage, places: int) -> TokenRecord:
-    """The record with more of the vocabulary listed, and less of it among the others."""
-    listed = record.candidates[:places]
-    known = {candidate.id for candidate in page.candidates}
-    extra = tuple(one for one in record.candidates[places:] if one.id not in known)
-    candidates = (*listed, *page.candidates, *extra)
-    rest = page.vocabulary - len(candidates)
-
-    def others(probabilities: Iterable[float]) -> float:
-        return max(0.0, 1.0 - math.fsum(probabilities)) if rest else 0.0
-
-    return replace(
-        record,
-        candidates=candidates,
-        other_count=rest,
-        other_model_prob=others(one.model_prob for one in candidates),
-        other_tempered_prob=others(one.tempered_prob for one in candidates),
-        other_prob=others(one.prob for one in candidates),
-    )
