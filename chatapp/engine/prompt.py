@@ -150,6 +150,22 @@ def _bends(system: str, turns: tuple[Turn, ...]) -> Iterator[_Bent]:
         dropped = "the format lets no assistant begin; its opening words are left out"
         kept = _merged(system, turns[opening:])
         yield _Bent(kept, "; ".join(filter(None, (note, dropped))))
+    joined = _joined(turns[opening:])
+    if joined != turns[opening:]:
+        what = "the format wants turns to alternate; messages without a reply between are joined"
+        for start in ((Turn("system", system), *joined), _merged(system, joined)):
+            yield _Bent(start, what)
+
+
+def _joined(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """Neighbouring turns of one role made into one, as text."""
+    made: list[Turn] = []
+    for turn in turns:
+        if made and made[-1].role == turn.role:
+            made[-1] = Turn(turn.role, f"{made[-1].text}\n\n{turn.text}")
+        else:
+            made.append(turn)
+    return tuple(made)
 
 
 def _merged(system: str, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:

@@ -6,7 +6,6 @@ while the list has the focus, one Tab away.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -278,7 +277,7 @@ class ChatsScreen(ModalScreen[Place | None]):
             file = await self.app.push_screen_wait(screen)
             if file is None:
                 return ""
-            path = Path(os.path.expanduser(file))
+            path = _path(file)
             await self._conversations.export_chat(summary.id, path)
             return f"written to {path}"
 
@@ -364,6 +363,10 @@ def marked(text: str, marks: Sequence[tuple[int, int]]) -> Content:
         end = last
     pieces.append(Content(_one_line(text[end:])))
     return Content("").join(pieces)
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
 
 
 def _one_line(text: str) -> str:
