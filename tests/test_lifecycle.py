@@ -114,7 +114,7 @@ async def say(session: Session, text: str) -> None:
 
 
 def make_session(store: Store, *scripts: str) -> Session:
-    session = make_services(ScriptedEngine(*scripts), store=store).session  # type: ignore[arg-type]
+    session = make_services(ScriptedEngine(*scripts), store=store).session
     session.facts = FACTS
     return session
 

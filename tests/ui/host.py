@@ -18,6 +18,7 @@ from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.summary import ConversationSummary, SearchHit
 from chatapp.chat.template import NO_TEMPLATE, Template
 from chatapp.session import Session
+from chatapp.store.store import Store
 from chatapp.ui.app import ChatApp
 from chatapp.ui.screens.chat import ChatScreen
 from chatapp.ui.services import ModelChoice, ModelOffer, Services
@@ -161,7 +162,7 @@ class Clock:
 def make_services(
     engine: ScriptedEngine,
     *,
-    store: MemoryStore | None = None,
+    store: MemoryStore | Store | None = None,
     models: ScriptedModels | None = None,
     clock: Callable[[], float] | None = None,
     **changes: Any,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,14 @@ def line(chat: ChatScreen) -> str:
     """What stands above the prompt about files; empty where nothing does."""
     widget = chat.query_one("#attachments", Static)
     return str(widget.visual) if widget.display else ""
+
+
+def says(chat: ChatScreen, words: str) -> bool:
+    return words in notice(chat)
+
+
+def refuses(chat: ChatScreen, name: str) -> bool:
+    return f"✗ {name}" in line(chat)
 
 
 @pytest.fixture
@@ -83,12 +92,12 @@ async def test_what_cannot_be_sent_is_refused_and_the_message_stays(notes: Path)
             ("picture.png", "is not UTF-8"),
         ):
             await say(pilot, f"See @{name}")
-            await until(pilot, lambda words=words: words in notice(chat), words)
+            await until(pilot, partial(says, chat, words), words)
             assert chat.prompt.text == f"See @{name}"
-            await until(pilot, lambda name=name: f"✗ {name}" in line(chat), "the line")
+            await until(pilot, partial(refuses, chat, name), "the line")
         for argument, words in (("nowhere.txt", "No such file"), (".", "is a folder")):
             await say(pilot, f"/attach {argument}")
-            await until(pilot, lambda words=words: words in notice(chat), words)
+            await until(pilot, partial(says, chat, words), words)
         assert engine.requests == [] and not chat.session.conversation.messages
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -228,17 +229,17 @@ async def test_a_chat_is_exported_but_never_over_a_file(tmp_path: Path) -> None:
                 assert line.value == "which-fruit-is-blue.md"
                 line.value = str(tmp_path / line.value)
                 await pilot.press("enter")
-                await until(pilot, lambda said=said: said in words_of(screen), said)
+                await until(pilot, partial(says, screen, said), said)
             assert written == ["fruit"]
             await pilot.press("escape")
             await say(pilot, f"/export {tmp_path}/which-fruit-is-blue.md")
             await until(pilot, lambda: "is there already" in notice(chat), "the refusal")
 
 
-def words_of(screen: ChatsScreen) -> str:
+def says(screen: ChatsScreen, words: str) -> bool:
     from textual.widgets import Static
 
-    return str(screen.query_one("#chats-words", Static).visual)
+    return words in str(screen.query_one("#chats-words", Static).visual)
 
 
 @pytest.mark.parametrize(

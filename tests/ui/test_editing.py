@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from chatapp.chat.record import FinishReason
+from chatapp.ui.screens.chat import ChatScreen
 from tests.ui.host import ask, make_app, notice, ready, say, shown, until
 from tests.ui.kept import make_kept_app, open_store
 from tests.ui.scripted import ScriptedEngine
 
 SIZE = (100, 30)
+
+
+def shows(chat: ChatScreen, text: str) -> bool:
+    return text in shown(chat)
 
 
 async def test_a_reply_edited_by_hand_stands_beside_the_old_one_without_numbers(
@@ -49,7 +55,7 @@ async def test_brackets_stay_at_the_branch_that_is_pointed_at() -> None:
         await ask(pilot, "Question")
         for text in ("Two.", "Three."):
             await pilot.press("ctrl+r")
-            await until(pilot, lambda text=text: text in shown(chat), text)
+            await until(pilot, partial(shows, chat, text), text)
             await until(pilot, lambda: not chat.turns.busy, "the end")
         third = chat.session.conversation.path()[-1]
         await ask(pilot, "And then?")

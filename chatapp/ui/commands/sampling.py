@@ -87,7 +87,8 @@ def _whole(name: str, text: str) -> int:
         number = -1
     most = MOST_SEED if name == "seed" else MOST
     if not 0 <= number <= most:
-        raise CommandError(f"{name} must be a whole number between 0 and {most}, not {text!r}")
+        bounds = f"of at most {most}" if number > most else "of at least 0"
+        raise CommandError(f"{name} must be a whole number {bounds}, not {text!r}")
     return number
 
 
@@ -101,5 +102,11 @@ COMMANDS = (
     Command("top-p", "[N]", PARAMETERS["top_p"].text, _set_by("top_p")),
     Command("min-p", "[N]", PARAMETERS["min_p"].text, _set_by("min_p")),
     Command("seed", "[N]", "Same seed, same reply; off takes a fresh one each time.", _seed),
-    Command("set", "NAME VALUE", "Any number of the sampler, seed, max_tokens, format, stop.", _set, _names),
+    Command(
+        "set",
+        "NAME VALUE",
+        "Any number of the sampler, seed, max_tokens, format, stop.",
+        _set,
+        _names,
+    ),
 )

@@ -78,7 +78,9 @@ class OrderScreen(ModalScreen[None]):
 
     def action_help(self) -> None:
         """The keys."""
-        self.app.push_screen(help_for(self, "The stages of the sampler run from top to bottom.", ()))
+        self.app.push_screen(
+            help_for(self, "The stages of the sampler run from top to bottom.", ())
+        )
 
     def action_leave(self) -> None:
         """Go back."""
