@@ -21,7 +21,7 @@ PRIVATE_MODES = {"alternate screen": 1049, "mouse": 1000, "all motion": 1003, "p
 
 
 class Terminal:
-    """Runs `chatapp` below a shell that outlives it, so the terminal can be looked at afterwards."""
+    """Runs the program below a shell that outlives it, so its terminal can be looked at after."""
 
     def __init__(
         self, *arguments: str, rows: int = 30, columns: int = 110, module: str = "chatapp"
