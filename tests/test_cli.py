@@ -124,6 +124,22 @@ def test_a_home_that_is_a_file(home: Path) -> None:
     assert str(home) in one_line(call("chats", "list"), 1)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_standard_output_that_takes_nothing() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*PROGRAM, "paths"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("chatapp: cannot write standard output")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_the_interface_needs_a_terminal() -> None:
     assert "chatapp ask" in one_line(call(), 1)
 

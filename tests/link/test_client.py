@@ -168,3 +168,16 @@ async def test_unknown_devices_are_refused_in_words(
             await client.load(tiny, LoadOptions(device=device), lambda _: None)
     with pytest.raises(EngineError, match="dtype must be"):
         await client.load(tiny, LoadOptions(dtype="int3"), lambda _: None)
+
+
+async def test_a_stop_before_the_request_went_out_is_not_lost(
+    client: EngineClient, tiny: ModelSource
+) -> None:
+    await load(client, tiny)
+    generation = client.generate(HELLO, GenerateOptions(max_tokens=100, seed=2))
+    generation.set_sampling(SamplingParams(temperature=0))
+    generation.cancel()
+    events = [event async for event in generation]
+    assert not any(isinstance(event, TokenStep) for event in events)
+    assert isinstance(events[-1], GenerationEnd)
+    assert events[-1].reason is FinishReason.CANCELLED

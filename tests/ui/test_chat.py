@@ -363,3 +363,24 @@ async def test_the_model_is_named_in_the_header() -> None:
         row = chat.header.render().plain
         for part in (FACTS.name, "Q4_1", "cpu", "ctx 0/2048 (0 %)", "T 0.70"):
             assert part in row
+
+
+async def test_a_rename_in_mid_reply_loses_nothing_of_it() -> None:
+    engine = ScriptedEngine("One two three four", held=True)
+    store = MemoryStore()
+    app = make_app(engine, store=store)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await say(pilot, "count")
+        engine.allow(2)
+        await until(pilot, lambda: chat.turns.tokens == 2, "two tokens")
+        await say(pilot, "/rename Counting")
+        await until(pilot, lambda: chat.session.conversation.title == "Counting", "the title")
+        assert chat.turns.busy  # a title is no reason to stop
+        engine.allow(3)
+        await until(pilot, lambda: not chat.turns.busy, "the end")
+        last = chat.session.conversation.path()[-1]
+        assert last.text == "One two three four"
+        assert last.reply is not None and last.reply.finish_reason is FinishReason.STOP
+        assert chat.session.conversation.title == "Counting"
+        assert store.messages[chat.session.conversation.id][last.id].text == last.text
