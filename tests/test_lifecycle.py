@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 
@@ -81,6 +82,12 @@ async def test_an_interrupted_reply_is_there_again_and_goes_on_from_its_ids(
     assert len(conversation.children(question.id)) == 2  # what was cut stands beside it
 
 
+def newest_token(text: str) -> int:
+    """The number of the token that the panel shows; 0 while there is none."""
+    found = re.search(r"token (\d+)", text)
+    return int(found[1]) if found else 0
+
+
 @pytest.mark.model
 @pytest.mark.terminal
 @pytest.mark.usefixtures("home_with_model")
@@ -88,8 +95,8 @@ def test_a_killed_program_resumes_with_the_real_model() -> None:
     with Terminal() as terminal:
         terminal.wait_for("ctx ")
         terminal.send("Tell me a very long story about a lighthouse and the sea.\r")
-        terminal.wait_for("tok/s")
-        terminal.read(2.0)
+        # Saved twice a second: by then some of it is on disk.
+        terminal.wait(lambda text: newest_token(text) > 40, "forty tokens")
         processes = terminal.processes()
         terminal.program().kill()
         assert not psutil.wait_procs(processes, timeout=20)[1]

@@ -109,8 +109,9 @@ def whole(name: str, least: int) -> Callable[[str], int]:
             value = least - 1
         most = MOST_SEED if name == "seed" else MOST
         if not least <= value <= most:
+            bounds = f"of at most {most}" if value > most else f"of at least {least}"
             raise argparse.ArgumentTypeError(
-                f"{name} must be a whole number between {least} and {most}, not {text!r}"
+                f"{name} must be a whole number {bounds}, not {text!r}"
             )
         return value
 

@@ -128,17 +128,17 @@ def test_transformers_own_chain_gives_the_same_distribution() -> None:
 
 EXTREMES: dict[str, tuple[Any, ...]] = {
     "temperature": (0, 5e-324, 1e-9, 1, 5),
-    "top_k": (0, 1, 10**12),
+    "top_k": (0, 1, 2**31 - 1),
     "top_p": (0, 1e-300, 1),
     "min_p": (0, 1e-300, 1),
     "repetition_penalty": (0.1, 1, 5),
     "presence_penalty": (-5, 0, 5),
     "frequency_penalty": (-5, 0, 5),
-    "penalty_window": (0, 1, 10**12),
+    "penalty_window": (0, 1, 2**31 - 1),
     "dry_multiplier": (0, 10),
     "dry_base": (1, 8),
-    "dry_allowed_length": (0, 10**12),
-    "no_repeat_ngram": (0, 2, 10**12),
+    "dry_allowed_length": (0, 2**31 - 1),
+    "no_repeat_ngram": (0, 2, 2**31 - 1),
     "dynatemp_range": (0, 5),
     "dynatemp_exponent": (0, 10),
     "typical_p": (0, 1e-300, 1),
@@ -147,7 +147,7 @@ EXTREMES: dict[str, tuple[Any, ...]] = {
     "xtc_threshold": (0, 0.5, 1),
     "mirostat_tau": (0, 1e-300, 20),
     "mirostat_eta": (0, 1),
-    "min_tokens": (0, 10**12),
+    "min_tokens": (0, 2**31 - 1),
     "end": ("allow", "forbid", "force"),
 }
 
