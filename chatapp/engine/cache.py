@@ -34,9 +34,7 @@ class PrefixCache:
             How many of the ids the cache holds now.
         """
         keep = min(common_prefix(self.ids, ids), len(ids) - 1)
-        # A recurrent state is gone on from one id at a time; several begin it anew.
-        readable = self.chunkable or len(ids) - keep == 1
-        if keep <= 0 or not readable or not self._crop(keep):
+        if keep <= 0 or not self._crop(keep):
             self.clear()
         return len(self.ids)
 
@@ -85,7 +83,7 @@ class PrefixCache:
 
     def _crop(self, keep: int) -> bool:
         if self._recurrent:
-            return False
+            return False  # it cannot be put back, and several ids at once would begin it anew
         surplus = len(self.ids) - keep
         if surplus and not self._croppable():
             return False
