@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from textual import events
 from textual.pilot import Pilot
 from textual.selection import Selection
@@ -242,7 +243,7 @@ async def test_while_streaming_the_panel_follows_the_newest_token_until_moved() 
         await say(pilot, "count")
         await stream(pilot, chat, engine, 2)
         summary = chat.panel.query_one(TokenSummary)
-        assert summary.render_line(0).text.startswith("token 2")
+        await until(pilot, lambda: summary.render_line(0).text.startswith("token 2"), "token 2")
         chat.transcript.focus()
         await pilot.press("left", "left")
         assert summary.render_line(0).text.startswith("token 1")
@@ -252,6 +253,30 @@ async def test_while_streaming_the_panel_follows_the_newest_token_until_moved() 
         assert summary.render_line(0).text.startswith("token 4")
         engine.allow_all()
         await until(pilot, lambda: not chat.turns.busy, "the end")
+
+
+@pytest.mark.parametrize("view", ["markdown", "tokens"])
+async def test_rows_drawn_while_streaming_are_those_of_a_whole_drawing(view: str) -> None:
+    text = (
+        "A **bold** start that goes on\nfor some rows, and then\n---\n\n# Heading\n\n"
+        "- one\n- two\n\n  - nested with `code` and more words than a row holds\n\n"
+        "```py\nfor x in y:\n    pass\n```\n"
+        "| a | b |\n|---|---|\n| 1 | 2 |\n\n" + "Some more words to scroll. " * 14
+    )
+    engine = ScriptedEngine(text, held=True)
+    app = make_app(engine)
+    async with app.run_test(size=(60, 16)) as pilot:
+        chat = await ready(pilot)
+        transcript = chat.transcript
+        transcript.view = "tokens" if view == "tokens" else "markdown"
+        await say(pilot, "go")
+        for count in range(1, len(split(text)) + 1, 3):
+            await stream(pilot, chat, engine, count)
+            whole = transcript.size.region
+            partly = transcript.render_lines(whole)
+            transcript.refresh()
+            await pilot.pause()
+            assert transcript.render_lines(whole) == partly, f"after {count} tokens"
 
 
 async def test_tokens_view_is_toggled_with_its_legend() -> None:

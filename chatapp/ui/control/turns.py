@@ -18,9 +18,9 @@ from chatapp.chat.record import TokenRecord
 from chatapp.session import MessageAdded, ReplyEnded, SaveFailed, Session, TurnEvent
 from chatapp.ui.control.speed import Speed
 
-DRAWS_PER_SECOND = 12
+DRAWS_PER_SECOND = 15
 """How often what streamed is drawn. Each drawing takes its time from decoding where all cores are
-busy: at 24 a second the default model on two cores wrote a tenth slower than at 12."""
+busy, so the words alone are drawn at this pace; the numbers beside them have a slower one."""
 STOP_SECONDS = 3.0
 """How long the engine may take to obey a stop before the turn is abandoned (and saved)."""
 _DRAWING_SHARE = 3.0

@@ -6,7 +6,7 @@ four hundred widgets, and only the lines in view cost anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from textual.content import Content
@@ -55,3 +55,19 @@ def indent(lines: Iterable[Line], first: Content, rest: Content) -> list[Line]:
             replace(line, content=prefix + line.content, chrome=line.chrome + len(prefix.plain))
         )
     return result
+
+
+def alike(before: Sequence[Line], after: Sequence[Line]) -> int:
+    """How many rows two texts begin with that look the same.
+
+    `Content` compares by its letters alone, and a row may change its colours only.
+    """
+    count = 0
+    for old, new in zip(before, after, strict=False):
+        same = old is new or (
+            old.content.plain == new.content.plain and old.content.spans == new.content.spans
+        )
+        if not same:
+            break
+        count += 1
+    return count

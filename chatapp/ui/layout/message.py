@@ -14,7 +14,7 @@ from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.text import sanitise
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.growing import GrowingMarkdown
-from chatapp.ui.layout.line import EMPTY, Line, indent, wrap
+from chatapp.ui.layout.line import EMPTY, Line, alike, indent, wrap
 from chatapp.ui.layout.summary import reply_summary
 from chatapp.ui.layout.tokens import TokenLayout
 from chatapp.ui.look import with_sign
@@ -118,15 +118,18 @@ class MessageBlock:
         self._tokens = None
         return True
 
-    def feed(self, records: Sequence[TokenRecord]) -> None:
-        """Add tokens as they come."""
+    def feed(self, records: Sequence[TokenRecord]) -> int:
+        """Add tokens as they come. Returns the first row that looks different now."""
+        last, rows = self._body_height() - 1, self._rows
         self.records.extend(records)
         self.status = ""
-        self._rows = None
         if self._markdown is not None:
             self._markdown.append(sanitise("".join(record.text for record in records)))
         if self._tokens is not None:
             self._tokens.extend(record.bytes for record in records)
+        # The last row loses the caret at least; in the tokens view all above it stays.
+        kept = last if self._shows_tokens else min(last, alike(rows or (), self._text_rows()))
+        return len(self._head()) + max(kept, 0)
 
     def finish(self, message: Message, place: Place) -> None:
         """Take the complete message in place of what streamed."""

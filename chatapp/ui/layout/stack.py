@@ -81,6 +81,10 @@ class Stack:
             row += block.height
         self.height = row
 
+    def measure_last(self) -> None:
+        """Find out anew which rows the last block takes: the others stand as they stood."""
+        self.height = self._starts[-1] + self.blocks[-1].height
+
     def at(self, row: int) -> tuple[MessageBlock, int] | None:
         """The block on a row and its first row; None above the first one and below the last."""
         place = bisect_right(self._starts, row) - 1

@@ -26,6 +26,9 @@ from chatapp.ui.widgets.sampling_panel import SamplingPanel
 
 PANEL_FROM_WIDTH, PANEL_FROM_HEIGHT = 80, 20
 """The smallest screen on which the side panel unfolds by itself."""
+TICKS_A_NUMBER = 3
+"""While tokens stream the panel and the header are drawn every so many ticks at most: nobody reads
+a distribution fifteen times a second, and drawing one costs more than the words do."""
 _PREFILL_BAR = 24
 PANEL_AT_ALL_FROM_WIDTH = 60
 """Below it there is no room for a panel and a transcript at once."""
@@ -34,6 +37,9 @@ PANEL_AT_ALL_FROM_WIDTH = 60
 class ChatView(ChatBase):
     """Implements TurnView, ModelView and ConversationView."""
 
+    _ticks_since_numbers = 0
+    _numbers_behind = False
+    """Whether panel and header show less than what has come."""
     _panel_wanted: bool | None = None
     """What the person said with Ctrl+B; None leaves it to the size."""
 
@@ -58,11 +64,9 @@ class ChatView(ChatBase):
         self.show_status()
 
     def tokens_came(self, records: list[TokenRecord]) -> None:
-        """Show some tokens, and the newest one in the panel while it is followed."""
+        """Show some tokens; the numbers about the newest one follow within some ticks."""
         self.transcript.feed(records)
-        if self.transcript.cursor is None:
-            self.show_token()
-        self.show_status()
+        self._numbers_behind = True
 
     def reply_ended(self, ended: ReplyEnded) -> None:
         """Show the complete reply, and say why it ended where that is no matter of course."""
@@ -120,10 +124,21 @@ class ChatView(ChatBase):
     def tick(self) -> None:
         """Draw what came since the last time."""
         self.turns.flush()
+        self._ticks_since_numbers += 1
+        if self._numbers_behind and self._ticks_since_numbers >= TICKS_A_NUMBER:
+            self._show_numbers()
         if self.models.state in (ModelState.FETCHING, ModelState.LOADING):
             self.show_status()
             if self.turns.busy:
                 self.transcript.wait(f"waiting for {self.models.ref}")
+
+    def _show_numbers(self) -> None:
+        """Bring panel and header up to date with the tokens that came."""
+        self._numbers_behind = False
+        self._ticks_since_numbers = 0
+        if self.transcript.cursor is None:
+            self.show_token()
+        self.show_status()
 
     def show_status(self) -> None:
         """Bring the header up to date."""
@@ -149,6 +164,8 @@ class ChatView(ChatBase):
 
     def show_token(self) -> None:
         """Show the token pointed at, or the newest one."""
+        if not self.query_one("#side").display:
+            return  # it is shown what is pointed at when it unfolds
         pointed = self.transcript.pointed
         if pointed is None:
             self.panel.show(())
@@ -187,7 +204,11 @@ class ChatView(ChatBase):
         width, height = self.size
         room = width >= PANEL_FROM_WIDTH and height >= PANEL_FROM_HEIGHT
         wanted = room if self._panel_wanted is None else self._panel_wanted
-        self.query_one("#side").display = wanted and width >= PANEL_AT_ALL_FROM_WIDTH
+        side = self.query_one("#side")
+        folded = not side.display
+        side.display = wanted and width >= PANEL_AT_ALL_FROM_WIDTH
+        if folded and side.display:
+            self.show_token()
 
     def show_legend(self) -> None:
         """Name the scale while tokens are coloured."""

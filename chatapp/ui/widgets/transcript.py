@@ -17,7 +17,7 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.geometry import Size
 from textual.message import Message as Notice
-from textual.reactive import var
+from textual.reactive import Reactive, var
 from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
@@ -79,6 +79,8 @@ class Transcript(ScrollView, can_focus=True):
         Binding("pagedown", "page(1)", "page down", id="transcript.pagedown", show=False),
     ]
 
+    virtual_size: Reactive[Size] = Reactive(Size(0, 0))
+    """Textual's own lays out the whole screen anew whenever it changes: at every row of a reply."""
     view: var[View] = var[View]("markdown")
     """How replies are shown; the one under the cursor always shows its tokens."""
     scale: var[Scale] = var[Scale]("probability")
@@ -130,10 +132,17 @@ class Transcript(ScrollView, can_focus=True):
         self._lay_out([block], first=self._stack.recent())
 
     def feed(self, records: Sequence[TokenRecord]) -> None:
-        """Add tokens to the reply that streams."""
-        if self._stack.blocks and records:
-            self._stack.blocks[-1].feed(records)
-            self._lay_out(())
+        """Add tokens to the reply that streams; only the rows that they change are drawn."""
+        if not self._stack.blocks or not records:
+            return
+        block = self._stack.blocks[-1]
+        changed = block.feed(records)
+        start = self._stack.start_of(block)
+        if start is None or not self.is_mounted:
+            return
+        self._stack.measure_last()
+        self._place(self._stack.top(self.scroll_offset.y), self.scroll_offset.y)
+        self.refresh_lines(start + changed, self._stack.height - start - changed)
 
     def wait(self, words: str) -> None:
         """Say what the reply that streams is waiting for, as long as it has no token."""
@@ -325,6 +334,14 @@ class Transcript(ScrollView, can_focus=True):
         else:
             self._lay_out(())
 
+    def watch_virtual_size(self, old: Size, new: Size) -> None:
+        """Lay out the screen where a scroll bar comes or goes; else only its knob changes."""
+        room = self.container_size.height
+        if old.width != new.width or (old.height > room) != (new.height > room):
+            self.refresh(layout=True)
+        elif new.height > room:
+            self.vertical_scrollbar.window_virtual_size = new.height
+
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         """Tell the person's own scrolling: it decides whether the end is followed."""
         super().watch_scroll_y(old_value, new_value)
@@ -395,16 +412,25 @@ class Transcript(ScrollView, can_focus=True):
             pointed = self.cursor is not None and self.cursor.message_id == block.message.id
             block.view = "tokens" if pointed else self.view
         stack.measure()
+        self._place(anchor, top)
+        self.refresh()
+
+    def _place(self, anchor: tuple[MessageBlock, int] | None, top: int) -> None:
+        """Scroll to where the rows are now.
+
+        Args:
+            anchor: the block that was at the top of the view, and the first row it had.
+            top: the row that was at the top of the view.
+        """
         self._placing = True
         try:
-            self.virtual_size = Size(self._width, stack.height)
+            self.virtual_size = Size(self._width, self._stack.height)
             if self._follow:
                 self.scroll_to(y=self.max_scroll_y, animate=False, force=True)
-            elif anchor is not None and (start := stack.start_of(anchor[0])) is not None:
+            elif anchor is not None and (start := self._stack.start_of(anchor[0])) is not None:
                 self.scroll_to(y=start + top - anchor[1], animate=False, force=True)
         finally:
             self._placing = False
-        self.refresh()
 
     def _bring_into_view(self) -> None:
         block = self.block_of(self.cursor.message_id) if self.cursor is not None else None
