@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from chatapp.chat.bench import BenchEvent, BenchOptions
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
 from chatapp.chat.generation import GenerateOptions, GenerationEvent
@@ -23,6 +24,7 @@ from chatapp.chat.search import (
     ContrastiveOptions,
     SeveralEvent,
 )
+from chatapp.engine.bench import bench
 from chatapp.engine.cache import PrefixCache
 from chatapp.engine.controls import Controls
 from chatapp.engine.decode import generate
@@ -180,6 +182,10 @@ class LocalEngine:
     ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
         """Tell how probable some ids are behind others. Raises EngineError."""
         return self._score(before, ids, top_logprobs, on_progress, cancelled)
+
+    def bench(self, options: BenchOptions, cancelled: Callable[[], bool]) -> Iterator[BenchEvent]:
+        """Measure how fast the model reads and writes. Raises EngineError."""
+        return bench(self._model(), self.inspection, self._history, options, cancelled)
 
     def tokenize(self, text: str) -> tuple[TokenPiece, ...]:
         """A text in tokens, as ordinary text. Raises EngineError when no model is loaded."""

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from chatapp.chat.bench import BenchEvent, BenchOptions
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
 from chatapp.chat.generation import GenerateOptions
@@ -32,6 +33,7 @@ from chatapp.link.streams import (
     RemoteGeneration,
     RemoteStream,
     beam_event,
+    bench_event,
     contrastive_event,
     score_event,
 )
@@ -176,6 +178,11 @@ class EngineClient:
             request=self._number(), prompt=prompt, options=options, stop=tuple(stop)
         )
         return RemoteStream(self._connection, request, contrastive_event)
+
+    def bench(self, options: BenchOptions) -> RemoteStream[BenchEvent]:
+        """Measure how fast the model reads and writes on this machine."""
+        request = messages.BenchRequest(request=self._number(), options=options)
+        return RemoteStream(self._connection, request, bench_event)
 
     async def close(self) -> None:
         """End the process and wait for it; kill it when it does not listen."""

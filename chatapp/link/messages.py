@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from chatapp.chat.bench import BenchOptions, BenchResult
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
 from chatapp.chat.generation import GenerateOptions, GenerationEnd, Paused, PromptRead, TokenStep
 from chatapp.chat.inspection import (
@@ -174,6 +175,12 @@ class ContrastiveRequest(Message, frozen=True, tag=True, kw_only=True):
     stop: tuple[str, ...]
 
 
+class BenchRequest(Message, frozen=True, tag=True, kw_only=True):
+    """Measure how fast the model reads and writes."""
+
+    options: BenchOptions
+
+
 class ProgressEvent(Message, frozen=True, tag=True, kw_only=True):
     """Long work goes on."""
 
@@ -308,6 +315,12 @@ class ContrastiveEndEvent(Message, frozen=True, tag=True, kw_only=True):
     end: ContrastiveEnd
 
 
+class BenchEvent(Message, frozen=True, tag=True, kw_only=True):
+    """What was measured."""
+
+    result: BenchResult
+
+
 class FailedEvent(Message, frozen=True, tag=True, kw_only=True):
     """The request failed; the engine goes on."""
 
@@ -320,7 +333,13 @@ Inspection = TraceRequest | CandidatesRequest | FindTokensRequest | WhatIfReques
 Scoring = ScoreTextRequest | ScorePromptRequest | ScoreIdsRequest
 
 LongWork = (
-    LoadRequest | GenerateRequest | CompareRequest | BeamRequest | ContrastiveRequest | Scoring
+    LoadRequest
+    | GenerateRequest
+    | CompareRequest
+    | BeamRequest
+    | ContrastiveRequest
+    | Scoring
+    | BenchRequest
 )
 """What runs the model, one after the other."""
 
@@ -354,6 +373,7 @@ Event = (
     | BeamEndEvent
     | ContrastiveStepEvent
     | ContrastiveEndEvent
+    | BenchEvent
     | FailedEvent
 )
 
@@ -370,6 +390,7 @@ LAST = (
     | ScoreEndEvent
     | BeamEndEvent
     | ContrastiveEndEvent
+    | BenchEvent
     | FailedEvent
 )
 """After one of these nothing more comes for a request; several replies end one by one instead."""

@@ -40,6 +40,7 @@ _Decoding = (
     | messages.BeamRequest
     | messages.ContrastiveRequest
     | messages.Scoring
+    | messages.BenchRequest
 )
 
 
@@ -183,6 +184,8 @@ class Server:
                 return engine.score_ids(
                     request.prompt_ids, request.ids, request.top_logprobs, report, cancelled
                 )
+            case messages.BenchRequest():
+                return engine.bench(request.options, cancelled)
 
     def _inspect(self, request: messages.Inspection) -> None:
         """Answer out of the logits that are kept, or pass the question on to the long work."""

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Generic, TypeVar
 
+from chatapp.chat.bench import BenchEvent
 from chatapp.chat.errors import EngineError
 from chatapp.chat.generation import GenerationEvent
 from chatapp.chat.sampling import SamplingParams
@@ -185,4 +186,14 @@ def contrastive_event(message: messages.Event) -> ContrastiveEvent | None:
             return message.progress
         case messages.PromptReadEvent():
             return message.read
+    return None
+
+
+def bench_event(message: messages.Event) -> BenchEvent | None:
+    """What a message tells of a measurement."""
+    match message:
+        case messages.BenchEvent():
+            return message.result
+        case messages.ProgressEvent():
+            return message.progress
     return None

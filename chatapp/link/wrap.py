@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chatapp.chat.bench import BenchEvent, BenchResult
 from chatapp.chat.facts import Progress
 from chatapp.chat.generation import GenerationEnd, GenerationEvent, Paused, PromptRead, TokenStep
 from chatapp.chat.record import TokenRecord
@@ -18,7 +19,7 @@ from chatapp.chat.search import (
 )
 from chatapp.link import messages
 
-Wrapped = GenerationEvent | SeveralEvent | BeamEvent | ContrastiveEvent | ScoreEvent
+Wrapped = GenerationEvent | SeveralEvent | BeamEvent | ContrastiveEvent | ScoreEvent | BenchEvent
 
 
 def wrap(number: int, event: Wrapped) -> messages.Event:
@@ -50,6 +51,8 @@ def wrap(number: int, event: Wrapped) -> messages.Event:
             return messages.ScoredEvent(request=number, record=event)
         case ScoreEnd():
             return messages.ScoreEndEvent(request=number, end=event)
+        case BenchResult():
+            return messages.BenchEvent(request=number, result=event)
 
 
 def _wrap_column(number: int, told: ColumnEvent) -> messages.Event:
