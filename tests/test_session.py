@@ -16,7 +16,8 @@ from chatapp.chat.prompt import PromptFormat
 from chatapp.chat.record import FinishReason
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.template import NO_TEMPLATE
-from chatapp.session import MessageAdded, ReplyEnded, SaveFailed, Session, TurnEvent
+from chatapp.saving import SaveFailed
+from chatapp.session import MessageAdded, ReplyEnded, Session, TurnEvent
 from tests.ui.scripted import END_ID, FACTS, ScriptedEngine, make_records, token_id
 
 WAIT = 10.0

@@ -214,7 +214,8 @@ async def _turn(session: Session, prompt: str, writer: Writer, *, trace: bool) -
     from chatapp.chat.generation import PromptRead, TokenStep
     from chatapp.commands.progress import ProgressLine
     from chatapp.inspector import Inspector
-    from chatapp.session import MessageAdded, ReplyEnded, SaveFailed
+    from chatapp.saving import SaveFailed
+    from chatapp.session import MessageAdded, ReplyEnded
 
     line = ProgressLine(sys.stderr)
     inspector = Inspector(session)
