@@ -10,17 +10,25 @@ or how things are kept, since both are reached through `chatapp.protocols`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from chatapp import asking
 from chatapp.chat.conversation import Conversation, Message, Reply, new_id, title_from
 from chatapp.chat.errors import EngineError, StoreError
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
-from chatapp.chat.generation import GenerateOptions, GenerationEnd, Paused, PromptRead, TokenStep
+from chatapp.chat.generation import (
+    GenerateOptions,
+    GenerationEnd,
+    GenerationEvent,
+    Paused,
+    PromptRead,
+    TokenStep,
+)
 from chatapp.chat.inspection import WrittenReply
 from chatapp.chat.prompt import Prompt, PromptFormat
 from chatapp.chat.record import TokenRecord
@@ -29,9 +37,10 @@ from chatapp.chat.template import Template
 from chatapp.growing import GrowingReply, kept_to_continue, spans_before
 from chatapp.protocols import ChatStore, Engine, Generation
 from chatapp.saving import SaveFailed, Saving
+from chatapp.ticks import Tick, with_ticks
 
 SAVE_EVERY_SECONDS = 0.5
-"""How often a streaming reply is saved; at most this much of it can be lost."""
+"""How often a streaming reply is saved, also while its engine stalls; what is lost is no older."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,7 @@ class Session:
         stop: Sequence[str] = (),
         top_logprobs: int = 20,
         clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Start with an empty conversation made from a template.
 
@@ -83,6 +93,7 @@ class Session:
             stop: stop sequences besides the template's.
             top_logprobs: how many candidates each record carries.
             clock: seconds since the epoch.
+            sleep: waits so many seconds.
         """
         self.engine = engine
         self.store = store
@@ -94,6 +105,7 @@ class Session:
         self.top_logprobs = top_logprobs
         self._formats = formats
         self._clock = clock
+        self._sleep = sleep
         self._generation: Generation | None = None
         self._growing: GrowingReply | None = None
         self._growing_id = ""
@@ -290,19 +302,15 @@ class Session:
         if facts is None:
             raise EngineError("no model is loaded; choose one with Ctrl+L or /model")
         options = replace(self.options(), forced_ids=forced)
-        seed = options.seed
         generation = self.engine.generate(self.prompt_for(parent, kept), options)
         self._generation = generation  # from here on a stop or a change reaches it
-        growing = GrowingReply(
-            Reply(
-                model=facts.name,
-                model_sha256=facts.sha256,
-                seed=seed,
-                sampling=spans_before(base, len(kept)),
-            ),
-            self.sampling,
-            kept,
+        start = Reply(
+            model=facts.name,
+            model_sha256=facts.sha256,
+            seed=options.seed,
+            sampling=spans_before(base, len(kept)),
         )
+        growing = GrowingReply(start, self.sampling, kept)
         message = self._add("assistant", growing.text, parent=parent, reply=growing.reply())
         self._growing, self._growing_id = growing, message.id
         self.conversation = replace(self.conversation, model=facts.name)
@@ -311,17 +319,12 @@ class Session:
             if failed := await self._saving.save(self.conversation):
                 yield failed
             yield MessageAdded(message)
-            saved_at = self._clock()
-            async for event in generation:
-                growing.take(event)
-                if isinstance(event, GenerationEnd):
-                    notice = event.message
-                    break
-                yield event
-                if self._clock() - saved_at >= SAVE_EVERY_SECONDS:
-                    saved_at = self._clock()
-                    if failed := await self._save_reply(message, growing):
-                        yield failed
+            async with contextlib.aclosing(self._stream(generation, message, growing)) as events:
+                async for event in events:
+                    if isinstance(event, GenerationEnd):
+                        notice = event.message
+                    else:
+                        yield event
         except EngineError as error:
             growing.fail(str(error))
             notice = str(error)
@@ -333,6 +336,25 @@ class Session:
         if failed:
             yield failed
         yield ReplyEnded(self.conversation.messages[message.id], notice)
+
+    async def _stream(
+        self, generation: Generation, message: Message, growing: GrowingReply
+    ) -> AsyncGenerator[GenerationEvent | SaveFailed]:
+        """What comes of a reply up to its end, taken in and saved by the clock."""
+        is_saved = True
+        ticking = with_ticks(generation, SAVE_EVERY_SECONDS, self._sleep)
+        async with contextlib.aclosing(ticking) as events:
+            async for event in events:
+                if not isinstance(event, Tick):
+                    growing.take(event)
+                    is_saved = False
+                    yield event
+                    if isinstance(event, GenerationEnd):
+                        return
+                elif not is_saved:
+                    is_saved = True
+                    if failed := await self._save_reply(message, growing):
+                        yield failed
 
     def _add(
         self, role: str, text: str, *, parent: str | None = None, reply: Reply | None = None
@@ -360,14 +382,7 @@ class Session:
         return Reply(model=self.facts.name, model_sha256=self.facts.sha256, seed=0)
 
     def parent_for_reply(self, message_id: str | None = None) -> str | None:
-        """The message that a new reply answers: beside that reply, or to that message.
-
-        Args:
-            message_id: a reply, or a message of the person's; None is the current leaf.
-
-        Raises:
-            EngineError: there is no message yet.
-        """
+        """The message that a new reply answers; see `asking.parent_for_reply`. Raises EngineError."""
         return asking.parent_for_reply(self.conversation, message_id)
 
     async def _save_reply(self, message: Message, growing: GrowingReply) -> SaveFailed | None:
