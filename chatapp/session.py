@@ -382,7 +382,7 @@ class Session:
         return Reply(model=self.facts.name, model_sha256=self.facts.sha256, seed=0)
 
     def parent_for_reply(self, message_id: str | None = None) -> str | None:
-        """The message that a new reply answers; see `asking.parent_for_reply`. Raises EngineError."""
+        """The message a new reply answers; see `asking.parent_for_reply`. Raises EngineError."""
         return asking.parent_for_reply(self.conversation, message_id)
 
     async def _save_reply(self, message: Message, growing: GrowingReply) -> SaveFailed | None:
