@@ -21,8 +21,6 @@ The file looks like this; every line may be left out:
 from __future__ import annotations
 
 import difflib
-import os
-import tempfile
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -34,7 +32,7 @@ from chatapp.chat.errors import ChatappError
 from chatapp.chat.facts import LoadOptions
 from chatapp.chat.sampling import MOST, MOST_SEED, PARAMETERS, ParameterError, SamplingParams, find
 from chatapp.chat.template import Template
-from chatapp.paths import Paths, make_folder
+from chatapp.paths import Paths, write_file
 
 SCALES = ("probability", "surprisal", "entropy", "rank", "p_end")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -229,7 +227,10 @@ def save_setting(paths: Paths, key: str, value: object) -> None:
         holder.pop(name, None)
     else:
         holder[name] = list(value) if isinstance(value, tuple) else value
-    _write(file, tomlkit.dumps(document))
+    try:
+        write_file(file, tomlkit.dumps(document))
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {error.strerror}") from None
 
 
 def _place(key: str) -> tuple[str, str]:
@@ -335,22 +336,3 @@ def _source(file: Path) -> str | None:
         raise ConfigError(f"{file} is not UTF-8 text; save it as UTF-8 or remove it") from None
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from None
-
-
-def _write(file: Path, source: str) -> None:
-    """Put a whole new file in the place of the old one, readable by its owner only."""
-    make_folder(file.parent)
-    target = file.resolve()  # a link to the file kept elsewhere stays a link
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".config-", suffix=".toml")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(source)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise ConfigError(f"cannot write {file}: {error.strerror}") from None

@@ -118,7 +118,9 @@ class Services:
     templates: Mapping[str, Template] = field(default_factory=lambda: MappingProxyType({}))
     """By name."""
     sampling_for: Callable[[Template], SamplingParams] = _template_sampling
-    """What replies are drawn with in a chat made from a template."""
+    """What replies are drawn with in a chat made from a template. Raises PresetError."""
+    save_template: Callable[[Template, SamplingParams], Path] | None = None
+    """Keep one of the person's own for the next start; returns its file. Raises TemplateError."""
     formats: Sequence[str] = ("auto",)
     """The names of the prompt formats."""
     chats: Chats | None = None
