@@ -65,6 +65,7 @@ async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[Ch
     from chatapp.library import save_template
     from chatapp.link.client import EngineClient
     from chatapp.presets import Presets
+    from chatapp.titles import TitleWriter
     from chatapp.ui.app import ChatApp
     from chatapp.ui.services import Services
 
@@ -100,6 +101,9 @@ async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[Ch
                 settings_file=str(setup.paths.config_file),
                 theme=setup.settings.theme,
                 presets=Presets(setup.paths.presets),
+                titles=TitleWriter(session, setup.formats.format)
+                if setup.settings.titles == "model"
+                else None,
                 scale=setup.settings.scale,
                 keys=setup.settings.keys,
                 notices=(*setup.notices, *store.notices),

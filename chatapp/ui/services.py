@@ -20,6 +20,7 @@ from chatapp.chat.summary import ConversationSummary, SearchHit
 from chatapp.chat.template import NO_TEMPLATE, Template
 from chatapp.presets import Presets
 from chatapp.session import Session
+from chatapp.titles import TitleWriter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +138,8 @@ class Services:
     """Where the settings are, to be named to the person."""
     theme: str = ""
     """One of Textual's themes; empty for its default."""
+    titles: TitleWriter | None = None
+    """Has the model title chats while it is idle; None leaves them their first words."""
     scale: str = "probability"
     """What the colours of tokens mean at first: one of `token_colours.SCALES`."""
     presets: Presets | None = None
