@@ -201,8 +201,17 @@ def load_settings(
         if (value := environ.get(PREFIX + name.upper()))  # an empty one is as good as none
     }
     settings = _over(settings, given, lambda name: PREFIX + name.upper())
-    given_flags = {name: value for name, value in flags.items() if value is not None}
-    return _over(settings, given_flags, lambda name: "--" + name.replace("_", "-"))
+    return with_flags(settings, flags)
+
+
+def with_flags(settings: Settings, flags: Mapping[str, object]) -> Settings:
+    """The settings with those of the command line over them; see `load_settings` for both.
+
+    Raises:
+        ConfigError: a flag's value cannot be used.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    return _over(settings, given, lambda name: "--" + name.replace("_", "-"))
 
 
 def save_setting(paths: Paths, key: str, value: object) -> None:

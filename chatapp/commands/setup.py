@@ -22,7 +22,7 @@ from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.template import Template, TemplateError
 from chatapp.commands.options import flags_given
 from chatapp.commands.progress import ProgressLine
-from chatapp.config import ConfigError, Settings, load_settings
+from chatapp.config import ConfigError, Settings, load_settings, with_flags
 from chatapp.library import Formats, Templates, load_formats, load_templates
 from chatapp.link.client import EngineClient
 from chatapp.models import DEFAULT, obtain
@@ -53,10 +53,10 @@ class Setup:
         """Read settings and files. Raises ChatappError for what cannot be used."""
         paths = default_paths()
         flags = flags_given(args)
-        load_settings(paths, os.environ, {})  # what is wrong here is not the command's fault
+        settings = load_settings(paths, os.environ, {})  # what is wrong here is no flag's fault
         templates, formats = load_templates(paths), load_formats(paths)
         try:
-            settings = load_settings(paths, os.environ, flags)
+            settings = with_flags(settings, flags)
             template = templates.template(settings.template)
             if settings.format:
                 template = replace(template, format=settings.format)
