@@ -12,8 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chatapp.chat.prompt import PromptFormat
-from chatapp.chat.template import NO_TEMPLATE, Template, TemplateError, parse_template
-from chatapp.paths import Paths, assets
+from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.template import (
+    NO_TEMPLATE,
+    Template,
+    TemplateError,
+    parse_template,
+    template_text,
+)
+from chatapp.paths import FILE_NAME, FILE_NAME_WORDS, Paths, assets, write_file
 
 DEFAULT_TEMPLATE = "assistant"
 FALLBACK_FORMAT = "transcript"
@@ -75,6 +82,29 @@ def load_templates(paths: Paths) -> Templates:
             continue
         found[template.name] = template
     return Templates(found, tuple(problems))
+
+
+def save_template(paths: Paths, template: Template, sampling: SamplingParams) -> Path:
+    """Write one of the person's templates, in place of the one of that name.
+
+    Args:
+        paths: where templates are.
+        template: its texts; see `template_text`.
+        sampling: what its chats are to be drawn with.
+
+    Raises:
+        TemplateError: the name is none for a file, or the file cannot be written.
+    """
+    if not FILE_NAME.fullmatch(template.name) or template.name == NO_TEMPLATE.name:
+        raise TemplateError(f"a template's name is {FILE_NAME_WORDS}, not {template.name!r}")
+    file = paths.templates / f"{template.name}.toml"
+    try:
+        write_file(file, template_text(template, sampling))
+    except UnicodeEncodeError:
+        raise TemplateError(f"cannot write {file}: its text is not Unicode") from None
+    except OSError as error:
+        raise TemplateError(f"cannot write {file}: {error.strerror}") from None
+    return file
 
 
 def load_formats(paths: Paths) -> Formats:

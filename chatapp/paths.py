@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +82,11 @@ def default_paths() -> Paths:
     )
 
 
+FILE_NAME = re.compile(r"[\w][\w .-]{0,39}")
+"""What a preset or a template can be called, so that the name is a file's and no path."""
+FILE_NAME_WORDS = "up to 40 letters, digits, blanks, dots, dashes"
+
+
 def make_folder(folder: Path) -> Path:
     """Make a folder only its owner can enter, with its parents.
 
@@ -94,6 +101,27 @@ def make_folder(folder: Path) -> Path:
     except OSError as error:
         raise PathError(f"cannot make the folder {folder}: {error.strerror}") from None
     return folder
+
+
+def write_file(file: Path, text: str) -> None:
+    """Put a whole new file in the place of the old one, readable by its owner only.
+
+    Raises:
+        PathError: its folder cannot be made.
+        OSError: it cannot be written; the old one stands.
+    """
+    make_folder(file.parent)
+    target = file.resolve()  # a link to the file kept elsewhere stays a link
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".new")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 def assets() -> Path:

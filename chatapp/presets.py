@@ -6,18 +6,17 @@ later version takes its own default.
 
 from __future__ import annotations
 
-import os
-import re
-import tempfile
 import tomllib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
 from chatapp.chat.errors import ChatappError
-from chatapp.chat.sampling import ORDERS, PARAMETERS, ParameterError, SamplingParams
-from chatapp.paths import make_folder
+from chatapp.chat.sampling import ParameterError, SamplingParams
+from chatapp.chat.sampling_table import read_table, table_text
+from chatapp.chat.template import Template
+from chatapp.paths import FILE_NAME, FILE_NAME_WORDS, write_file
 
 GREEDY = SamplingParams(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0)
 
@@ -31,8 +30,6 @@ BUILT_IN: Mapping[str, SamplingParams] = {
 }
 """What is always there; a person's own preset of that name takes its place."""
 
-_NAME = re.compile(r"[\w][\w .-]{0,39}")
-_OTHER_KEYS = ("order", "end", "banned", "logit_bias")
 MAX_BYTES = 100_000
 
 
@@ -77,12 +74,8 @@ class Presets:
     def save(self, name: str, sampling: SamplingParams) -> Path:
         """Write a preset, in place of the one of that name. Raises PresetError."""
         file = self._file(name)
-        make_folder(self._folder)
         try:
-            handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".", suffix=".new")
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(preset_text(sampling))
-            os.replace(temporary, file)
+            write_file(file, table_text(sampling))
         except OSError as error:
             raise PresetError(f"cannot write {file}: {error.strerror}") from None
         return file
@@ -98,33 +91,9 @@ class Presets:
             raise PresetError(f"cannot remove {file}: {error.strerror}") from None
 
     def _file(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
-            raise PresetError(
-                f"a preset's name is up to 40 letters, digits, blanks, dots, dashes, not {name!r}"
-            )
+        if not FILE_NAME.fullmatch(name):
+            raise PresetError(f"a preset's name is {FILE_NAME_WORDS}, not {name!r}")
         return self._folder / f"{name}.toml"
-
-
-def preset_text(sampling: SamplingParams) -> str:
-    """Parameters as TOML, without those that have their default."""
-    lines = [
-        f"{name} = {getattr(sampling, name)!r}"
-        for name, parameter in PARAMETERS.items()
-        if getattr(sampling, name) != parameter.default
-    ]
-    plain = SamplingParams()
-    if sampling.order != plain.order:
-        names = [name for name, order in ORDERS.items() if order == sampling.order]
-        stages = ", ".join(f'"{stage}"' for stage in sampling.order)
-        lines.append(f'order = "{names[0]}"' if names else f"order = [{stages}]")
-    if sampling.end != plain.end:
-        lines.append(f'end = "{sampling.end}"')
-    if sampling.banned:
-        lines.append(f"banned = {list(sampling.banned)}  # ids of one model's tokens")
-    if sampling.logit_bias:
-        pairs = ", ".join(f"[{token}, {bias!r}]" for token, bias in sampling.logit_bias)
-        lines.append(f"logit_bias = [{pairs}]  # id and bias")
-    return "\n".join([*lines, ""])
 
 
 def parse_preset(source: str) -> SamplingParams:
@@ -133,35 +102,17 @@ def parse_preset(source: str) -> SamplingParams:
         values = tomllib.loads(source)
     except tomllib.TOMLDecodeError as error:
         raise ParameterError(f"it is not valid TOML: {error}") from None
-    others: dict[str, Any] = {key: values.pop(key) for key in _OTHER_KEYS if key in values}
-    sampling = SamplingParams().with_values(values)
-    if "order" in others:
-        order = others["order"]
-        if isinstance(order, str):
-            if order not in ORDERS:
-                raise ParameterError(f"order must be {' or '.join(ORDERS)} or a list of stages")
-            others["order"] = ORDERS[order]
-        elif isinstance(order, list) and all(isinstance(stage, str) for stage in order):
-            others["order"] = tuple(order)
-        else:
-            raise ParameterError("order must be a name or a list of stages")
-    if "banned" in others:
-        others["banned"] = tuple(_id(token) for token in _list("banned", others["banned"]))
-    if "logit_bias" in others:
-        pairs = [_list("logit_bias", pair) for pair in _list("logit_bias", others["logit_bias"])]
-        if any(len(pair) != 2 or not isinstance(pair[1], int | float) for pair in pairs):
-            raise ParameterError("logit_bias must be a list of pairs of a token's id and a number")
-        others["logit_bias"] = tuple((_id(token), float(bias)) for token, bias in pairs)
-    return replace(sampling, **others)
+    return SamplingParams().with_values(read_table(values))
 
 
-def _list(key: str, value: object) -> list[Any]:
-    if not isinstance(value, list):
-        raise ParameterError(f"{key} must be a list, not {value!r}")
-    return value
+def with_preset(template: Template, presets: Presets) -> Template:
+    """The template with the parameters of the preset it names, beneath its own.
 
-
-def _id(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ParameterError(f"a token's id must be a whole number of at least 0, not {value!r}")
-    return value
+    Raises:
+        PresetError: there is no such preset, or its file cannot be used.
+    """
+    if not template.preset:
+        return template
+    sampling = presets.load(template.preset)
+    whole = {item.name: getattr(sampling, item.name) for item in fields(sampling)}
+    return replace(template, sampling=MappingProxyType({**whole, **template.sampling}))

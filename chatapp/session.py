@@ -14,23 +14,33 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from chatapp import asking
 from chatapp.chat.conversation import Conversation, Message, Reply, new_id, title_from
 from chatapp.chat.errors import EngineError, StoreError
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
-from chatapp.chat.generation import GenerateOptions, GenerationEnd, Paused, PromptRead, TokenStep
+from chatapp.chat.generation import (
+    GenerateOptions,
+    GenerationEnd,
+    GenerationEvent,
+    Paused,
+    PromptRead,
+    TokenStep,
+)
 from chatapp.chat.inspection import WrittenReply
-from chatapp.chat.prompt import Prompt, PromptFormat, Turn
-from chatapp.chat.record import FinishReason, TokenRecord
+from chatapp.chat.prompt import Prompt, PromptFormat
+from chatapp.chat.record import TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.template import Template
 from chatapp.growing import GrowingReply, kept_to_continue, spans_before
 from chatapp.protocols import ChatStore, Engine, Generation
+from chatapp.saving import SaveFailed, Saving
+from chatapp.ticks import Tick, with_ticks
 
 SAVE_EVERY_SECONDS = 0.5
-"""How often a streaming reply is saved; at most this much of it can be lost."""
+"""How often a streaming reply is saved, also while its engine stalls; what is lost is no older."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +57,6 @@ class ReplyEnded:
     message: Message
     notice: str = ""
     """Words for the person about why, where the reason alone doesn't say it."""
-
-
-@dataclass(frozen=True, slots=True)
-class SaveFailed:
-    """Something could not be written; the conversation goes on in memory."""
-
-    message: str
 
 
 TurnEvent = MessageAdded | Progress | PromptRead | TokenStep | Paused | ReplyEnded | SaveFailed
@@ -75,6 +78,7 @@ class Session:
         stop: Sequence[str] = (),
         top_logprobs: int = 20,
         clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Start with an empty conversation made from a template.
 
@@ -89,6 +93,7 @@ class Session:
             stop: stop sequences besides the template's.
             top_logprobs: how many candidates each record carries.
             clock: seconds since the epoch.
+            sleep: waits so many seconds.
         """
         self.engine = engine
         self.store = store
@@ -100,10 +105,11 @@ class Session:
         self.top_logprobs = top_logprobs
         self._formats = formats
         self._clock = clock
+        self._sleep = sleep
         self._generation: Generation | None = None
         self._growing: GrowingReply | None = None
         self._growing_id = ""
-        self._saving = asyncio.Lock()
+        self._saving = Saving(store)
         self.new_conversation(template)
 
     @property
@@ -121,7 +127,7 @@ class Session:
 
     def new_conversation(self, template: Template) -> None:
         """Begin an empty conversation; it is saved with its first message."""
-        self._unsaved: dict[str, None] = {}  # ids, in order
+        self._saving.begin()
         self.conversation = Conversation(
             id=new_id(),
             created=self._clock(),
@@ -138,7 +144,7 @@ class Session:
         if self.store is None:
             raise StoreError("conversations are not kept in this session")
         self.conversation = await self.store.load(conversation_id)
-        self._unsaved = {}
+        self._saving.begin()
 
     async def change(self, conversation: Conversation) -> SaveFailed | None:
         """Take a changed version of the current conversation, and save what changed.
@@ -149,9 +155,9 @@ class Session:
         before = self.conversation.messages
         for message_id, message in conversation.messages.items():
             if before.get(message_id) is not message:
-                self._unsaved[message_id] = None
+                self._saving.add(message)
         self.conversation = conversation
-        return await self._save_new() if conversation.messages else None
+        return await self._saving.save(conversation) if conversation.messages else None
 
     def set_sampling(self, sampling: SamplingParams) -> None:
         """Draw with these from the next token on, of the running reply too."""
@@ -185,7 +191,7 @@ class Session:
         if first and not self.conversation.title:
             self.conversation = replace(self.conversation, title=title_from(text))
         message = self._add("user", text)
-        if failed := await self._save_new():
+        if failed := await self._saving.save(self.conversation):
             yield failed
         yield MessageAdded(message)
         async with contextlib.aclosing(self._reply(message.id)) as events:
@@ -236,7 +242,7 @@ class Session:
         text = "".join(record.text for record in reply.records)
         message = self._add("assistant", text, parent=parent, reply=reply)
         self.conversation = replace(self.conversation, model=reply.model)
-        if failed := await self._save_new():
+        if failed := await self._saving.save(self.conversation):
             yield failed
         yield MessageAdded(message)
         yield ReplyEnded(message)
@@ -278,18 +284,8 @@ class Session:
 
     def prompt_for(self, leaf: str | None, kept: tuple[TokenRecord, ...] = ()) -> Prompt:
         """What the model reads after that message (and the kept start of a reply to it)."""
-        # A reply that was stopped before its first token says nothing to the model.
-        path = [m for m in self.conversation.path_to(leaf) if m.text or m.reply is None]
-        turns = [self._turn(message) for message in path]
-        if kept:
-            text = "".join(record.text for record in kept)
-            turns.append(Turn("assistant", text, tuple(record.id for record in kept)))
-        return Prompt(
-            system=self.conversation.system,
-            turns=tuple(turns),
-            format=self._formats(self.conversation.format),
-            continue_reply=bool(kept),
-        )
+        prompt_format = self._formats(self.conversation.format)
+        return asking.prompt_for(self.conversation, leaf, self.facts, prompt_format, kept)
 
     async def _reply(
         self,
@@ -306,38 +302,29 @@ class Session:
         if facts is None:
             raise EngineError("no model is loaded; choose one with Ctrl+L or /model")
         options = replace(self.options(), forced_ids=forced)
-        seed = options.seed
         generation = self.engine.generate(self.prompt_for(parent, kept), options)
         self._generation = generation  # from here on a stop or a change reaches it
-        growing = GrowingReply(
-            Reply(
-                model=facts.name,
-                model_sha256=facts.sha256,
-                seed=seed,
-                sampling=spans_before(base, len(kept)),
-            ),
-            self.sampling,
-            kept,
+        start = Reply(
+            model=facts.name,
+            model_sha256=facts.sha256,
+            seed=options.seed,
+            sampling=spans_before(base, len(kept)),
         )
+        growing = GrowingReply(start, self.sampling, kept)
         message = self._add("assistant", growing.text, parent=parent, reply=growing.reply())
         self._growing, self._growing_id = growing, message.id
         self.conversation = replace(self.conversation, model=facts.name)
         notice = ""
         try:
-            if failed := await self._save_new():
+            if failed := await self._saving.save(self.conversation):
                 yield failed
             yield MessageAdded(message)
-            saved_at = self._clock()
-            async for event in generation:
-                growing.take(event)
-                if isinstance(event, GenerationEnd):
-                    notice = event.message
-                    break
-                yield event
-                if self._clock() - saved_at >= SAVE_EVERY_SECONDS:
-                    saved_at = self._clock()
-                    if failed := await self._save_reply(message, growing):
-                        yield failed
+            async with contextlib.aclosing(self._stream(generation, message, growing)) as events:
+                async for event in events:
+                    if isinstance(event, GenerationEnd):
+                        notice = event.message
+                    else:
+                        yield event
         except EngineError as error:
             growing.fail(str(error))
             notice = str(error)
@@ -349,6 +336,25 @@ class Session:
         if failed:
             yield failed
         yield ReplyEnded(self.conversation.messages[message.id], notice)
+
+    async def _stream(
+        self, generation: Generation, message: Message, growing: GrowingReply
+    ) -> AsyncGenerator[GenerationEvent | SaveFailed]:
+        """What comes of a reply up to its end, taken in and saved by the clock."""
+        is_saved = True
+        ticking = with_ticks(generation, SAVE_EVERY_SECONDS, self._sleep)
+        async with contextlib.aclosing(ticking) as events:
+            async for event in events:
+                if not isinstance(event, Tick):
+                    growing.take(event)
+                    is_saved = False
+                    yield event
+                    if isinstance(event, GenerationEnd):
+                        return
+                elif not is_saved:
+                    is_saved = True
+                    if failed := await self._save_reply(message, growing):
+                        yield failed
 
     def _add(
         self, role: str, text: str, *, parent: str | None = None, reply: Reply | None = None
@@ -363,30 +369,11 @@ class Session:
             reply=reply,
         )
         self.conversation = self.conversation.with_message(message)
-        self._unsaved[message.id] = None
+        self._saving.add(message)
         return message
 
-    def _turn(self, message: Message) -> Turn:
-        """A message as the model reads it: exact ids where this same model wrote them."""
-        reply = message.reply
-        if reply is None or self.facts is None or reply.model_sha256 != self.facts.sha256:
-            return Turn(message.role, message.text)
-        ids = reply.ids
-        if ids and ids[-1] in self.facts.end_ids:
-            ids = ids[:-1]  # the format writes the end of a turn itself
-        if reply.finish_reason is FinishReason.STOP_SEQUENCE:
-            return Turn(message.role, message.text)  # its ids hold the stop sequence too
-        return Turn(message.role, message.text, ids or None)
-
     def _reply_of(self, message_id: str) -> Reply:
-        message = self.conversation.messages[message_id]
-        if message.reply is None or not message.reply.records:
-            raise EngineError("this message has no tokens to go on from; regenerate it instead")
-        if self.facts is None or message.reply.model_sha256 != self.facts.sha256:
-            raise EngineError(
-                f"{message.reply.model} wrote this reply; load it to go on from its tokens"
-            )
-        return message.reply
+        return asking.reply_of(self.conversation.messages[message_id], self.facts)
 
     def empty_reply(self) -> Reply:
         """A reply of the loaded model before its first token. Raises EngineError without one."""
@@ -395,48 +382,13 @@ class Session:
         return Reply(model=self.facts.name, model_sha256=self.facts.sha256, seed=0)
 
     def parent_for_reply(self, message_id: str | None = None) -> str | None:
-        """The message that a new reply answers: beside that reply, or to that message.
-
-        Args:
-            message_id: a reply, or a message of the person's; None is the current leaf.
-
-        Raises:
-            EngineError: there is no message yet.
-        """
-        leaf = message_id if message_id is not None else self.conversation.leaf
-        if leaf is None:
-            raise EngineError("there is nothing to answer yet; write a message first")
-        message = self.conversation.messages[leaf]
-        return message.parent if message.role == "assistant" else message.id
-
-    async def _save_new(self) -> SaveFailed | None:
-        """Save the conversation and the messages that are not on disk yet; one at a time."""
-        if self.store is None:
-            return None
-        try:
-            async with self._saving:
-                conversation, unsaved = self.conversation, self._unsaved
-                await self.store.save_conversation(conversation)
-                for message_id in tuple(unsaved):
-                    message = self.conversation.messages.get(
-                        message_id, conversation.messages[message_id]
-                    )
-                    del unsaved[message_id]  # a change made while it is written is written again
-                    try:
-                        await self.store.save_message(conversation.id, message)
-                    except BaseException:
-                        unsaved[message_id] = None
-                        raise
-        except StoreError as error:
-            return SaveFailed(str(error))
-        return None
+        """The message a new reply answers; see `asking.parent_for_reply`. Raises EngineError."""
+        return asking.parent_for_reply(self.conversation, message_id)
 
     async def _save_reply(self, message: Message, growing: GrowingReply) -> SaveFailed | None:
         """Put what has come of a reply into the conversation, and on disk."""
         current = replace(message, text=growing.text, reply=growing.reply())
         leaf = self.conversation.leaf
         self.conversation = self.conversation.with_message(current).at(leaf)
-        if self.store is None:
-            return None
-        self._unsaved[message.id] = None
-        return await self._save_new()
+        self._saving.add(self.conversation.messages[message.id])
+        return await self._saving.save(self.conversation)

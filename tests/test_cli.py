@@ -111,6 +111,14 @@ def test_bad_settings(home: Path) -> None:
     assert "CHATAPP_TOP_K" in one_line(call("ask", "hi", env=environment), 1)
 
 
+def test_a_template_whose_preset_is_not_there(home: Path) -> None:
+    file = home / "config" / "templates" / "lost.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text('preset = "gone"\n')
+    words = one_line(call("ask", "hi", "--template", "lost"), 1)
+    assert "there is no preset 'gone'; there are default, greedy" in words
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_an_unwritable_home(home: Path) -> None:
     home.mkdir(parents=True)

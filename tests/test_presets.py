@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from chatapp.chat.sampling import LLAMA_CPP_ORDER, ParameterError, SamplingParams
-from chatapp.presets import BUILT_IN, PresetError, Presets, parse_preset, preset_text
+from chatapp.chat.sampling_table import table_text
+from chatapp.chat.template import Template
+from chatapp.presets import BUILT_IN, PresetError, Presets, parse_preset, with_preset
 
 FULL = SamplingParams(
     temperature=1.25,
@@ -24,13 +26,13 @@ FULL = SamplingParams(
 
 @pytest.mark.parametrize("sampling", [SamplingParams(), FULL, *BUILT_IN.values()])
 def test_a_preset_is_read_as_it_was_written(sampling: SamplingParams) -> None:
-    assert parse_preset(preset_text(sampling)) == sampling
+    assert parse_preset(table_text(sampling)) == sampling
 
 
 def test_an_own_order_is_kept() -> None:
     order = tuple(reversed(LLAMA_CPP_ORDER))
     sampling = replace(SamplingParams(), order=order)
-    assert parse_preset(preset_text(sampling)).order == order
+    assert parse_preset(table_text(sampling)).order == order
 
 
 def test_presets_live_in_a_folder(tmp_path: Path) -> None:
@@ -76,3 +78,16 @@ def test_a_wrong_preset_is_refused_in_words(tmp_path: Path, source: str, words: 
     (tmp_path / "bad.toml").write_text(source)
     with pytest.raises(PresetError, match=r"bad\.toml: "):
         Presets(tmp_path).load("bad")
+
+
+def test_a_template_stands_over_the_preset_it_names(tmp_path: Path) -> None:
+    presets = Presets(tmp_path)
+    presets.save("warm", FULL)
+    template = Template("t", sampling={"top_k": 3}, preset="warm")
+    settings = SamplingParams(temperature=0.1, top_p=0.2)
+    whole = with_preset(template, presets)
+    assert settings.with_values(whole.sampling) == replace(FULL, top_k=3)
+    plain = Template("t", sampling={"top_k": 3})
+    assert with_preset(plain, presets) == plain
+    with pytest.raises(PresetError, match="there is no preset 'cold'"):
+        with_preset(replace(template, preset="cold"), presets)

@@ -16,7 +16,8 @@ from chatapp.chat.prompt import PromptFormat
 from chatapp.chat.record import FinishReason
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.template import NO_TEMPLATE
-from chatapp.session import MessageAdded, ReplyEnded, SaveFailed, Session, TurnEvent
+from chatapp.saving import SaveFailed
+from chatapp.session import MessageAdded, ReplyEnded, Session, TurnEvent
 from tests.ui.scripted import END_ID, FACTS, ScriptedEngine, make_records, token_id
 
 WAIT = 10.0
@@ -30,6 +31,13 @@ class Store:
         self.messages: dict[str, Message] = {}
         self.saves: list[Message] = []
         self.failure = ""
+        self._changed = asyncio.Event()
+
+    async def saved(self, text: str) -> None:
+        """Wait until the message that was saved last says this."""
+        while not self.saves or self.saves[-1].text != text:
+            self._changed.clear()
+            await self._changed.wait()
 
     async def save_conversation(self, conversation: Conversation) -> None:
         self._check()
@@ -39,6 +47,7 @@ class Store:
         self._check()
         self.messages[message.id] = message
         self.saves.append(message)
+        self._changed.set()
 
     async def load(self, conversation_id: str) -> Conversation:
         return self.conversations[conversation_id]
@@ -57,18 +66,30 @@ class Store:
             raise StoreError(self.failure)
 
 
-class Clock:
+class Timer:
     """Seconds that pass only when the test says so."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.now = 0.0
+        self.sleeps = asyncio.Semaphore(0)
+        """One more for every sleep that was begun."""
+        self._waiting: list[tuple[float, asyncio.Future[None]]] = []
 
-    def __call__(self) -> float:
-        return self.now
+    async def sleep(self, seconds: float) -> None:
+        until: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((self.now + seconds, until))
+        self.sleeps.release()
+        await until
+
+    def let_pass(self, seconds: float) -> None:
+        self.now += seconds
+        for when, until in self._waiting:
+            if when <= self.now and not until.done():
+                until.set_result(None)
 
 
 async def start(
-    engine: ScriptedEngine, store: Store | None = None, clock: Clock | None = None
+    engine: ScriptedEngine, store: Store | None = None, timer: Timer | None = None
 ) -> Session:
     session = Session(
         engine,
@@ -77,7 +98,8 @@ async def start(
         formats=PromptFormat,
         sampling=SamplingParams(),
         seed=7,
-        clock=clock or Clock(),
+        clock=lambda: 1000.0,
+        sleep=(timer or Timer()).sleep,
     )
     await session.load_model(ModelSource("m", "/nowhere", "gguf"), LoadOptions(), lambda _: None)
     return session
@@ -110,21 +132,68 @@ async def test_the_message_is_on_disk_before_the_model_is_asked() -> None:
 
 
 async def test_a_streaming_reply_is_saved_at_least_each_second() -> None:
-    engine, store, clock = ScriptedEngine("one two three four five six"), Store(), Clock()
-    session = await start(engine, store, clock)
+    engine, store, timer = ScriptedEngine("one two three four five six"), Store(), Timer()
+    session = await start(engine, store, timer)
     came: list[float] = []
     async for event in session.send("count"):
         if isinstance(event, TokenStep):
-            came.append(clock.now)
+            came.append(timer.now)
             saved = store.messages[session.conversation.path()[-1].id].reply
             assert saved is not None and saved.finish_reason is None
-            assert all(clock.now - when <= 1.0 for when in came[len(saved.records) :])
-            clock.now += 0.4
+            assert all(timer.now - when <= 1.0 for when in came[len(saved.records) :])
+            timer.let_pass(0.4)
     assert reply_of(session).finish_reason is FinishReason.STOP
     streamed = [message for message in store.saves if message.role == "assistant"]
     assert len(streamed) >= 4
     lengths = [len(message.text) for message in streamed]
     assert lengths == sorted(lengths)
+
+
+async def until_token(turn: AsyncIterator[TurnEvent], index: int) -> None:
+    async for event in turn:
+        if isinstance(event, TokenStep) and event.record.index == index:
+            return
+
+
+async def test_what_came_is_saved_within_a_second_also_when_the_engine_stalls() -> None:
+    engine, store, timer = ScriptedEngine("one two three", held=True), Store(), Timer()
+    session = await start(engine, store, timer)
+    turn = aiter(session.send("count"))
+    async with asyncio.timeout(WAIT):
+        engine.allow(2)
+        await until_token(turn, 1)
+        await timer.sleeps.acquire()
+        coming = asyncio.ensure_future(anext(turn))  # the third token, which does not come
+        timer.let_pass(1.0)
+        await timer.sleeps.acquire()  # it waits again, so the time was noticed
+        await store.saved("one two")
+        saves = len(store.saves)
+        timer.let_pass(1.0)
+        await timer.sleeps.acquire()
+        timer.let_pass(1.0)
+        await timer.sleeps.acquire()
+        assert len(store.saves) == saves  # nothing came, nothing is written
+        assert not coming.done()
+        engine.allow_all()
+        assert isinstance(await coming, TokenStep)
+        await collect(turn)
+    assert store.messages[session.conversation.path()[-1].id].text == "one two three"
+
+
+async def test_a_save_that_fails_while_the_engine_stalls_is_said_at_once() -> None:
+    engine, store, timer = ScriptedEngine("one two", held=True), Store(), Timer()
+    session = await start(engine, store, timer)
+    turn = aiter(session.send("count"))
+    async with asyncio.timeout(WAIT):
+        engine.allow(1)
+        await until_token(turn, 0)
+        store.failure = "the disk is full"
+        timer.let_pass(1.0)
+        assert await anext(turn) == SaveFailed("the disk is full")
+        store.failure = ""
+        engine.allow_all()
+        await collect(turn)
+    assert store.messages[session.conversation.path()[-1].id].text == "one two"
 
 
 async def test_a_stop_before_the_first_token_leaves_an_empty_reply_that_says_so() -> None:

@@ -29,6 +29,8 @@ class GenerateOptions:
     """The first tokens are these instead of drawn ones; their records tell the real numbers."""
     schedule: tuple[SamplingSpan, ...] = ()
     """Parameters that take over at later tokens of this request, as a recorded reply had them."""
+    is_aside: bool = False
+    """No part of a conversation: the KV cache and the kept logits stay those of the replies."""
 
 
 @dataclass(frozen=True, slots=True)

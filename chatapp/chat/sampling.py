@@ -254,12 +254,15 @@ class SamplingParams:
         return self._with({parameter.name: value})
 
     def with_values(self, values: Mapping[str, Any]) -> SamplingParams:
-        """A copy with several numbers replaced, as a template or the configuration gives them.
+        """A copy with several values replaced, as a template or the configuration gives them.
 
         Raises:
             ParameterError: an unknown name or a value out of bounds.
         """
-        return self._with({find(name).name: value for name, value in values.items()})
+        own = {item.name for item in fields(self)}
+        return self._with(
+            {name if name in own else find(name).name: value for name, value in values.items()}
+        )
 
     def _with(self, values: Mapping[str, Any]) -> SamplingParams:
         return replace(self, **values)

@@ -1,12 +1,14 @@
 """System-prompt templates: a system text with the settings that go with it.
 
 A template is a TOML text with `name` (else its file's name), `description`, `system`, `format`,
-`first_message`, a table `[sampling]` and a list `stop`. This module only reads such a text; where
+`first_message`, `preset`, a list `stop` and a table `[sampling]`, which may hold all that a preset
+can and stands over the preset that is named. This module only reads and writes such a text; where
 the files are is `chatapp.library`'s business.
 """
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,9 +16,10 @@ from types import MappingProxyType
 from typing import Any
 
 from chatapp.chat.errors import ChatappError
-from chatapp.chat.sampling import ParameterError, find
+from chatapp.chat.sampling import ParameterError, SamplingParams
+from chatapp.chat.sampling_table import read_table, table_text
 
-_NOTHING: Mapping[str, float] = MappingProxyType({})
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class TemplateError(ChatappError, ValueError):
@@ -33,14 +36,16 @@ class Template:
     format: str = "auto"
     first_message: str = ""
     """What the assistant says before the person does; empty for nothing."""
-    sampling: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
+    sampling: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     """By the names of `SamplingParams`; each within its bounds."""
     stop: tuple[str, ...] = ()
+    preset: str = ""
+    """The preset beneath `sampling`; empty for none."""
 
 
 NO_TEMPLATE = Template("none", "No system text of ours: only the model's own format")
 
-_TEXTS = ("name", "description", "system", "format", "first_message")
+_TEXTS = ("name", "description", "system", "format", "first_message", "preset")
 
 
 def parse_template(file_name: str, source: str) -> Template:
@@ -70,20 +75,38 @@ def parse_template(file_name: str, source: str) -> Template:
     )
 
 
+def template_text(template: Template, sampling: SamplingParams) -> str:
+    """A template as TOML, with all of these parameters, so that no setting shines through.
+
+    Args:
+        template: its texts and stop sequences; `sampling` and `preset` of it are not written.
+        sampling: what its chats are to be drawn with.
+    """
+    texts = [(key, getattr(template, key)) for key in _TEXTS if key != "preset"]
+    lines = [f"{key} = {_quoted(text)}" for key, text in texts if text]
+    if template.stop:
+        lines.append(f"stop = [{', '.join(map(_quoted, template.stop))}]")
+    return "\n".join([*lines, "", "[sampling]", table_text(sampling, whole=True)])
+
+
+def _quoted(text: str) -> str:
+    """A basic string of TOML: JSON's, but that DEL has to be escaped too."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def _text(key: str, value: Any) -> str:
     if not isinstance(value, str):
         raise TemplateError(f"{key} must be a text, not {value!r}")
     return value.strip() if key != "system" else value.strip("\n")
 
 
-def _sampling(value: Any) -> Mapping[str, float]:
+def _sampling(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise TemplateError("sampling must be a table of numbers")
+        raise TemplateError("sampling must be a table, begun by a line [sampling]")
     try:
-        checked = {find(name).name: find(name).check(number) for name, number in value.items()}
+        return MappingProxyType(read_table(value))
     except ParameterError as error:
         raise TemplateError(str(error)) from None
-    return MappingProxyType(checked)
 
 
 def _stop(value: Any) -> tuple[str, ...]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from chatapp.chat.errors import ChatappError, EngineError, UsageError
 from chatapp.commands.interrupts import Interrupts
 from chatapp.commands.options import add_generation_options, whole
+from chatapp.commands.question import Question, read_question, tell_files
 from chatapp.commands.reply_writers import JsonWriter, TextWriter, Writer
 from chatapp.commands.status import DONE, FAILED
 from chatapp.commands.token_rules import add_token_rules, with_token_rules
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from chatapp.chat.conversation import Reply
     from chatapp.commands.setup import Setup
     from chatapp.session import Session
-
-MOST_PIPED_BYTES = 16_000_000
 
 JSON_TOP_LOGPROBS = 5
 """How many candidates a token has in --json, when it isn't said."""
@@ -36,6 +36,16 @@ def add_parser(commands: Any) -> None:
         description="Ask once. Text on standard input is put behind the prompt.",
     )
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="what to say")
+    parser.add_argument(
+        "-f",
+        "--file",
+        dest="files",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a text file to send with the prompt; may be given several times",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument(
         "--trace", action="store_true", help="with --json: every stage of the sampler, a token"
@@ -113,22 +123,22 @@ def run(args: argparse.Namespace) -> int:
 
         recorded = read_recorded(args.replay)
         return interrupts.run(replay(Setup.from_args(args), args, recorded, interrupts))
-    prompt = read_prompt(args.prompt, sys.stdin)
+    question = read_question(args.prompt, sys.stdin, args.files)
     setup = Setup.from_args(args)
     if args.decoder == "beam":
         from chatapp.commands.ask_search import ask_beam
 
-        return interrupts.run(ask_beam(setup, args, prompt, interrupts))
+        return interrupts.run(ask_beam(setup, args, question, interrupts))
     if args.decoder == "contrastive":
         from chatapp.commands.ask_search import ask_contrastive
 
-        return interrupts.run(ask_contrastive(setup, args, prompt, interrupts))
+        return interrupts.run(ask_contrastive(setup, args, question, interrupts))
     if args.n > 1:
         from chatapp.commands.ask_several import ask_several
 
-        return interrupts.run(ask_several(setup, args, prompt, interrupts))
+        return interrupts.run(ask_several(setup, args, question, interrupts))
     writer = JsonWriter(sys.stdout) if args.json else TextWriter(sys.stdout)
-    return interrupts.run(_ask(setup, args, prompt, writer, interrupts))
+    return interrupts.run(_ask(setup, args, question, writer, interrupts))
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -141,38 +151,12 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--trace goes with one sampled reply; leave out --n, --replay, --decoder")
     if resumed and (args.n > 1 or args.replay or not sampling):
         raise UsageError("-c and --resume keep one sampled reply; leave out --n and --decoder")
-    if args.replay and (args.n > 1 or not sampling or args.prompt):
-        raise UsageError("--replay writes what was recorded; leave out the prompt, --n, --decoder")
+    if args.replay and (args.n > 1 or not sampling or args.prompt or args.files):
+        raise UsageError(
+            "--replay writes what was recorded; leave out the prompt, --file, --n, --decoder"
+        )
     if args.n > 1 and args.decoder == "contrastive":
         raise UsageError("a contrastive search has one result; leave out --n")
-
-
-def read_prompt(given: str | None, stream: TextIO | None) -> str:
-    """The prompt of the command line, with what a pipe brings behind it.
-
-    Raises:
-        UsageError: there is neither.
-        ChatappError: standard input is not text.
-    """
-    piped = ""
-    if stream is not None and not stream.isatty():
-        try:
-            # The locale may be any; text in a pipe is UTF-8.
-            data = stream.buffer.read(MOST_PIPED_BYTES + 1)
-            if len(data) > MOST_PIPED_BYTES:
-                raise UsageError(
-                    f"standard input is longer than {MOST_PIPED_BYTES // 1_000_000} MB; "
-                    "no model reads as much"
-                )
-            piped = data.decode("utf-8")
-        except UnicodeDecodeError:
-            raise ChatappError("standard input is not UTF-8 text") from None
-    if given and any("\ud800" <= character <= "\udfff" for character in given):
-        raise UsageError("the prompt is not UTF-8 text")
-    parts = [part for part in (given, piped.strip("\r\n")) if part and part.strip()]
-    if not parts:
-        raise UsageError('there is no prompt; give one: chatapp ask "Why is the sky blue?"')
-    return "\n\n".join(parts)
 
 
 async def start_session(session: Session, args: argparse.Namespace) -> None:
@@ -190,7 +174,11 @@ def wanted_candidates(args: argparse.Namespace) -> int:
 
 
 async def _ask(
-    setup: Setup, args: argparse.Namespace, prompt: str, writer: Writer, interrupts: Interrupts
+    setup: Setup,
+    args: argparse.Namespace,
+    question: Question,
+    writer: Writer,
+    interrupts: Interrupts,
 ) -> int:
     """Answer once."""
     from chatapp.commands.setup import open_conversation
@@ -201,8 +189,9 @@ async def _ask(
         if resumed:
             await open_conversation(session, args.resume)
             setup.change_as_flagged(session)
+        await tell_files(session, question)
         interrupts.stop_gently = session.cancel
-        reply = await _turn(session, prompt, writer, trace=args.trace)
+        reply = await _turn(session, question.message, writer, trace=args.trace)
     if reply.error and not interrupts.interrupted:
         raise EngineError(reply.error)
     return DONE if reply.records else FAILED
@@ -214,7 +203,8 @@ async def _turn(session: Session, prompt: str, writer: Writer, *, trace: bool) -
     from chatapp.chat.generation import PromptRead, TokenStep
     from chatapp.commands.progress import ProgressLine
     from chatapp.inspector import Inspector
-    from chatapp.session import MessageAdded, ReplyEnded, SaveFailed
+    from chatapp.saving import SaveFailed
+    from chatapp.session import MessageAdded, ReplyEnded
 
     line = ProgressLine(sys.stderr)
     inspector = Inspector(session)

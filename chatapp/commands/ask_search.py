@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from chatapp.chat.errors import EngineError, UsageError
 from chatapp.commands.ask import start_session
-from chatapp.commands.ask_several import prompt_with
 from chatapp.commands.interrupts import Interrupts
+from chatapp.commands.question import Question, prompt_with, tell_files
 from chatapp.commands.reply_writers import JsonWriter, TextWriter
 from chatapp.commands.status import DONE, FAILED
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 async def ask_beam(
-    setup: Setup, args: argparse.Namespace, prompt: str, interrupts: Interrupts
+    setup: Setup, args: argparse.Namespace, question: Question, interrupts: Interrupts
 ) -> int:
     """Search with beams and write the best. Returns the exit status."""
     from chatapp.chat.facts import Progress
@@ -54,7 +54,8 @@ async def ask_beam(
     writer = JsonWriter(sys.stdout) if args.json else None
     async with setup.headless(keep=False) as session:
         await start_session(session, args)
-        search = session.engine.beam(prompt_with(session, prompt), options)
+        await tell_files(session, question)
+        search = session.engine.beam(prompt_with(session, question.message), options)
         interrupts.stop_gently = search.cancel
         async for event in search:
             match event:
@@ -82,7 +83,7 @@ async def ask_beam(
 
 
 async def ask_contrastive(
-    setup: Setup, args: argparse.Namespace, prompt: str, interrupts: Interrupts
+    setup: Setup, args: argparse.Namespace, question: Question, interrupts: Interrupts
 ) -> int:
     """Search contrastively and write what comes. Returns the exit status."""
     from chatapp.chat.facts import Progress
@@ -110,8 +111,9 @@ async def ask_contrastive(
     written: list[str] = []
     async with setup.headless(keep=False) as session:
         await start_session(session, args)
+        await tell_files(session, question)
         stop = session.options().stop
-        search = session.engine.contrastive(prompt_with(session, prompt), options, stop)
+        search = session.engine.contrastive(prompt_with(session, question.message), options, stop)
         interrupts.stop_gently = search.cancel
         async for event in search:
             match event:

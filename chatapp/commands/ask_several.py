@@ -15,20 +15,19 @@ from typing import TYPE_CHECKING, TextIO
 from chatapp.chat.errors import EngineError, UsageError
 from chatapp.commands.ask import start_session, wanted_candidates
 from chatapp.commands.interrupts import Interrupts
+from chatapp.commands.question import Question, prompt_with, tell_files
 from chatapp.commands.reply_writers import JsonWriter, TextWriter
 from chatapp.commands.status import DONE, FAILED
 
 if TYPE_CHECKING:
     from chatapp.chat.conversation import Reply
     from chatapp.chat.generation import TokenStep
-    from chatapp.chat.prompt import Prompt
     from chatapp.commands.setup import Setup
     from chatapp.inspector import Columns
-    from chatapp.session import Session
 
 
 async def ask_several(
-    setup: Setup, args: argparse.Namespace, prompt: str, interrupts: Interrupts
+    setup: Setup, args: argparse.Namespace, question: Question, interrupts: Interrupts
 ) -> int:
     """Write so many replies. Returns the exit status."""
     from chatapp.chat.search import MOST_COLUMNS
@@ -38,10 +37,11 @@ async def ask_several(
         raise UsageError(f"n must be between 1 and {MOST_COLUMNS}, not {args.n}")
     async with setup.headless(keep=False, top_logprobs=wanted_candidates(args)) as session:
         await start_session(session, args)
+        await tell_files(session, question)
         options = session.options()
         # Seeds that follow from one number, so that it alone brings all of them back.
         every = [replace(options, seed=options.seed + place) for place in range(args.n)]
-        running = session.engine.compare(prompt_with(session, prompt), every)
+        running = session.engine.compare(prompt_with(session, question.message), every)
         columns = Columns(running, every, session.empty_reply())
         interrupts.stop_gently = columns.cancel
         writer = JsonColumns(sys.stdout, args.n) if args.json else TextColumns(sys.stdout, args.n)
@@ -50,14 +50,6 @@ async def ask_several(
     if not interrupts.interrupted and (errors := [one.error for one in replies if one.error]):
         raise EngineError(errors[0])
     return DONE if all(reply.records for reply in replies) else FAILED
-
-
-def prompt_with(session: Session, text: str) -> Prompt:
-    """What the model reads when a conversation begins with that message."""
-    from chatapp.chat.prompt import Turn
-
-    prompt = session.prompt_for(session.conversation.leaf)
-    return replace(prompt, turns=(*prompt.turns, Turn("user", text)))
 
 
 async def _write(columns: Columns, writer: ColumnsWriter) -> None:

@@ -62,8 +62,10 @@ async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[Ch
     """
     from chatapp.commands.setup import open_conversation, open_store
     from chatapp.config import save_setting
+    from chatapp.library import save_template
     from chatapp.link.client import EngineClient
     from chatapp.presets import Presets
+    from chatapp.titles import TitleWriter
     from chatapp.ui.app import ChatApp
     from chatapp.ui.services import Services
 
@@ -86,7 +88,10 @@ async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[Ch
                 load_options=setup.settings.load_options,
                 template=setup.template,
                 templates=setup.templates.by_name,
-                sampling_for=setup.settings.sampling_for,
+                save_template=lambda template, sampling: save_template(
+                    setup.paths, template, sampling
+                ),
+                sampling_for=setup.sampling_for,
                 formats=tuple(setup.formats.by_name),
                 chats=store,
                 export_chat=_export,
@@ -96,6 +101,9 @@ async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[Ch
                 settings_file=str(setup.paths.config_file),
                 theme=setup.settings.theme,
                 presets=Presets(setup.paths.presets),
+                titles=TitleWriter(session, setup.formats.format)
+                if setup.settings.titles == "model"
+                else None,
                 scale=setup.settings.scale,
                 keys=setup.settings.keys,
                 notices=(*setup.notices, *store.notices),

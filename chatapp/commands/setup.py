@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Self
 
 from chatapp.chat.errors import StoreError, UsageError
 from chatapp.chat.facts import ModelSource, Progress
+from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.template import Template, TemplateError
 from chatapp.commands.options import flags_given
 from chatapp.commands.progress import ProgressLine
-from chatapp.config import ConfigError, Settings, load_settings
+from chatapp.config import ConfigError, Settings, load_settings, with_flags
 from chatapp.library import Formats, Templates, load_formats, load_templates
 from chatapp.link.client import EngineClient
 from chatapp.models import DEFAULT, obtain
 from chatapp.paths import Paths, default_paths
+from chatapp.presets import Presets, with_preset
 from chatapp.protocols import ChatStore, Engine
 from chatapp.session import Session
 
@@ -51,10 +53,10 @@ class Setup:
         """Read settings and files. Raises ChatappError for what cannot be used."""
         paths = default_paths()
         flags = flags_given(args)
-        load_settings(paths, os.environ, {})  # what is wrong here is not the command's fault
+        settings = load_settings(paths, os.environ, {})  # what is wrong here is no flag's fault
         templates, formats = load_templates(paths), load_formats(paths)
         try:
-            settings = load_settings(paths, os.environ, flags)
+            settings = with_flags(settings, flags)
             template = templates.template(settings.template)
             if settings.format:
                 template = replace(template, format=settings.format)
@@ -65,6 +67,7 @@ class Setup:
             if flags.keys() & {"template", "format"} or isinstance(error, ConfigError):
                 raise UsageError(str(error)) from None
             raise
+        with_preset(template, Presets(paths.presets))  # likewise
         return cls(paths, settings, templates, formats, template, flags)
 
     def change_as_flagged(self, session: Session) -> None:
@@ -94,6 +97,15 @@ class Setup:
         """What was left out, in words."""
         return (*self.templates.problems, *self.formats.problems)
 
+    def sampling_for(self, template: Template) -> SamplingParams:
+        """What replies are drawn with in a chat made from a template.
+
+        Raises:
+            PresetError: it names a preset that is not there, or cannot be used.
+        """
+        presets = Presets(self.paths.presets)
+        return self.settings.sampling_for(with_preset(template, presets))
+
     def make_session(
         self, engine: Engine, store: ChatStore | None, *, top_logprobs: int | None = None
     ) -> Session:
@@ -104,7 +116,7 @@ class Setup:
             store,
             template=self.template,
             formats=self.formats.format,
-            sampling=settings.sampling_for(self.template),
+            sampling=self.sampling_for(self.template),
             seed=settings.seed,
             max_tokens=settings.max_tokens,
             stop=settings.stop,

@@ -102,7 +102,10 @@ class LocalEngine:
         loaded, cache = self._model(), self._prefix_cache()
         printed = prompt.turns[-1].text if prompt.continue_reply else None
         task = self._task(self._read(prompt), options, printed)
-        yield from generate(loaded, cache, task, controls, self._history)
+        if options.is_aside:
+            yield from generate(loaded, PrefixCache(loaded), task, controls)
+        else:
+            yield from generate(loaded, cache, task, controls, self._history)
 
     def compare(
         self, prompt: Prompt, columns: Sequence[GenerateOptions], controls: Sequence[Controls]

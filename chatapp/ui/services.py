@@ -20,6 +20,7 @@ from chatapp.chat.summary import ConversationSummary, SearchHit
 from chatapp.chat.template import NO_TEMPLATE, Template
 from chatapp.presets import Presets
 from chatapp.session import Session
+from chatapp.titles import TitleWriter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +119,9 @@ class Services:
     templates: Mapping[str, Template] = field(default_factory=lambda: MappingProxyType({}))
     """By name."""
     sampling_for: Callable[[Template], SamplingParams] = _template_sampling
-    """What replies are drawn with in a chat made from a template."""
+    """What replies are drawn with in a chat made from a template. Raises PresetError."""
+    save_template: Callable[[Template, SamplingParams], Path] | None = None
+    """Keep one of the person's own for the next start; returns its file. Raises TemplateError."""
     formats: Sequence[str] = ("auto",)
     """The names of the prompt formats."""
     chats: Chats | None = None
@@ -135,6 +138,8 @@ class Services:
     """Where the settings are, to be named to the person."""
     theme: str = ""
     """One of Textual's themes; empty for its default."""
+    titles: TitleWriter | None = None
+    """Has the model title chats while it is idle; None leaves them their first words."""
     scale: str = "probability"
     """What the colours of tokens mean at first: one of `token_colours.SCALES`."""
     presets: Presets | None = None

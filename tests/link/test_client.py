@@ -6,13 +6,14 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from chatapp.chat.errors import EngineDied, EngineError
 from chatapp.chat.facts import LoadOptions, ModelSource, Progress
-from chatapp.chat.generation import GenerateOptions, GenerationEnd, TokenStep
+from chatapp.chat.generation import GenerateOptions, GenerationEnd, PromptRead, TokenStep
 from chatapp.chat.prompt import Prompt, PromptFormat, Turn
 from chatapp.chat.record import FinishReason
 from chatapp.chat.sampling import SamplingParams
@@ -181,3 +182,21 @@ async def test_a_stop_before_the_request_went_out_is_not_lost(
     assert not any(isinstance(event, TokenStep) for event in events)
     assert isinstance(events[-1], GenerationEnd)
     assert events[-1].reason is FinishReason.CANCELLED
+
+
+async def test_what_is_asked_aside_leaves_the_cache_to_the_replies(
+    client: EngineClient, tiny: ModelSource
+) -> None:
+    await load(client, tiny)
+    options = GenerateOptions(max_tokens=4, seed=5)
+
+    async def cached(prompt: Prompt, options: GenerateOptions) -> int:
+        events = [event async for event in client.generate(prompt, options)]
+        return next(event.cached_tokens for event in events if isinstance(event, PromptRead))
+
+    other = Prompt("", (Turn("user", "a title, please"),), FORMAT)
+    assert await cached(HELLO, options) == 0
+    assert await cached(other, replace(options, is_aside=True)) == 0
+    assert await cached(HELLO, options) == len("hello\n") - 1  # one is read for its logits
+    assert await cached(other, options) == 0
+    assert await cached(HELLO, options) == 0  # as it is without keeping aside

@@ -26,7 +26,6 @@ async def main(folder: Path, resume: bool) -> int:
     store = await Store.open(folder / "chats.db")
     engine = ScriptedEngine(REST) if resume else ScriptedEngine(LONG, held=True)
     app = make_app(engine, store=store, clock=time.monotonic)
-    app.services.session._clock = time.time  # how often a reply is saved goes by it
 
     async def let_come() -> None:
         while True:

@@ -154,6 +154,11 @@ class ScriptedEngine:
         for _ in range(tokens):
             self._allowed.release()
 
+    def hold(self) -> None:
+        """Let every token wait for leave from here on."""
+        self._held = True
+        self._allowed = asyncio.Semaphore(0)
+
     def allow_all(self) -> None:
         """Hold nothing back any more."""
         self._held = False

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from textual.widgets import Static
 
-from chatapp.chat.sampling import LLAMA_CPP_ORDER, TRANSFORMERS_ORDER
-from chatapp.presets import Presets
+from chatapp.chat.sampling import LLAMA_CPP_ORDER, TRANSFORMERS_ORDER, SamplingParams
+from chatapp.chat.template import Template
+from chatapp.library import load_templates, save_template
+from chatapp.paths import Paths
+from chatapp.presets import Presets, with_preset
 from chatapp.ui.screens.order import OrderScreen
 from chatapp.ui.screens.settings import SettingsScreen
 from chatapp.ui.widgets.sampling_panel import SamplingPanel
@@ -89,6 +93,45 @@ async def test_presets_are_kept_and_taken(tmp_path: Path) -> None:
         assert chat.session.sampling.temperature == 1.2
         await say(pilot, "/preset nothing")
         assert "there is no preset 'nothing'" in notice(chat)
+
+
+async def test_the_present_settings_are_kept_as_a_template(paths: Paths) -> None:
+    app = make_app(InspectedEngine(), save_template=partial(save_template, paths))
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await say(pilot, "/system Speak in verse.")
+        await say(pilot, "/temp 1.2")
+        await say(pilot, "/order llama.cpp")
+        await say(pilot, "/template save poet")
+        await until(pilot, lambda: "kept as template poet" in notice(chat), "the template")
+        sampling = chat.session.sampling
+        saved = load_templates(paths).template("poet")
+        assert saved.system == "Speak in verse."
+        assert SamplingParams(top_k=7).with_values(saved.sampling) == sampling
+        await say(pilot, "/template strict")
+        assert chat.session.sampling != sampling
+        await say(pilot, "/template poet")
+        assert chat.session.sampling == sampling
+        assert chat.session.conversation.system == "Speak in verse."
+        await say(pilot, "/template save ../poet")
+        await until(pilot, lambda: "a template's name is" in notice(chat), "the refusal")
+
+
+async def test_a_template_whose_preset_is_gone_changes_nothing(tmp_path: Path) -> None:
+    presets = Presets(tmp_path)
+    app = make_app(
+        InspectedEngine(),
+        templates={"lost": Template("lost", preset="gone")},
+        sampling_for=lambda template: SamplingParams().with_values(
+            with_preset(template, presets).sampling
+        ),
+    )
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        before = chat.session.conversation.id
+        await say(pilot, "/template lost")
+        await until(pilot, lambda: "there is no preset 'gone'" in notice(chat), "the refusal")
+        assert chat.session.conversation.id == before
 
 
 async def test_a_stage_is_switched_off_and_on_again() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.template import NO_TEMPLATE, Template
 from chatapp.ui.commands.registry import Command, CommandError
 
@@ -37,9 +38,20 @@ async def _template_command(screen: ChatScreen, argument: str) -> None:
     if not argument:
         screen.pick_template()
         return
+    verb, _, name = argument.partition(" ")
+    if verb == "save" and name.strip():
+        file = await screen.conversations.save_template(name.strip())
+        screen.say(f"kept as template {name.strip()}, in {file}{_id_words(screen.sampling)}")
+        return
     template = _template(screen, argument)
     await screen.conversations.begin(template)
     screen.say(f"a new chat from the template {template.name}; the other one is kept")
+
+
+def _id_words(sampling: SamplingParams) -> str:
+    """What to know of rules for single tokens, since ids mean other tokens to another model."""
+    has_ids = sampling.banned or sampling.logit_bias
+    return "; its banned and biased tokens are those of this model" if has_ids else ""
 
 
 async def _system(screen: ChatScreen, argument: str) -> None:
@@ -130,7 +142,7 @@ def _path(text: str) -> Path:
 def _template(screen: ChatScreen, name: str) -> Template:
     if name == "none":
         return NO_TEMPLATE
-    if (template := screen.services.templates.get(name)) is not None:
+    if (template := screen.conversations.templates.get(name)) is not None:
         return template
     names = ", ".join(template_names(screen))
     raise CommandError(f"there is no template {name!r}; there are {names}")
@@ -138,7 +150,7 @@ def _template(screen: ChatScreen, name: str) -> Template:
 
 def template_names(screen: ChatScreen) -> list[str]:
     """All templates, `none` included."""
-    return sorted({*screen.services.templates, "none"})
+    return sorted({*screen.conversations.templates, "none"})
 
 
 COMMANDS = (
@@ -147,7 +159,11 @@ COMMANDS = (
     Command("search", "TEXT", "Search all chats.", _search),
     Command("rename", "TITLE", "Give this chat another title.", _rename),
     Command(
-        "template", "[NAME]", "Begin a new chat from a template.", _template_command, template_names
+        "template",
+        "[NAME]",
+        "Begin a new chat from a template; save NAME keeps this chat's settings as one.",
+        _template_command,
+        lambda screen: [*template_names(screen), "save "],
     ),
     Command("system", "[TEXT]", "Show or set the system text; none takes it away.", _system),
     Command("regen", "", "Write another reply; the old one is kept beside it.", _regenerate),

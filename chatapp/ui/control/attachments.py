@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from chatapp.chat.attachment import (
-    MOST_BYTES,
     Attachment,
     AttachmentError,
     check_room,
     compose,
     find_mentions,
-    read_attachment,
 )
+from chatapp.text_file import read_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,27 +125,6 @@ class Attachments:
         if tokens is not None and room.length:
             check_room(tokens, attachment.name, room.length, room.used + taken)
         return Attached(attachment.name, tokens, attachment.size)
-
-
-def read_file(path: Path) -> Attachment:
-    """Read a text file.
-
-    Raises:
-        AttachmentError: there is none, it can't be read, or it is no text.
-    """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            what = "a folder" if stat.S_ISDIR(status.st_mode) else "no ordinary file"
-            raise AttachmentError(f"{path} is {what}; only a text file can be attached")
-        if status.st_size > MOST_BYTES:
-            return read_attachment(path.name, b"", status.st_size)
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise AttachmentError(f"cannot read {path}: {reason}") from None
-    return read_attachment(path.name, data, max(status.st_size, len(data)))
 
 
 def _mentioned(text: str) -> Path | None:

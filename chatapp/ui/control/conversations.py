@@ -11,7 +11,7 @@ from typing import Protocol
 
 from chatapp.chat.conversation import Conversation, Message
 from chatapp.chat.errors import ChatappError, StoreError
-from chatapp.chat.template import Template
+from chatapp.chat.template import Template, parse_template, template_text
 from chatapp.ui.control.turns import Turns
 from chatapp.ui.services import Chats, Services
 
@@ -54,6 +54,8 @@ class ConversationControl:
         self._turns = turns
         self._view = view
         self.template = services.template
+        self.templates = dict(services.templates)
+        """By name; those that were saved since the start too."""
 
     @property
     def chats(self) -> Chats:
@@ -63,11 +65,16 @@ class ConversationControl:
         return self._services.chats
 
     async def begin(self, template: Template | None = None) -> None:
-        """Begin an empty conversation from a template, the last one by default."""
+        """Begin an empty conversation from a template, the last one by default.
+
+        Raises:
+            ChatappError: the template's settings cannot be had; nothing is changed.
+        """
+        sampling = self._services.sampling_for(template) if template is not None else None
         await self._turns.stop()
-        if template is not None:
+        if template is not None and sampling is not None:
             self.template = template
-            self._session.set_sampling(self._services.sampling_for(template))
+            self._session.set_sampling(sampling)
         self._session.new_conversation(self.template)
         self._view.conversation_changed()
 
@@ -177,6 +184,20 @@ class ConversationControl:
             return False
         await self.change(lambda now: now.restore(deleted))
         return True
+
+    async def save_template(self, name: str) -> Path:
+        """Keep the texts and the sampling of the present chat as a template. Raises ChatappError.
+
+        What begins its chats (description, first message) is that of the chat's own template.
+        """
+        if self._services.save_template is None:
+            raise ChatappError("templates are not kept in this session")
+        now, sampling = self._session.conversation, self._session.sampling
+        origin = self.templates.get(now.template, Template(name))
+        template = replace(origin, name=name, system=now.system, format=now.format, stop=now.stop)
+        file = await asyncio.to_thread(self._services.save_template, template, sampling)
+        self.templates[name] = parse_template(name, template_text(template, sampling))
+        return file
 
     async def rename(self, title: str) -> None:
         """Give the conversation another title."""

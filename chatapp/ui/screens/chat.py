@@ -20,7 +20,7 @@ from chatapp.ui.control.conversations import ConversationControl
 from chatapp.ui.control.model import ModelControl, ModelState
 from chatapp.ui.control.turns import DRAWS_PER_SECOND, Turns
 from chatapp.ui.drawing import MUTED
-from chatapp.ui.screens.chat_compare import ChatCompare
+from chatapp.ui.screens.chat_titles import ChatTitles
 from chatapp.ui.services import Services
 from chatapp.ui.token_colours import SCALES
 from chatapp.ui.widgets import hints
@@ -37,7 +37,7 @@ from chatapp.ui.widgets.transcript import Transcript
 _COMPLETIONS_SHOWN = 6
 
 
-class ChatScreen(ChatCompare):
+class ChatScreen(ChatTitles):
     """The one screen that is always there."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

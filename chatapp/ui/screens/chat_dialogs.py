@@ -119,13 +119,18 @@ class ChatDialogs(ChatAttach):
         current = self.session.conversation.template
         rows = [
             Choice(name, name, template.description, current=name == current)
-            for name, template in sorted(self.services.templates.items())
+            for name, template in sorted(self.conversations.templates.items())
         ]
-        if "none" not in self.services.templates:
+        if "none" not in self.conversations.templates:
             rows.append(Choice("none", "none", NO_TEMPLATE.description, current == "none"))
         picked = await self.app.push_screen_wait(PickerScreen("Templates", rows))
-        if picked is not None:
-            await self.conversations.begin(self.services.templates.get(picked, NO_TEMPLATE))
+        if picked is None:
+            return
+        try:
+            await self.conversations.begin(self.conversations.templates.get(picked, NO_TEMPLATE))
+        except ChatappError as error:
+            self.say(f"{error}; nothing is changed", "warning")
+        else:
             self.say(f"a new chat from the template {picked}; the other one is kept")
 
     def action_chats(self) -> None:

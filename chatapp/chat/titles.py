@@ -1,0 +1,86 @@
+"""Titles of conversations: the first words at once, a model's own words later.
+
+A small model often answers the question instead of naming it, so what comes back is a title only
+after it has passed a few plain tests. No title is better than a wrong one: the first words stay.
+"""
+
+from __future__ import annotations
+
+from chatapp.chat.conversation import Conversation, Message, title_from
+from chatapp.chat.prompt import Prompt, PromptFormat, Turn
+from chatapp.chat.text import sanitise
+
+MOST_TOKENS = 12
+"""A title that does not end within so many tokens is a sentence."""
+
+_MOST_CHARACTERS = 60
+_READ_CHARACTERS = 400
+"""How much of the first message is read: the whole costs seconds where a file is in it."""
+
+_SYSTEM = "You write short titles."
+_ASK = "Title for: "
+_EXAMPLES = (
+    ("How long should I boil an egg?", "Boiling an egg"),
+    ("Can you fix my SQL query? It is slow.", "Slow SQL query"),
+    ("write a poem about my dog Rex", "Poem about Rex the dog"),
+)
+"""Shown as turns. Models of 135 million parameters follow an example, but no instruction."""
+
+
+def has_first_words(conversation: Conversation) -> bool:
+    """Whether the title is still the one that was made from the first words.
+
+    So nobody named it; also after a restart, since it follows from the conversation itself. A chat
+    whose first message was worded anew counts as named.
+    """
+    said = _first_said(conversation)
+    return said is not None and conversation.title == title_from(said.text)
+
+
+def is_begun(conversation: Conversation) -> bool:
+    """Whether something was said and answered to the end."""
+    return any(
+        message.reply is not None
+        and message.reply.finish_reason is not None
+        and bool(message.text.strip())
+        for message in conversation.path()
+    )
+
+
+def title_prompt(conversation: Conversation, prompt_format: PromptFormat) -> Prompt:
+    """What a model is asked for a title; the first message has to be there."""
+    said = _first_said(conversation)
+    assert said is not None  # a conversation is titled once something was said
+    turns: list[Turn] = []
+    for question, title in _EXAMPLES:
+        turns += [Turn("user", _ASK + question), Turn("assistant", title)]
+    words = " ".join(said.text[:_READ_CHARACTERS].split())
+    turns.append(Turn("user", _ASK + words))
+    return Prompt(_SYSTEM, tuple(turns), prompt_format)
+
+
+def cleaned_title(written: str, conversation: Conversation) -> str:
+    """A title out of what a model wrote; empty where it is none.
+
+    Refused are: nothing, no letter or digit, what only repeats the message, and the examples.
+    """
+    words = " ".join(sanitise(written).split())
+    if words.casefold().startswith("title:"):
+        words = words[len("title:") :]
+    words = words.strip(" \"'“”‘’«»`*_#").rstrip(".,;:")
+    said = _first_said(conversation)
+    known = {_bare(title) for _, title in _EXAMPLES}
+    if said is not None:
+        known |= {_bare(said.text), _bare(title_from(said.text))}
+    if not _bare(words) or _bare(words) in known:
+        return ""
+    return title_from(words, _MOST_CHARACTERS)
+
+
+def _first_said(conversation: Conversation) -> Message | None:
+    return next((message for message in conversation.path() if message.role == "user"), None)
+
+
+def _bare(text: str) -> str:
+    """Letters and digits alone, to compare by."""
+    return "".join(character for character in text.casefold() if character.isalnum())

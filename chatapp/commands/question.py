@@ -1,0 +1,86 @@
+"""What `chatapp ask` is asked: a prompt, what a pipe brings, and text files (--file)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from chatapp.chat.attachment import Attachment, check_room, compose
+from chatapp.chat.errors import ChatappError, UsageError
+from chatapp.chat.prompt import Prompt, Turn
+from chatapp.chat.text import sanitise
+from chatapp.text_file import read_file
+
+if TYPE_CHECKING:
+    from chatapp.session import Session
+
+MOST_PIPED_BYTES = 16_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is said to the model."""
+
+    text: str
+    files: tuple[Attachment, ...] = ()
+
+    @property
+    def message(self) -> str:
+        """The text with its files behind it."""
+        return compose(self.text, self.files) if self.files else self.text
+
+
+def read_question(given: str | None, stream: TextIO | None, files: Sequence[Path]) -> Question:
+    """The prompt of the command line, with what a pipe brings behind it, and its files.
+
+    Raises:
+        UsageError: there is neither prompt nor pipe.
+        AttachmentError: a file can't be read, is too large or no text.
+        ChatappError: standard input is not text.
+    """
+    piped = ""
+    if stream is not None and not stream.isatty():
+        try:
+            # The locale may be any; text in a pipe is UTF-8.
+            data = stream.buffer.read(MOST_PIPED_BYTES + 1)
+            if len(data) > MOST_PIPED_BYTES:
+                raise UsageError(
+                    f"standard input is longer than {MOST_PIPED_BYTES // 1_000_000} MB; "
+                    "no model reads as much"
+                )
+            piped = data.decode("utf-8")
+        except UnicodeDecodeError:
+            raise ChatappError("standard input is not UTF-8 text") from None
+    if given and any("\ud800" <= character <= "\udfff" for character in given):
+        raise UsageError("the prompt is not UTF-8 text")
+    parts = [part for part in (given, piped.strip("\r\n")) if part and part.strip()]
+    if not parts:
+        raise UsageError('there is no prompt; give one: chatapp ask "Why is the sky blue?"')
+    return Question("\n\n".join(parts), tuple(map(read_file, files)))
+
+
+def prompt_with(session: Session, text: str) -> Prompt:
+    """What the model reads when a conversation goes on with that message."""
+    prompt = session.prompt_for(session.conversation.leaf)
+    return replace(prompt, turns=(*prompt.turns, Turn("user", text)))
+
+
+async def tell_files(session: Session, question: Question) -> None:
+    """Say on standard error what each file costs.
+
+    Raises:
+        AttachmentError: one has no room in the context.
+    """
+    if not question.files:
+        return
+    assert session.facts is not None  # its model is loaded
+    used = len((await session.engine.render(prompt_with(session, question.text))).tokens)
+    for file in question.files:
+        tokens = len(await session.engine.tokenize(file.framed()))
+        check_room(tokens, file.name, session.facts.context_length, used)
+        used += tokens
+        name = " ".join(sanitise(file.name).split())
+        print(f"chatapp: {name} has {tokens} tokens", file=sys.stderr)
