@@ -57,6 +57,8 @@ class Paused:
 
     next: TokenRecord
     """What may come, under the parameters as they are now; `id` is the most probable one."""
+    sampling: SamplingParams
+    """These parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,8 @@ class GenerationEnd:
     """Decoding alone, from the first token to the last."""
     time_to_first_token: float
     message: str = ""
-    """For reason error, and where a limit was reached: what happened and what to do."""
+    """For reason error, where a limit was reached, and where tokens that were chosen could not be
+    taken: what happened and what to do."""
 
 
 GenerationEvent = Progress | PromptRead | TokenStep | Paused | GenerationEnd

@@ -26,6 +26,7 @@ from chatapp.chat.search import (
 from chatapp.engine.cache import PrefixCache
 from chatapp.engine.controls import Controls
 from chatapp.engine.decode import generate
+from chatapp.engine.held import HeldStep
 from chatapp.engine.history import LogitHistory
 from chatapp.engine.inspect import Inspection
 from chatapp.engine.loader import LoadedModel, load
@@ -68,6 +69,7 @@ class LocalEngine:
         self._dry_breakers: Callable[[], frozenset[int]] = frozenset
         self._inspection: Inspection | None = None
         self._history = LogitHistory(HISTORY_BYTES)
+        self._held = HeldStep()
 
     def load(
         self,
@@ -79,6 +81,7 @@ class LocalEngine:
         # Two at once may be more than fits.
         self._loaded = self._cache = self._inspection = None
         self._history.clear()
+        self._held = HeldStep()
         gc.collect()
         loaded = load(source, options, self._prepared, on_progress)
         self._cache = PrefixCache(loaded)
@@ -86,6 +89,7 @@ class LocalEngine:
         self._inspection = Inspection(
             loaded,
             self._history,
+            self._held,
             HISTORY_BYTES,
             functools.lru_cache(maxsize=64)(functools.partial(_end_ids, loaded)),
             self._dry_breakers,
@@ -100,7 +104,7 @@ class LocalEngine:
         loaded, cache = self._model(), self._prefix_cache()
         printed = prompt.turns[-1].text if prompt.continue_reply else None
         task = self._task(self._read(prompt), options, printed)
-        yield from generate(loaded, cache, task, controls, self._history)
+        yield from generate(loaded, cache, task, controls, self._history, self._held)
 
     def compare(
         self, prompt: Prompt, columns: Sequence[GenerateOptions], controls: Sequence[Controls]

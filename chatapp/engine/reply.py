@@ -16,10 +16,10 @@ import torch
 from chatapp.chat.generation import GenerateOptions, GenerationEnd, TokenStep
 from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.sampling import SamplingParams
-from chatapp.engine.ending import Limit
+from chatapp.engine.ending import Limit, untaken
 from chatapp.engine.loader import LoadedModel
 from chatapp.engine.reply_text import ReplyText
-from chatapp.engine.sampler.chain import ChainState, Outcome, StepContext, draw, run_chain
+from chatapp.engine.sampler.chain import ChainState, Outcome, Snapshot, StepContext, draw, run_chain
 from chatapp.engine.sampler.record import make_record
 
 
@@ -78,6 +78,11 @@ class Reply:
         ids = self._task.options.forced_ids
         return ids[self.count] if self.count < len(ids) else None
 
+    @property
+    def state(self) -> Snapshot:
+        """The chain's state before the next token."""
+        return self._state.snapshot()
+
     def look(self, logits: torch.Tensor, sampling: SamplingParams) -> TokenRecord:
         """What the next step would weigh, told for its most probable token; nothing is taken.
 
@@ -122,17 +127,23 @@ class Reply:
         self._used = sampling
         return TokenStep(record, changed)
 
-    def end(self, reason: FinishReason | None = None, words: str = "") -> GenerationEnd:
+    def end(
+        self, reason: FinishReason | None = None, words: str = "", chosen: int = 0
+    ) -> GenerationEnd:
         """The last event, with the times so far.
 
         Args:
             reason: why it is over where that isn't for the reply to know: cancelled, failed.
             words: what happened and what to do.
+            chosen: how many tokens the person chose while it was held, that it has not taken.
         """
-        reason = reason or self.finished
-        assert reason is not None  # a reply that isn't over is ended for a reason
-        if reason is FinishReason.CONTEXT:
-            words = self._limit.words(self.count)
+        if reason is None:
+            reason = self.finished
+            assert reason is not None  # a reply that isn't over is ended for a reason
+            left = chosen + max(len(self._task.options.forced_ids) - self.count, 0)
+            words = untaken(reason, left)
+            if reason is FinishReason.CONTEXT:
+                words = "; ".join(filter(None, (self._limit.words(self.count), words)))
         waited = self._first_at - self._asked_at if self._first_at else 0.0
         return GenerationEnd(reason, self._last_at - self._first_at, waited, words)
 

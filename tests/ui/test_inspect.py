@@ -114,7 +114,7 @@ async def test_a_token_is_found_with_what_it_takes_and_taken() -> None:
         await until(pilot, lambda: isinstance(app.screen, FindScreen), "the screen")
         screen = app.screen
         assert isinstance(screen, FindScreen)
-        await until(pilot, lambda: len(screen._ids) == 2, "what is found")
+        await until(pilot, lambda: len(screen._rows) == 2, "what is found")
         options = screen.query_one(OptionList)
         first, second = (str(options.get_option_at_index(place).prompt) for place in range(2))
         assert "chosen by a draw from 0.5000 to 0.7500; it leads" in first

@@ -207,7 +207,7 @@ class ChatScreen(ChatCompare):
     @on(CandidateChosen)
     def take_candidate(self, event: CandidateChosen) -> None:
         """Take another token and go on from it."""
-        self.take_token(event.token_id)
+        self.take_candidate_at(event.index, event.token_id)
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         """Show the keys of what is focused."""
