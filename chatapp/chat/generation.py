@@ -67,7 +67,7 @@ class GenerationEnd:
 
     reason: FinishReason
     seconds: float
-    """Decoding alone, from the first token to the last."""
+    """Decoding alone, from the first token to the last, without the time it was held."""
     time_to_first_token: float
     message: str = ""
     """For reason error, where a limit was reached, and where tokens that were chosen could not be

@@ -6,6 +6,7 @@ at the top of every step, so a change made while a reply runs holds for the very
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator
 
 import torch
@@ -98,8 +99,10 @@ def _wait_for_leave(
     while (leave := controls.leave()) is None:
         held.hold(cache.ids, logits, reply.state)
         sampling = controls.sampling
+        began = time.monotonic()
         yield Paused(reply.look(logits, sampling), sampling)
         controls.hold(sampling)
+        reply.wait(time.monotonic() - began)
         if controls.cancelled:
             return None
     return leave.token_id

@@ -58,7 +58,8 @@ class Reply:
         self._end_ids = torch.tensor(task.end_ids, dtype=torch.int64)
         self._ids = _Ids(task.prompt_ids)
         self._used: SamplingParams | None = None
-        self._asked_at = time.monotonic()
+        self._held_seconds = 0.0
+        self._asked_at = self._now()
         self._first_at = self._last_at = 0.0
         self.count = 0
         """How many tokens this request took."""
@@ -69,8 +70,15 @@ class Reply:
 
     @property
     def seconds(self) -> float:
-        """How long ago it was asked for."""
-        return time.monotonic() - self._asked_at
+        """How long it has been at work since it was asked for."""
+        return self._now() - self._asked_at
+
+    def wait(self, seconds: float) -> None:
+        """It was held for so long, which is no time of its own."""
+        self._held_seconds += seconds
+
+    def _now(self) -> float:
+        return time.monotonic() - self._held_seconds
 
     @property
     def forced(self) -> int | None:
@@ -121,7 +129,7 @@ class Reply:
         record = self._record(outcome, token_id, printed.text, uniform)
         self.count += 1
         self.finished = printed.ending
-        self._last_at = time.monotonic()
+        self._last_at = self._now()
         self._first_at = self._first_at or self._last_at
         changed = sampling if sampling != self._used else None
         self._used = sampling

@@ -149,7 +149,7 @@ class InspectedEngine(ScriptedEngine):
             ),
             candidates=candidates,
             sampling=step.reply.sampling_at(step.index),
-            draw=0.25,
+            draw=0.25 if step.index < len(step.reply.ids) else None,
             recomputed=False,
         )
 
