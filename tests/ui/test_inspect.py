@@ -303,3 +303,19 @@ async def test_the_keys_of_a_held_reply_stay_shown_and_its_speed_counts_no_waiti
         await until(pilot, lambda: not chat.turns.busy, "the stop")
         await pilot.pause()
         assert chat.query_one(Hints).hints != HELD
+
+
+async def test_another_title_in_mid_reply_leaves_the_reply_as_it_streams() -> None:
+    engine = InspectedEngine("One two three four five", held=True)
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await held(pilot, engine)
+        await say(pilot, "/rename Another")
+        await until(pilot, lambda: "Another" in notice(chat), "the title")
+        assert "cut:" not in shown(chat)
+        await say(pilot, '/branch " blue house"')
+        await until(pilot, lambda: chat.held and chat.held.next.index == 4, "held again")
+        await pilot.press("f6")
+        await until(pilot, lambda: not chat.turns.busy, "the end")
+        assert "One two blue house five" in shown(chat)
+        assert len(engine.requests) == 1
