@@ -319,3 +319,23 @@ async def test_another_title_in_mid_reply_leaves_the_reply_as_it_streams() -> No
         await until(pilot, lambda: not chat.turns.busy, "the end")
         assert "One two blue house five" in shown(chat)
         assert len(engine.requests) == 1
+
+
+async def test_a_choice_for_a_step_that_is_being_left_is_refused() -> None:
+    engine = InspectedEngine("One two three four five", held=True)
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await held(pilot, engine)
+        place = chat.place
+        assert place is not None
+        chat.action_step()
+        chat.take_tokens(place, (token_id(OTHER),))  # before the step has come
+        assert notice(chat).startswith("this step is being left")
+        await until(pilot, lambda: chat.held and chat.held.next.index == 3, "held again")
+        assert "One two three" in shown(chat)
+        assert chat.place is not None
+        chat.take_tokens(chat.place, (token_id(OTHER),))
+        await until(pilot, lambda: chat.held and chat.held.next.index == 4, "held again")
+        assert "One two three other" in shown(chat)
+        await pilot.press("escape")
+        await until(pilot, lambda: not chat.turns.busy, "the stop")

@@ -50,6 +50,8 @@ class ChatInspect(ChatDialogs):
     held: Paused | None = None
     """What could come next, while the reply is held."""
     _hold_wanted = False
+    _leaving = False
+    """Whether the step that is shown as held is being left, by F6, F7 or a choice."""
     _told_held = False
 
     @property
@@ -64,6 +66,7 @@ class ChatInspect(ChatDialogs):
         if not self._under_way():
             return
         self._hold_wanted = not self._hold_wanted
+        self._leaving = not self._hold_wanted
         if self._hold_wanted:
             self.session.pause()
         else:
@@ -74,6 +77,7 @@ class ChatInspect(ChatDialogs):
         if not self._under_way():
             return
         if self._hold_wanted:
+            self._leaving = True
             self.session.step()
         else:
             self._hold_wanted = True
@@ -86,6 +90,7 @@ class ChatInspect(ChatDialogs):
             self.say("held before the next token; F7 takes one, F6 goes on")
             self.query_one(Hints).hints = hints.HELD
         self.held = paused
+        self._leaving = False
         self.show_token()
         self.show_status()
 
@@ -156,10 +161,13 @@ class ChatInspect(ChatDialogs):
         block = self.transcript.block_of(place.message_id)
         if self.held is None or block is None or not block.live:
             self.branch(place.message_id, place.index, token_ids)
-        elif place.index == self.held.next.index:
-            self.session.step(token_ids)
-        else:
+        elif place.index != self.held.next.index:
             self.run_worker(self._branch(place, token_ids), group="branch")
+        elif self._leaving:  # the choice would come a token too late
+            self.say("this step is being left; choose when the next one is shown", "warning")
+        else:
+            self._leaving = True
+            self.session.step(token_ids)
 
     async def _branch(self, place: TokenPlace, token_ids: Sequence[int]) -> None:
         await self.turns.stop()  # what came is kept; the branch begins in what is on the screen

@@ -33,7 +33,7 @@ _TITLE = "Find a token, or write any text to take"
 _NOTHING_YET = "write a text or an id; a space at its start counts"
 _LIMIT = 50
 _TOKEN_WIDTH = 16
-_SPELT_SHOWN = 24
+_SPELT_SHOWN = 20
 """How many tokens of a text are shown."""
 _SEAMS = ("on $primary 30%", "on $secondary 30%")
 """Grounds of neighbouring tokens; a blank parts them as well, since a token's own is drawn ␣."""
