@@ -336,6 +336,7 @@ class CandidateList(ScrollView, can_focus=True):
     def action_page(self, pages: int) -> None:
         """Move the row cursor by as many rows as are in sight."""
         self.row += pages * self._visible_rows
+        self._ask_for_more()  # it may stand on the last row already, where a taken one is added
 
     def action_first(self) -> None:
         """Go to the most probable candidate."""
@@ -344,6 +345,7 @@ class CandidateList(ScrollView, can_focus=True):
     def action_last(self) -> None:
         """Go to the last candidate of the record."""
         self.row = len(self._record.candidates) - 1 if self._record else 0
+        self._ask_for_more()
 
     def action_follow(self, steps: int) -> None:
         """Let the bars show the next column."""
