@@ -12,7 +12,7 @@ from dataclasses import replace
 from chatapp.chat.conversation import Reply
 from chatapp.chat.errors import EngineError
 from chatapp.chat.generation import GenerateOptions, PromptRead
-from chatapp.chat.inspection import CandidatePage, FoundToken, ReplyStep, TracedStep
+from chatapp.chat.inspection import CandidatePage, FoundToken, ReplyStep, SpeltText, TracedStep
 from chatapp.chat.record import FinishReason, SamplingSpan, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.scoring import PLAIN, ScoreEvent
@@ -43,12 +43,16 @@ class Inspector:
 
         Args:
             message_id: the reply.
-            index: which of its tokens, from 0.
-            sampling: other settings to look at it with; None takes those it was drawn with.
+            index: which of its tokens, from 0; the one behind the last is not taken yet.
+            sampling: other settings to look at it with; None takes those it was drawn with, or
+                would be.
         """
         reply = self._session.written(message_id)
-        if not 0 <= index < len(reply.ids):
+        if not 0 <= index <= len(reply.ids):
             raise EngineError(f"the reply has no token {index}; it has {len(reply.ids)} so far")
+        if index == len(reply.ids):
+            span = SamplingSpan(index, sampling or self._session.sampling)
+            return ReplyStep(reply=replace(reply, spans=(*reply.spans, span)), index=index)
         return ReplyStep(reply=reply, index=index, sampling=sampling)
 
     async def trace(self, step: ReplyStep, ids: Sequence[int]) -> TracedStep:
@@ -64,6 +68,10 @@ class Inspector:
     ) -> tuple[FoundToken, ...]:
         """Tokens by text or id, with what it would have taken to choose them."""
         return await self._session.engine.find_tokens(step, wanted, limit)
+
+    async def spell(self, step: ReplyStep, text: str) -> SpeltText:
+        """The tokens of a text that could be taken there."""
+        return await self._session.engine.spell(step, text)
 
     async def what_if(self, message_id: str, sampling: SamplingParams) -> WhatIf:
         """A reply under other settings; the model is not run."""

@@ -16,6 +16,7 @@ from chatapp.chat.inspection import (
     CandidatePage,
     FoundToken,
     ReplyStep,
+    SpeltText,
     TracedStep,
     WrittenReply,
 )
@@ -59,8 +60,8 @@ class Generation(Running[GenerationEvent], Protocol):
     def resume(self) -> None:
         """Let it go on by itself."""
 
-    def step(self, token_id: int | None = None) -> None:
-        """Take one token, drawn or this one, and hold again."""
+    def step(self, token_ids: Sequence[int] = ()) -> None:
+        """Take one drawn token, or all of these in order, and hold again."""
 
 
 class Comparison(Running[SeveralEvent], Protocol):
@@ -77,8 +78,9 @@ class Engine(Protocol):
     """What can read and write tokens, wherever it runs. Methods raise EngineError.
 
     Questions about a reply don't disturb one that is under way. Where the logits of an older reply
-    are gone the model reads it again, which waits until other long work is done. Cancelling the
-    task that awaits an answer withdraws the question.
+    are gone the model reads it again, which waits until other long work is done. The step at which
+    a reply is held is asked about like any other. Cancelling the task that awaits an answer
+    withdraws the question.
     """
 
     async def load(
@@ -116,6 +118,9 @@ class Engine(Protocol):
         those that hold it; within each the most probable first. A space before a token doesn't
         count, unless the wanted text begins with one.
         """
+
+    async def spell(self, step: ReplyStep, text: str) -> SpeltText:
+        """A text in tokens, as ordinary text, that could be taken at one step."""
 
     async def what_if(self, reply: WrittenReply, sampling: SamplingParams) -> WhatIf:
         """A reply under other settings; quick when the same reply is asked about again."""

@@ -180,10 +180,10 @@ class Session:
         if self._generation is not None:
             self._generation.resume()
 
-    def step(self, token_id: int | None = None) -> None:
-        """Let a held reply take one token: drawn, or this one."""
+    def step(self, token_ids: Sequence[int] = ()) -> None:
+        """Let a held reply take one drawn token, or all of these in order."""
         if self._generation is not None:
-            self._generation.step(token_id)
+            self._generation.step(token_ids)
 
     async def send(self, text: str) -> AsyncGenerator[TurnEvent]:
         """Say something and stream the reply."""
@@ -215,13 +215,17 @@ class Session:
             async for event in events:
                 yield event
 
-    async def branch(self, message_id: str, index: int, token_id: int) -> AsyncGenerator[TurnEvent]:
-        """Take another token at a point of a reply and go on from there."""
+    async def branch(
+        self, message_id: str, index: int, token_ids: Sequence[int]
+    ) -> AsyncGenerator[TurnEvent]:
+        """Take other tokens at a point of a reply, in order, and go on from there."""
         reply = self._reply_of(message_id)
         parent = self.parent_for_reply(message_id)
         kept = reply.records[:index]
+        if index >= len(reply.records):
+            kept = kept_to_continue(reply, self.conversation.messages[message_id].text)
         async with contextlib.aclosing(
-            self._reply(parent, kept=kept, base=reply, forced=(token_id,))
+            self._reply(parent, kept=kept, base=reply, forced=tuple(token_ids))
         ) as events:
             async for event in events:
                 yield event

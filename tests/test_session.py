@@ -266,10 +266,10 @@ async def test_a_branch_keeps_the_ids_before_it_also_inside_an_emoji() -> None:
     assert message.text == "A fox 🦊!"
     assert message.reply is not None
     place = 4  # one byte of the emoji is there, and three are not
-    await collect(session.branch(message.id, place, 999))
+    await collect(session.branch(message.id, place, (999, 998)))
     prompt, options = engine.requests[-1]
     assert prompt.turns[-1].ids == message.reply.ids[:place]
-    assert options.forced_ids == (999,)
+    assert options.forced_ids == (999, 998)
     branched = session.conversation.path()[-1]
     assert branched.reply is not None
     assert branched.reply.ids[:place] == tuple(map(token_id, script[:place]))

@@ -59,6 +59,8 @@ class Paused:
 
     next: TokenRecord
     """What may come, under the parameters as they are now; `id` is the most probable one."""
+    sampling: SamplingParams
+    """These parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,11 @@ class GenerationEnd:
 
     reason: FinishReason
     seconds: float
-    """Decoding alone, from the first token to the last."""
+    """Decoding alone, from the first token to the last, without the time it was held."""
     time_to_first_token: float
     message: str = ""
-    """For reason error, and where a limit was reached: what happened and what to do."""
+    """For reason error, where a limit was reached, and where tokens that were chosen could not be
+    taken: what happened and what to do."""
 
 
 GenerationEvent = Progress | PromptRead | TokenStep | Paused | GenerationEnd

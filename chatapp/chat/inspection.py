@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from chatapp.chat.conversation import Reply
-from chatapp.chat.prompt import PromptFormat
+from chatapp.chat.prompt import PromptFormat, TokenPiece
 from chatapp.chat.record import Candidate, SamplingSpan
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.trace import StepTrace
@@ -65,7 +65,7 @@ class ReplyStep:
 
     reply: WrittenReply
     index: int
-    """Which token of the reply, from 0."""
+    """Which token of the reply, from 0; as many as it has is the next one, not taken yet."""
     sampling: SamplingParams | None = None
     """Other settings to look at it with; None takes those it was drawn with."""
 
@@ -115,3 +115,13 @@ class FoundToken:
     bias_to_lead: float | None
     """How much its logit must gain, after the edits, to be level with the best other token: 0 when
     it leads. None where no bias helps: it is banned, or the model gives it no chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeltText:
+    """A text in the tokens that would say it at some step."""
+
+    tokens: tuple[TokenPiece, ...]
+    """One or more; as ordinary text, none of them a control token."""
+    first: FoundToken
+    """The numbers of the first of them, which is what the step decides about."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chatapp.chat.sampling import SamplingParams
@@ -59,17 +60,23 @@ class Controls:
             self._paused = True
 
     def resume(self) -> None:
-        """Go on by itself."""
+        """Go on by itself, once what the person chose is taken."""
         with self._changed:
             self._paused = False
-            self._leaves.clear()
+            self._leaves = [leave for leave in self._leaves if leave.token_id is not None]
             self._changed.notify()
 
-    def step(self, token_id: int | None = None) -> None:
-        """Take one token, drawn or this one, and hold again."""
+    def step(self, token_ids: Sequence[int] = ()) -> None:
+        """Take one drawn token, or all of these in order, and hold again."""
         with self._changed:
-            self._leaves.append(Leave(token_id))
+            self._leaves += [Leave(token_id) for token_id in token_ids or (None,)]
             self._changed.notify()
+
+    @property
+    def chosen(self) -> int:
+        """How many tokens that the person chose are still to be taken."""
+        with self._changed:
+            return sum(leave.token_id is not None for leave in self._leaves)
 
     def leave(self) -> Leave | None:
         """Whether a token may be taken now; None while the reply is held."""

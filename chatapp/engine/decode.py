@@ -6,6 +6,7 @@ at the top of every step, so a change made while a reply runs holds for the very
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator
 
 import torch
@@ -16,6 +17,7 @@ from chatapp.chat.record import FinishReason
 from chatapp.engine.cache import PrefixCache
 from chatapp.engine.controls import Controls
 from chatapp.engine.ending import failure
+from chatapp.engine.held import HeldStep
 from chatapp.engine.history import LogitHistory
 from chatapp.engine.loader import LoadedModel
 from chatapp.engine.prefill import prefill
@@ -28,18 +30,19 @@ def generate(
     task: Task,
     controls: Controls,
     history: LogitHistory | None = None,
+    held: HeldStep | None = None,
 ) -> Iterator[GenerationEvent]:
     """Write one reply.
 
     Yields `Progress` while the prompt is read, then `PromptRead`, a `TokenStep` for each token and
     a `GenerationEnd`; `Paused` while it is held. Nothing is raised for what can go wrong in a step:
     the end says it, and what came before stands. What each token was taken from goes into the
-    history, where there is one.
+    history, where there is one; what the next one may be taken from goes into `held`.
     """
     reply = Reply(loaded, task)
     with torch.inference_mode():
         try:
-            yield from _write(reply, cache, task, controls, history)
+            yield from _write(reply, cache, task, controls, history, held or HeldStep())
         except EngineError as error:
             yield reply.end(FinishReason.ERROR, str(error))
         except (RuntimeError, MemoryError) as error:
@@ -53,6 +56,7 @@ def _write(
     task: Task,
     controls: Controls,
     history: LogitHistory | None,
+    held: HeldStep,
 ) -> Iterator[GenerationEvent]:
     """The whole reply: prefill, then decode until something ends it."""
     if reply.finished:
@@ -69,33 +73,36 @@ def _write(
         history.begin(task.prompt_ids[:start], task.reply_ids) if history is not None else None
     )
     while True:
-        forced = yield from _wait_for_leave(reply, logits, controls)
-        if controls.cancelled:
-            yield reply.end(FinishReason.CANCELLED)
-            return
         for span in task.options.schedule:
             if span.start == reply.count:
                 controls.sampling = span.sampling
+        forced = reply.forced
+        if forced is None:
+            forced = yield from _wait_for_leave(reply, cache, logits, controls, held)
+        if controls.cancelled:
+            yield reply.end(FinishReason.CANCELLED)
+            return
         step = reply.take(logits, controls.sampling, forced)
         if history is not None and recording is not None:
             history.append(recording, step.record.id, logits)
         yield step
         if reply.finished:
-            yield reply.end()
+            yield reply.end(chosen=controls.chosen)
             return
         logits = cache.read((step.record.id,))
 
 
 def _wait_for_leave(
-    reply: Reply, logits: torch.Tensor, controls: Controls
+    reply: Reply, cache: PrefixCache, logits: torch.Tensor, controls: Controls, held: HeldStep
 ) -> Generator[GenerationEvent, None, int | None]:
     """While paused, show what could come next; return the token to take instead of drawing one."""
-    if reply.forced is not None:
-        return reply.forced
     while (leave := controls.leave()) is None:
+        held.hold(cache.ids, logits, reply.state)
         sampling = controls.sampling
-        yield Paused(reply.look(logits, sampling))
+        began = time.monotonic()
+        yield Paused(reply.look(logits, sampling), sampling)
         controls.hold(sampling)
+        reply.wait(time.monotonic() - began)
         if controls.cancelled:
             return None
     return leave.token_id

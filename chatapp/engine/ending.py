@@ -43,6 +43,24 @@ class Limit:
         )
 
 
+def untaken(reason: FinishReason, count: int) -> str:
+    """What to say when a reply is over before all tokens that the person chose are taken.
+
+    Args:
+        reason: why it is over.
+        count: how many of them are left; 0 needs no words.
+    """
+    if count == 0:
+        return ""
+    ending = {
+        FinishReason.STOP: "an end token",
+        FinishReason.STOP_SEQUENCE: "a stop sequence",
+        FinishReason.LENGTH: "the maximum length",
+    }.get(reason, "the end of the context")
+    tokens = "the last token" if count == 1 else f"the last {count} tokens"
+    return f"the reply came to {ending}; {tokens} of your text could not be taken"
+
+
 def failure(error: Exception) -> str:
     """What to say of a failure in the model's own code: its first line, shortened."""
     words = str(error).strip().split("\n", 1)[0][:200] or type(error).__name__

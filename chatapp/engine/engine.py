@@ -28,6 +28,7 @@ from chatapp.engine.bench import bench
 from chatapp.engine.cache import PrefixCache
 from chatapp.engine.controls import Controls
 from chatapp.engine.decode import generate
+from chatapp.engine.held import HeldStep
 from chatapp.engine.history import LogitHistory
 from chatapp.engine.inspect import Inspection
 from chatapp.engine.loader import LoadedModel, load
@@ -70,6 +71,7 @@ class LocalEngine:
         self._dry_breakers: Callable[[], frozenset[int]] = frozenset
         self._inspection: Inspection | None = None
         self._history = LogitHistory(HISTORY_BYTES)
+        self._held = HeldStep()
 
     def load(
         self,
@@ -81,6 +83,7 @@ class LocalEngine:
         # Two at once may be more than fits.
         self._loaded = self._cache = self._inspection = None
         self._history.clear()
+        self._held = HeldStep()
         gc.collect()
         loaded = load(source, options, self._prepared, on_progress)
         self._cache = PrefixCache(loaded)
@@ -88,6 +91,7 @@ class LocalEngine:
         self._inspection = Inspection(
             loaded,
             self._history,
+            self._held,
             HISTORY_BYTES,
             functools.lru_cache(maxsize=64)(functools.partial(_end_ids, loaded)),
             self._dry_breakers,
@@ -105,7 +109,7 @@ class LocalEngine:
         if options.is_aside:
             yield from generate(loaded, PrefixCache(loaded), task, controls)
         else:
-            yield from generate(loaded, cache, task, controls, self._history)
+            yield from generate(loaded, cache, task, controls, self._history, self._held)
 
     def compare(
         self, prompt: Prompt, columns: Sequence[GenerateOptions], controls: Sequence[Controls]

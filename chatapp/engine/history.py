@@ -182,6 +182,12 @@ class LogitHistory:
         with self._lock:
             return self._find([*prompt_ids, *reply_ids], len(prompt_ids))
 
+    def row(self, ids: Sequence[int]) -> LogitRow | None:
+        """The row about the token behind some ids, whichever was taken; None when it is gone."""
+        with self._lock:
+            found = self._find([*ids, 0], len(ids))  # the last of them decides nothing
+        return found[0] if found else None
+
     def clear(self) -> None:
         """Forget everything: the model has changed."""
         with self._lock:

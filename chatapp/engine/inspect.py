@@ -19,6 +19,7 @@ from chatapp.chat.inspection import (
     CandidatePage,
     FoundToken,
     ReplyStep,
+    SpeltText,
     TracedStep,
     WrittenReply,
 )
@@ -26,6 +27,7 @@ from chatapp.chat.prompt import PromptFormat
 from chatapp.chat.record import Candidate
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.whatif import WhatIf
+from chatapp.engine.held import Held, HeldStep
 from chatapp.engine.history import LogitHistory, LogitRow, Rows, recompute
 from chatapp.engine.loader import LoadedModel
 from chatapp.engine.replay import Before, state_before
@@ -88,6 +90,7 @@ class Inspection:
         self,
         loaded: LoadedModel,
         history: LogitHistory,
+        held: HeldStep,
         limit_bytes: int,
         end_ids: Callable[[tuple[str, ...], PromptFormat], tuple[int, ...]],
         dry_breakers: Callable[[], frozenset[int]],
@@ -97,12 +100,14 @@ class Inspection:
         Args:
             loaded: the model.
             history: the logits of recent replies.
+            held: the step that a reply under way is held at.
             limit_bytes: how much the history may hold.
             end_ids: the tokens that end a reply with these stop sequences in that format.
             dry_breakers: the tokens over which DRY follows no repeat.
         """
         self._loaded = loaded
         self._history = history
+        self._held = held
         self._limit_bytes = limit_bytes
         self._end_ids = end_ids
         self._dry_breakers = dry_breakers
@@ -161,6 +166,18 @@ class Inspection:
                 ids = self._spelt(seen, wanted, min(max(limit, 0), PAGE))
             return self._found(seen, ids)
 
+    def spell(self, step: ReplyStep, text: str) -> SpeltText:
+        """A text in tokens that could be taken at a step. Raises as `trace`."""
+        tokenizer = self._loaded.tokenizer
+        with self._lock, torch.inference_mode():
+            ids = tokenizer.encode_inside(text)
+            if not ids:
+                raise EngineError("there is nothing to take; write a text")
+            if tokenizer.control_ids.intersection(ids):  # an unknown token, nothing else
+                raise EngineError("the vocabulary has no tokens for a character of this text")
+            (first,) = self._found(self._look(step), ids[:1])
+            return SpeltText(tokenizer.pieces(ids), first)
+
     def what_if(self, reply: WrittenReply, sampling: SamplingParams) -> WhatIf:
         """A reply under other settings; quick when it is the same reply as before.
 
@@ -182,7 +199,8 @@ class Inspection:
 
         Args:
             reply: which one.
-            index: the step that is asked about; None where all of them are.
+            index: the step that is asked about, also the one behind the last token; None where
+                all of them are.
             on_progress: told how much has been read.
             cancelled: asked in between.
 
@@ -192,13 +210,15 @@ class Inspection:
         Raises:
             EngineError: the reply does not fit into the model's context, or the model failed.
         """
-        first, last = 0, len(reply.ids)
+        # What a row is about is decided by the ids before it: any id may stand for the next one.
+        whole = (*reply.ids, 0) if index == len(reply.ids) else reply.ids
+        first, last = 0, len(whole)
         row_bytes = 2 * self._loaded.facts.vocab_size
         fits = row_bytes * last * 1.1 <= self._limit_bytes
         if index is not None and not fits:
             first, last = max(0, index - WINDOW // 2), min(last, index + WINDOW // 2)
-        before = (*reply.prompt_ids, *reply.ids[:first])
-        ids = reply.ids[first:last]
+        before = (*reply.prompt_ids, *whole[:first])
+        ids = whole[first:last]
         if not before:
             raise EngineError("the first token of a text has no context; there is nothing to show")
         rows = recompute(self._loaded, before, ids, on_progress, cancelled)
@@ -215,16 +235,24 @@ class Inspection:
         if self._seen is not None and self._seen.step == step:
             return self._seen
         reply, index = step.reply, step.index
-        if not 0 <= index < len(reply.ids):
+        if not 0 <= index <= len(reply.ids):
             raise EngineError(f"the reply has no token {index}; it has {len(reply.ids)}")
-        before = state_before(
-            reply, index, lambda place, state: self._run(reply, place, None, state)
-        )
+        before = self._before(reply, index)
         state = ChainState.restore(before.snapshot)
         outcome = self._run(reply, index, step.sampling, state)
         falling, order = (-outcome.model.logits).sort(stable=True)
         self._seen = _Seen(step, outcome, before, order, falling)
         return self._seen
+
+    def _before(self, reply: WrittenReply, index: int) -> Before:
+        """The chain's state before a step: as it is where the reply is held, or found again."""
+        held = self._held_at(reply, index) if index == len(reply.ids) else None
+        if held is not None and held.state.seed == reply.seed % 2**64:
+            return Before(held.state)
+        return state_before(reply, index, lambda place, state: self._run(reply, place, None, state))
+
+    def _held_at(self, reply: WrittenReply, index: int) -> Held | None:
+        return self._held.after((*reply.prompt_ids, *reply.ids[:index]))
 
     def _run(
         self, reply: WrittenReply, index: int, sampling: SamplingParams | None, state: ChainState
@@ -236,12 +264,14 @@ class Inspection:
             end_ids=torch.tensor(self._end_ids(reply.stop, reply.format), dtype=torch.int64),
             dry_breakers=self._dry_breakers() if sampling.dry_multiplier else frozenset(),
         )
-        return run_chain(self._row(reply, index).logits(), sampling, context, state)
+        held = self._held_at(reply, index)
+        logits = held.logits if held is not None else self._row(reply, index).logits()
+        return run_chain(logits, sampling, context, state)
 
     def _row(self, reply: WrittenReply, index: int) -> LogitRow:
         before = (*reply.prompt_ids, *reply.ids[:index])
-        if rows := self._history.rows(before, reply.ids[index : index + 1]):
-            return rows[0]
+        if (row := self._history.row(before)) is not None:
+            return row
         known = self._recomputed
         if known is not None:
             whole = (*known.before, *known.ids)

@@ -16,10 +16,10 @@ import torch
 from chatapp.chat.generation import GenerateOptions, GenerationEnd, TokenStep
 from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.sampling import SamplingParams
-from chatapp.engine.ending import Limit
+from chatapp.engine.ending import Limit, untaken
 from chatapp.engine.loader import LoadedModel
 from chatapp.engine.reply_text import ReplyText
-from chatapp.engine.sampler.chain import ChainState, Outcome, StepContext, draw, run_chain
+from chatapp.engine.sampler.chain import ChainState, Outcome, Snapshot, StepContext, draw, run_chain
 from chatapp.engine.sampler.record import make_record
 
 
@@ -58,7 +58,8 @@ class Reply:
         self._end_ids = torch.tensor(task.end_ids, dtype=torch.int64)
         self._ids = _Ids(task.prompt_ids)
         self._used: SamplingParams | None = None
-        self._asked_at = time.monotonic()
+        self._held_seconds = 0.0
+        self._asked_at = self._now()
         self._first_at = self._last_at = 0.0
         self.count = 0
         """How many tokens this request took."""
@@ -69,14 +70,26 @@ class Reply:
 
     @property
     def seconds(self) -> float:
-        """How long ago it was asked for."""
-        return time.monotonic() - self._asked_at
+        """How long it has been at work since it was asked for."""
+        return self._now() - self._asked_at
+
+    def wait(self, seconds: float) -> None:
+        """It was held for so long, which is no time of its own."""
+        self._held_seconds += seconds
+
+    def _now(self) -> float:
+        return time.monotonic() - self._held_seconds
 
     @property
     def forced(self) -> int | None:
         """The token that the request itself demands next, if any."""
         ids = self._task.options.forced_ids
         return ids[self.count] if self.count < len(ids) else None
+
+    @property
+    def state(self) -> Snapshot:
+        """The chain's state before the next token."""
+        return self._state.snapshot()
 
     def look(self, logits: torch.Tensor, sampling: SamplingParams) -> TokenRecord:
         """What the next step would weigh, told for its most probable token; nothing is taken.
@@ -116,23 +129,29 @@ class Reply:
         record = self._record(outcome, token_id, printed.text, uniform)
         self.count += 1
         self.finished = printed.ending
-        self._last_at = time.monotonic()
+        self._last_at = self._now()
         self._first_at = self._first_at or self._last_at
         changed = sampling if sampling != self._used else None
         self._used = sampling
         return TokenStep(record, changed)
 
-    def end(self, reason: FinishReason | None = None, words: str = "") -> GenerationEnd:
+    def end(
+        self, reason: FinishReason | None = None, words: str = "", chosen: int = 0
+    ) -> GenerationEnd:
         """The last event, with the times so far.
 
         Args:
             reason: why it is over where that isn't for the reply to know: cancelled, failed.
             words: what happened and what to do.
+            chosen: how many tokens the person chose while it was held, that it has not taken.
         """
-        reason = reason or self.finished
-        assert reason is not None  # a reply that isn't over is ended for a reason
-        if reason is FinishReason.CONTEXT:
-            words = self._limit.words(self.count)
+        if reason is None:
+            reason = self.finished
+            assert reason is not None  # a reply that isn't over is ended for a reason
+            left = chosen + max(len(self._task.options.forced_ids) - self.count, 0)
+            words = untaken(reason, left)
+            if reason is FinishReason.CONTEXT:
+                words = "; ".join(filter(None, (self._limit.words(self.count), words)))
         waited = self._first_at - self._asked_at if self._first_at else 0.0
         return GenerationEnd(reason, self._last_at - self._first_at, waited, words)
 

@@ -139,6 +139,13 @@ class ModelTokenizer:
         """
         return self._encode(self._plain.at_start, text)
 
+    def encode_inside(self, text: str) -> list[int]:
+        """Ids of ordinary text that goes on in a reply: as `encode_text`, just as it is typed.
+
+        No space is put before it, as some vocabularies do with a text that stands by itself.
+        """
+        return self._encode(self._plain.inside, text)
+
     def encode_rendered(self, text: str) -> list[int]:
         """Ids of text that a format wrote: what spells a control token becomes it.
 

@@ -18,6 +18,7 @@ from chatapp.chat.inspection import (
     CandidatePage,
     FoundToken,
     ReplyStep,
+    SpeltText,
     TracedStep,
     WrittenReply,
 )
@@ -126,6 +127,11 @@ class EngineClient:
             request=self._number(), step=step, wanted=wanted, limit=limit
         )
         return (await self._answer(request, messages.FoundTokensEvent)).found
+
+    async def spell(self, step: ReplyStep, text: str) -> SpeltText:
+        """The tokens of a text that could be taken at one step. Raises EngineError."""
+        request = messages.SpellRequest(request=self._number(), step=step, text=text)
+        return (await self._answer(request, messages.SpeltEvent)).spelt
 
     async def what_if(self, reply: WrittenReply, sampling: SamplingParams) -> WhatIf:
         """A reply under other settings. Raises EngineError."""

@@ -15,6 +15,7 @@ from chatapp.chat.inspection import (
     CandidatePage,
     FoundToken,
     ReplyStep,
+    SpeltText,
     TracedStep,
     WrittenReply,
 )
@@ -77,9 +78,9 @@ class Pause(Message, frozen=True, tag=True, kw_only=True):
 
 
 class StepOnce(Message, frozen=True, tag=True, kw_only=True):
-    """Let a held reply take one token: drawn, or the one the person chose."""
+    """Let a held reply take one drawn token, or those the person chose, in order."""
 
-    token_id: int | None = None
+    token_ids: tuple[int, ...] = ()
 
 
 class TokenizeRequest(Message, frozen=True, tag=True, kw_only=True):
@@ -122,6 +123,13 @@ class FindTokensRequest(Message, frozen=True, tag=True, kw_only=True):
     step: ReplyStep
     wanted: str | int
     limit: int
+
+
+class SpellRequest(Message, frozen=True, tag=True, kw_only=True):
+    """Tell the tokens of a text that could be taken at one step."""
+
+    step: ReplyStep
+    text: str
 
 
 class WhatIfRequest(Message, frozen=True, tag=True, kw_only=True):
@@ -253,6 +261,12 @@ class FoundTokensEvent(Message, frozen=True, tag=True, kw_only=True):
     found: tuple[FoundToken, ...]
 
 
+class SpeltEvent(Message, frozen=True, tag=True, kw_only=True):
+    """A text in tokens that could be taken."""
+
+    spelt: SpeltText
+
+
 class WhatIfEvent(Message, frozen=True, tag=True, kw_only=True):
     """A reply under other settings."""
 
@@ -327,7 +341,7 @@ class FailedEvent(Message, frozen=True, tag=True, kw_only=True):
     message: str
 
 
-Inspection = TraceRequest | CandidatesRequest | FindTokensRequest | WhatIfRequest
+Inspection = TraceRequest | CandidatesRequest | FindTokensRequest | SpellRequest | WhatIfRequest
 """Questions about a reply; the model runs only where its logits are gone."""
 
 Scoring = ScoreTextRequest | ScorePromptRequest | ScoreIdsRequest
@@ -363,6 +377,7 @@ Event = (
     | TracedEvent
     | CandidatesEvent
     | FoundTokensEvent
+    | SpeltEvent
     | WhatIfEvent
     | ScoreStartEvent
     | ScoredEvent
@@ -386,6 +401,7 @@ LAST = (
     | TracedEvent
     | CandidatesEvent
     | FoundTokensEvent
+    | SpeltEvent
     | WhatIfEvent
     | ScoreEndEvent
     | BeamEndEvent

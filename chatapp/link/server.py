@@ -92,7 +92,7 @@ class Server:
                 case messages.Pause():
                     controls.resume()
                 case messages.StepOnce():
-                    controls.step(request.token_id)
+                    controls.step(request.token_ids)
 
     def _read(self) -> messages.Request | None:
         header = self._requests.read(frames.LENGTH.size)
@@ -228,6 +228,9 @@ class Server:
             case messages.FindTokensRequest():
                 found = inspection.find_tokens(request.step, request.wanted, request.limit)
                 event = messages.FoundTokensEvent(request=number, found=found)
+            case messages.SpellRequest():
+                spelt = inspection.spell(request.step, request.text)
+                event = messages.SpeltEvent(request=number, spelt=spelt)
             case messages.WhatIfRequest():
                 what_if = inspection.what_if(request.reply, request.sampling)
                 event = messages.WhatIfEvent(request=number, what_if=what_if)

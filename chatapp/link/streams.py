@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Generic, TypeVar
 
 from chatapp.chat.bench import BenchEvent
@@ -91,9 +91,9 @@ class RemoteGeneration(RemoteStream[GenerationEvent]):
         """Let it go on by itself."""
         self._steer(messages.Pause(request=self._number, paused=False))
 
-    def step(self, token_id: int | None = None) -> None:
-        """Take one token, drawn or this one, and hold again."""
-        self._steer(messages.StepOnce(request=self._number, token_id=token_id))
+    def step(self, token_ids: Sequence[int] = ()) -> None:
+        """Take one drawn token, or all of these in order, and hold again."""
+        self._steer(messages.StepOnce(request=self._number, token_ids=tuple(token_ids)))
 
 
 class RemoteComparison(RemoteStream[SeveralEvent]):

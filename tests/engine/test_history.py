@@ -150,6 +150,15 @@ def test_rows_are_found_by_the_exact_ids() -> None:
     assert history.rows([9, 2], [3, 4]) is None
 
 
+def test_one_row_is_found_by_the_ids_before_it() -> None:
+    history = LogitHistory(1 << 20)
+    record(history, [1, 2], [3, 4, 5])
+    row = history.row([1, 2, 3])
+    assert row is not None and same((row,), [201])
+    assert history.row([1, 2, 3, 4, 5]) is None  # about the next token, which is not taken
+    assert history.row([1, 2, 9]) is None
+
+
 def test_a_branch_has_the_common_rows_in_common() -> None:
     history = LogitHistory(1 << 20)
     record(history, [1, 2], [3, 4, 5, 6])

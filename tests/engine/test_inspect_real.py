@@ -11,6 +11,7 @@ from chatapp.chat.sampling import SamplingParams
 from chatapp.engine.cache import PrefixCache
 from chatapp.engine.controls import Controls
 from chatapp.engine.decode import generate
+from chatapp.engine.held import HeldStep
 from chatapp.engine.history import LogitHistory
 from chatapp.engine.inspect import Inspection, LogitsGone
 from chatapp.engine.loader import LoadedModel
@@ -40,7 +41,9 @@ def write(
 
 
 def inspection(loaded: LoadedModel, history: LogitHistory, limit: int = LIMIT) -> Inspection:
-    return Inspection(loaded, history, limit, lambda *_: loaded.facts.end_ids, frozenset)
+    return Inspection(
+        loaded, history, HeldStep(), limit, lambda *_: loaded.facts.end_ids, frozenset
+    )
 
 
 def test_what_if_and_recomputing_equal_running_the_model(loaded_model: LoadedModel) -> None:

@@ -53,6 +53,16 @@ def test_bytes_are_those_of_the_text(name: str, text: str) -> None:
     assert data.decode() == expected
 
 
+@pytest.mark.parametrize("name", ["byte level", "sentencepiece", "sentencepiece, first"])
+@given(text=tricky)
+def test_text_that_goes_on_in_a_reply_is_just_what_is_typed(name: str, text: str) -> None:
+    tokenizer = MADE[name]
+    ids = tokenizer.encode_inside(text)
+    assert not set(ids) & tokenizer.control_ids
+    expected = text.replace("▁", " ") if "sentencepiece" in name else text
+    assert b"".join(map(tokenizer.token_bytes, ids)).decode() == expected
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_every_control_token_is_text_when_a_person_types_it(name: str) -> None:
     tokenizer = MADE[name]

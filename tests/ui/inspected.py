@@ -24,6 +24,7 @@ from chatapp.chat.inspection import (
     CandidatePage,
     FoundToken,
     ReplyStep,
+    SpeltText,
     TracedStep,
     WrittenReply,
 )
@@ -89,6 +90,8 @@ class InspectedEngine(ScriptedEngine):
         self.asked: list[ReplyStep] = []
         self.tried: list[SamplingParams] = []
         self.refuses = ""
+        self.spelt: dict[int, bytes] = {}
+        """The tokens of texts that were written, by their ids."""
         self.compared: list[GenerateOptions] = []
 
     def generate(self, prompt: Prompt, options: GenerateOptions) -> SteeredGeneration:
@@ -120,6 +123,15 @@ class InspectedEngine(ScriptedEngine):
             FoundToken(vocabulary_candidate(700), None, None, 3.25),
         )
 
+    async def spell(self, step: ReplyStep, text: str) -> SpeltText:
+        self.asked.append(step)
+        pieces = await self.tokenize(text)
+        self.spelt.update((piece.id, piece.bytes) for piece in pieces)
+        first = replace(
+            vocabulary_candidate(41), id=pieces[0].id, token=pieces[0].token, bytes=pieces[0].bytes
+        )
+        return SpeltText(pieces, FoundToken(first, None, None, 1.5))
+
     async def trace(self, step: ReplyStep, ids: Sequence[int]) -> TracedStep:
         self._live()
         self.asked.append(step)
@@ -137,7 +149,7 @@ class InspectedEngine(ScriptedEngine):
             ),
             candidates=candidates,
             sampling=step.reply.sampling_at(step.index),
-            draw=0.25,
+            draw=0.25 if step.index < len(step.reply.ids) else None,
             recomputed=False,
         )
 
@@ -314,9 +326,10 @@ class SteeredGeneration(ScriptedGeneration):
     """One reply that can be held."""
 
     def __init__(
-        self, engine: ScriptedEngine, tokens: list[bytes], prompt: Prompt, options: GenerateOptions
+        self, engine: InspectedEngine, tokens: list[bytes], prompt: Prompt, options: GenerateOptions
     ) -> None:
         super().__init__(engine, tokens, prompt, options)
+        self._spelt = engine.spelt
         self._paused = False
         self._steps: list[int | None] = []
         self._told = asyncio.Event()
@@ -328,8 +341,8 @@ class SteeredGeneration(ScriptedGeneration):
         self._paused = False
         self._told.set()
 
-    def step(self, token_id: int | None = None) -> None:
-        self._steps.append(token_id)
+    def step(self, token_ids: Sequence[int] = ()) -> None:
+        self._steps += token_ids or (None,)
         self._told.set()
 
     def set_sampling(self, sampling: SamplingParams) -> None:
@@ -356,17 +369,17 @@ class SteeredGeneration(ScriptedGeneration):
             while self._paused and not self._steps and not self._cancelled.is_set():
                 self._told.clear()
                 held = make_record(start + place, token, texts[place], self._sampling)
-                yield Paused(replace(held, text="", draw=None))
+                yield Paused(replace(held, text="", draw=None), self._sampling)
                 await self._told.wait()
             if self._cancelled.is_set():
                 break
             taken = self._steps.pop(0) if self._steps else None
             if taken is not None and taken != record.id:
-                chosen = next(one for one in record.candidates if one.id == taken)
-                record = replace(
-                    record, id=chosen.id, token=chosen.token, bytes=chosen.bytes,
-                    text=chosen.token, logprob=chosen.logprob, rank=chosen.rank, draw=None,
-                )  # fmt: skip
+                data = self._spelt.get(taken) or next(
+                    one.bytes for one in record.candidates if one.id == taken
+                )
+                text = data.decode()
+                record = replace(record, id=taken, token=text, bytes=data, text=text, draw=None)
             changed = self._sampling if self._sampling != self._before else None
             self._before = self._sampling
             self._engine.drawn_with.append(self._sampling)

@@ -15,7 +15,8 @@ from chatapp.ui.screens.help import HelpScreen
 from chatapp.ui.screens.prompt_view import PromptScreen
 from chatapp.ui.widgets.lines_view import LinesView
 from tests.ui.host import MemoryStore, ask, make_app, notice, ready, say, shown, until
-from tests.ui.scripted import ScriptedEngine
+from tests.ui.inspected import InspectedEngine
+from tests.ui.scripted import ScriptedEngine, token_id
 
 SIZE = (100, 30)
 
@@ -124,7 +125,7 @@ async def test_templates_and_system_text() -> None:
 
 
 async def test_regenerate_branch_and_rename() -> None:
-    engine = ScriptedEngine("One two.", "Again.", " then.")
+    engine = InspectedEngine("One two.", "Again.", " then.", " on.")
     store = MemoryStore()
     app = make_app(engine, store=store)
     async with app.run_test(size=SIZE) as pilot:
@@ -135,8 +136,13 @@ async def test_regenerate_branch_and_rename() -> None:
         await say(pilot, "/branch 2")
         await until(pilot, lambda: "then." in shown(chat), "the branch")
         await until(pilot, lambda: not chat.turns.busy, "its end")
-        await say(pilot, "/branch 77")
-        assert "a rank from 1 to 4" in notice(chat)
+        assert engine.requests[-1][1].forced_ids == (1,)  # the second place of the vocabulary
+        await say(pilot, "/branch 50001")
+        assert "a rank from 1 to 50000" in notice(chat)
+        await say(pilot, '/branch " a bluebird"')
+        await until(pilot, lambda: "on." in shown(chat), "the branch")
+        await until(pilot, lambda: not chat.turns.busy, "its end")
+        assert engine.requests[-1][1].forced_ids == (token_id(b" a"), token_id(b" bluebird"))
         await say(pilot, "/rename A better name")
         await until(pilot, lambda: "A better name" in notice(chat), "the name")
         kept = store.conversations[chat.session.conversation.id]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from textual.pilot import Pilot
 from textual.widgets import OptionList
 
 from chatapp.chat.record import FinishReason
+from chatapp.ui.screens.chat import ChatScreen
 from chatapp.ui.screens.find import FindScreen
 from chatapp.ui.screens.help import HelpScreen
 from chatapp.ui.screens.trace import TraceScreen
+from chatapp.ui.widgets.hints import HELD, Hints
 from chatapp.ui.widgets.token_panel import NEXT, TokenSummary
 from chatapp.ui.widgets.trace_table import TraceTable
 from tests.ui.host import ask, make_app, notice, ready, say, shown, until
@@ -114,7 +119,7 @@ async def test_a_token_is_found_with_what_it_takes_and_taken() -> None:
         await until(pilot, lambda: isinstance(app.screen, FindScreen), "the screen")
         screen = app.screen
         assert isinstance(screen, FindScreen)
-        await until(pilot, lambda: len(screen._ids) == 2, "what is found")
+        await until(pilot, lambda: len(screen._rows) == 2, "what is found")
         options = screen.query_one(OptionList)
         first, second = (str(options.get_option_at_index(place).prompt) for place in range(2))
         assert "chosen by a draw from 0.5000 to 0.7500; it leads" in first
@@ -173,3 +178,164 @@ async def test_the_trace_tells_what_each_stage_did() -> None:
         await pilot.press("escape")
         await pilot.press("escape")
         assert app.screen is chat
+
+
+async def held(pilot: Pilot[Any], engine: InspectedEngine) -> ChatScreen:
+    """A reply of which two tokens are taken, held before the third."""
+    chat = await ready(pilot)
+    await say(pilot, "count")
+    engine.allow(2)
+    await until(pilot, lambda: chat.turns.tokens == 2, "two tokens")
+    await pilot.press("f6")
+    engine.allow_all()
+    await until(pilot, lambda: chat.held is not None, "the pause")
+    return chat
+
+
+async def test_a_held_step_is_listed_searched_and_traced_like_any_other() -> None:
+    engine = InspectedEngine("One two three four five", held=True)
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await held(pilot, engine)
+        await pilot.press("ctrl+down")
+        await until(pilot, lambda: chat.held and chat.held.next.temperature == 0.65, "new numbers")
+        await pilot.press("f3")
+        await until(pilot, lambda: isinstance(app.screen, TraceScreen), "the trace")
+        await pilot.pause()
+        table = lines(app.screen.query_one(TraceTable))
+        assert "nothing is drawn yet" in table and "●" not in table
+        step = engine.asked[-1]
+        assert step.index == 2 == len(step.reply.ids)
+        assert step.reply.sampling_at(2).temperature == 0.65
+        await pilot.press("escape")
+        chat.panel.candidates.focus()
+        await pilot.press("end")
+        await until(pilot, lambda: "+49\xa0896" in lines(chat.panel.candidates), "a page")
+        assert engine.asked[-1] == step
+        await pilot.press("f8", *"word")
+        screen = app.screen
+        assert isinstance(screen, FindScreen)
+        await until(pilot, lambda: len(screen._rows) == 2, "what is found")
+        assert "leads with a bias of +3.25" in str(screen._rows[1].content)
+        assert engine.asked[-1] == step
+        await pilot.press("escape", "escape")
+        await until(pilot, lambda: not chat.turns.busy, "the stop")
+
+
+async def test_a_page_that_comes_after_a_control_was_turned_is_dropped() -> None:
+    engine = InspectedEngine("One two three four five", held=True)
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await held(pilot, engine)
+        found = chat.panel.candidates
+        before = found._shown
+        assert before is not None and chat.place is not None
+        page = await engine.candidates(chat.step_at(chat.place), len(found.listed), 5)
+        await pilot.press("ctrl+down")
+        await until(pilot, lambda: found._shown is not before, "new numbers")
+        count = len(found.listed)
+        found.add(before, page)
+        assert len(found.listed) == count
+        found.add(found._shown or before, page)
+        assert len(found.listed) == count + 5
+        await pilot.press("escape")
+        await until(pilot, lambda: not chat.turns.busy, "the stop")
+
+
+async def test_all_tokens_of_a_written_text_are_taken_while_held() -> None:
+    engine = InspectedEngine("One two three four five", held=True)
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await held(pilot, engine)
+        await pilot.press("f8", *" blue house")
+        screen = app.screen
+        assert isinstance(screen, FindScreen)
+        await until(pilot, lambda: len(screen._rows) == 1, "the text")
+        row = screen._rows[0]
+        assert row.ids == (token_id(b" blue"), token_id(b" house"))
+        text = str(row.content)
+        assert "␣blue ␣house  all 2 tokens" in text
+        assert f"ids {row.ids[0]} {row.ids[1]}" in text
+        assert "the first: rank 42" in text and "leads with a bias of +1.50" in text
+        await pilot.press("enter")
+        await until(pilot, lambda: chat.held and chat.held.next.index == 4, "held again")
+        assert "One two blue house" in shown(chat)
+        await pilot.press("f6")
+        await until(pilot, lambda: not chat.turns.busy, "the end")
+        assert chat.session.conversation.path()[-1].text == "One two blue house five"
+
+
+async def test_a_written_text_branches_where_it_was_looked_for() -> None:
+    """Also when the reply has gone on meanwhile, and the newest token is another one."""
+    engine = InspectedEngine("One two three four five", " it is.", held=True)
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await say(pilot, "count")
+        engine.allow(2)
+        await until(pilot, lambda: chat.turns.tokens == 2, "two tokens")
+        chat.turns.flush()
+        await pilot.press("f8", *" blue house")
+        screen = app.screen
+        assert isinstance(screen, FindScreen)
+        await until(pilot, lambda: len(screen._rows) == 1, "the text")
+        engine.allow_all()
+        await until(pilot, lambda: not chat.turns.busy, "the end")
+        await pilot.press("enter")
+        await until(pilot, lambda: len(engine.requests) == 2, "the branch")
+        prompt, options = engine.requests[1]
+        assert options.forced_ids == (token_id(b" blue"), token_id(b" house"))
+        assert prompt.turns[-1].ids == (token_id(b"One"),)
+        await until(pilot, lambda: not chat.turns.busy, "the end")
+        assert len(chat.session.conversation.siblings(chat.transcript.messages[-1].id)) == 2
+
+
+async def test_the_keys_of_a_held_reply_stay_shown_and_its_speed_counts_no_waiting() -> None:
+    engine = InspectedEngine("One two three four five", held=True)
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await held(pilot, engine)
+        chat.panel.candidates.focus()
+        await pilot.pause()
+        assert chat.query_one(Hints).hints == HELD
+        assert chat.header.status.tokens_per_second == 0
+        await pilot.press("escape")
+        await until(pilot, lambda: not chat.turns.busy, "the stop")
+        await pilot.pause()
+        assert chat.query_one(Hints).hints != HELD
+
+
+async def test_another_title_in_mid_reply_leaves_the_reply_as_it_streams() -> None:
+    engine = InspectedEngine("One two three four five", held=True)
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await held(pilot, engine)
+        await say(pilot, "/rename Another")
+        await until(pilot, lambda: "Another" in notice(chat), "the title")
+        assert "cut:" not in shown(chat)
+        await say(pilot, '/branch " blue house"')
+        await until(pilot, lambda: chat.held and chat.held.next.index == 4, "held again")
+        await pilot.press("f6")
+        await until(pilot, lambda: not chat.turns.busy, "the end")
+        assert "One two blue house five" in shown(chat)
+        assert len(engine.requests) == 1
+
+
+async def test_a_choice_for_a_step_that_is_being_left_is_refused() -> None:
+    engine = InspectedEngine("One two three four five", held=True)
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await held(pilot, engine)
+        place = chat.place
+        assert place is not None
+        chat.action_step()
+        chat.take_tokens(place, (token_id(OTHER),))  # before the step has come
+        assert notice(chat).startswith("this step is being left")
+        await until(pilot, lambda: chat.held and chat.held.next.index == 3, "held again")
+        assert "One two three" in shown(chat)
+        assert chat.place is not None
+        chat.take_tokens(chat.place, (token_id(OTHER),))
+        await until(pilot, lambda: chat.held and chat.held.next.index == 4, "held again")
+        assert "One two three other" in shown(chat)
+        await pilot.press("escape")
+        await until(pilot, lambda: not chat.turns.busy, "the stop")

@@ -105,3 +105,21 @@ async def test_a_new_message_and_escape_end_it() -> None:
         assert chat.what_if.on
         await ask(pilot, "again")
         assert not chat.what_if.on and chat.transcript.look is None
+
+
+async def test_the_vocabulary_is_listed_under_what_is_tried() -> None:
+    engine = InspectedEngine("One two three four")
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "count")
+        await pilot.press("f9", "ctrl+up")
+        found = chat.panel.candidates
+        await until(
+            pilot, lambda: found._shown and found._shown.temperature == 0.75, "what is tried"
+        )
+        found.focus()
+        await pilot.press("end")
+        await until(pilot, lambda: len(found.listed) > 100, "a page")
+        sampling = engine.asked[-1].sampling
+        assert sampling is not None and sampling.temperature == 0.75

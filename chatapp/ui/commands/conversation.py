@@ -11,6 +11,7 @@ from chatapp.ui.commands.registry import Command, CommandError
 
 if TYPE_CHECKING:
     from chatapp.ui.screens.chat import ChatScreen
+    from chatapp.ui.screens.chat_inspect import TokenPlace
 
 
 async def _new(screen: ChatScreen, argument: str) -> None:
@@ -75,20 +76,37 @@ async def _continue(screen: ChatScreen, _argument: str) -> None:
 
 
 async def _branch(screen: ChatScreen, argument: str) -> None:
-    pointed = screen.transcript.pointed
-    if pointed is None:
+    place = screen.place
+    if place is None:
         raise CommandError("there is no token to branch at; point at one in a reply first")
     if not argument:
         screen.action_branch()
-        return
-    block, index = pointed
-    candidates = block.records[index].candidates
-    for candidate in candidates:
-        if argument in (str(candidate.rank), candidate.token, candidate.token.strip()):
-            screen.branch(block.message.id, index, candidate.id)
-            return
-    ranks = f"a rank from 1 to {len(candidates)}" if candidates else "nothing: none was recorded"
-    raise CommandError(f"/branch takes {ranks}, or one of the candidates' texts, not {argument!r}")
+    elif argument.isdecimal():
+        screen.take_tokens(place, (await _token_of_rank(screen, place, int(argument)),))
+    else:
+        screen.take_tokens(place, await _tokens_of_text(screen, place, argument))
+
+
+async def _token_of_rank(screen: ChatScreen, place: TokenPlace, rank: int) -> int:
+    step = screen.step_at(place)
+    facts = screen.session.facts
+    most = facts.vocab_size if facts is not None else 0
+    if not 1 <= rank <= most:
+        raise CommandError(f'/branch takes a rank from 1 to {most}, or a text; "{rank}" is a text')
+    page = await screen.inspector.candidates(step, rank - 1, 1)
+    return page.candidates[0].id
+
+
+async def _tokens_of_text(screen: ChatScreen, place: TokenPlace, text: str) -> tuple[int, ...]:
+    """A candidate that is listed, by its text; any other text in as many tokens as it has."""
+    if len(text) > 2 and text[0] == text[-1] == '"':
+        text = text[1:-1]  # the command line keeps no space at a text's start
+    else:
+        for candidate in screen.panel.candidates.listed:
+            if text == candidate.token.strip():
+                return (candidate.id,)
+    spelt = await screen.inspector.spell(screen.step_at(place), text)
+    return tuple(token.id for token in spelt.tokens)
 
 
 async def _attach(screen: ChatScreen, argument: str) -> None:
@@ -168,7 +186,12 @@ COMMANDS = (
     Command("system", "[TEXT]", "Show or set the system text; none takes it away.", _system),
     Command("regen", "", "Write another reply; the old one is kept beside it.", _regenerate),
     Command("continue", "", "Go on from the exact end of a reply that was cut.", _continue),
-    Command("branch", "[RANK]", "Take another token at the cursor and go on from it.", _branch),
+    Command(
+        "branch",
+        "[RANK or TEXT]",
+        'Take another token at the cursor, or any text (" text" keeps a space), and go on.',
+        _branch,
+    ),
     Command("attach", "FILE", "Send a text file with the next message; none: don't.", _attach),
     Command("tree", "", "The whole chat with all of its branches.", _tree),
     Command("edit", "", "Write the message pointed at anew; the old one is kept.", _edit),

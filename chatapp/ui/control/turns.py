@@ -194,6 +194,7 @@ class Turns:
                 self._view.prompt_read(event)
             case Paused():
                 self._hand_on()
+                self._speed = Speed()  # the person's own time is not the model's
                 self._view.reply_paused(event)
             case ReplyEnded():
                 self._hand_on()

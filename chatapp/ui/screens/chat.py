@@ -23,7 +23,6 @@ from chatapp.ui.drawing import MUTED
 from chatapp.ui.screens.chat_titles import ChatTitles
 from chatapp.ui.services import Services
 from chatapp.ui.token_colours import SCALES
-from chatapp.ui.widgets import hints
 from chatapp.ui.widgets.candidates import CandidateChosen
 from chatapp.ui.widgets.header import Header
 from chatapp.ui.widgets.hints import Hints
@@ -207,18 +206,11 @@ class ChatScreen(ChatTitles):
     @on(CandidateChosen)
     def take_candidate(self, event: CandidateChosen) -> None:
         """Take another token and go on from it."""
-        self.take_token(event.token_id)
+        self.take_candidate_at(event.index, event.token_id)
 
-    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+    def on_descendant_focus(self) -> None:
         """Show the keys of what is focused."""
-        focused = event.widget
-        if focused is self.prompt:
-            shown = hints.PROMPT
-        elif focused is self.transcript:
-            shown = hints.TRANSCRIPT
-        else:
-            shown = hints.PANEL
-        self.query_one(Hints).hints = shown
+        self.show_hints()
 
     # Keys
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from textual import on
@@ -11,8 +13,8 @@ from chatapp.chat.errors import ChatappError
 from chatapp.chat.generation import Paused
 from chatapp.chat.inspection import ReplyStep
 from chatapp.chat.record import TokenRecord
+from chatapp.chat.sampling import SamplingParams
 from chatapp.inspector import Inspector
-from chatapp.ui.layout.message import MessageBlock
 from chatapp.ui.screens.chat_dialogs import ChatDialogs
 from chatapp.ui.screens.find import FindScreen
 from chatapp.ui.screens.trace import TraceScreen
@@ -22,6 +24,17 @@ from chatapp.ui.widgets.hints import Hints
 
 MORE_CANDIDATES = 100
 """How many ranks join the list of candidates at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPlace:
+    """A place in a reply at which there is a token to look into, or to take another."""
+
+    message_id: str
+    index: int
+    """Which token, from 0; in a reply that is held, the next one is the one behind the last."""
+    sampling: SamplingParams | None
+    """The settings it is shown with; None for those that its token was drawn with."""
 
 
 class ChatInspect(ChatDialogs):
@@ -37,6 +50,8 @@ class ChatInspect(ChatDialogs):
     held: Paused | None = None
     """What could come next, while the reply is held."""
     _hold_wanted = False
+    _leaving = False
+    """Whether the step that is shown as held is being left, by F6, F7 or a choice."""
     _told_held = False
 
     @property
@@ -51,6 +66,7 @@ class ChatInspect(ChatDialogs):
         if not self._under_way():
             return
         self._hold_wanted = not self._hold_wanted
+        self._leaving = not self._hold_wanted
         if self._hold_wanted:
             self.session.pause()
         else:
@@ -61,6 +77,7 @@ class ChatInspect(ChatDialogs):
         if not self._under_way():
             return
         if self._hold_wanted:
+            self._leaving = True
             self.session.step()
         else:
             self._hold_wanted = True
@@ -73,6 +90,7 @@ class ChatInspect(ChatDialogs):
             self.say("held before the next token; F7 takes one, F6 goes on")
             self.query_one(Hints).hints = hints.HELD
         self.held = paused
+        self._leaving = False
         self.show_token()
         self.show_status()
 
@@ -112,46 +130,58 @@ class ChatInspect(ChatDialogs):
             return
         super().show_token()
 
-    def take_token(self, token_id: int) -> None:
-        """Take a token: the next one of a reply that is held, else in place of the one pointed
-        at."""
-        if self._chooses_next:
-            self.session.step(token_id)
-            return
-        pointed = self._pointed_reply()
-        if pointed is None:
-            return
-        block, index = pointed
-        self.run_worker(self._branch(block.message.id, index, token_id), group="branch")
-
-    async def _branch(self, message_id: str, index: int, token_id: int) -> None:
-        if self.held is not None:
-            await self.turns.stop()  # what came is kept; the branch begins in what is on the screen
-        self.branch(message_id, index, token_id)
-
     @property
-    def _chooses_next(self) -> bool:
-        """Whether the panel shows what could come next."""
-        return self.held is not None and self.transcript.cursor is None
-
-    def _pointed_reply(self) -> tuple[MessageBlock, int] | None:
-        """The reply and the token pointed at; says so where there is none."""
+    def place(self) -> TokenPlace | None:
+        """Where the person points: at a token of a reply, or at the next one of a held reply."""
+        block = self.transcript.current
+        if self.held is not None and self.transcript.cursor is None and block is not None:
+            return TokenPlace(block.message.id, self.held.next.index, self.held.sampling)
         pointed = self.transcript.pointed
         if pointed is None or pointed[0].message.reply is None:
-            self.say("point at a token of a reply first", "warning")
             return None
-        return pointed
+        return TokenPlace(pointed[0].message.id, pointed[1], self.tried)
 
-    def _step(self) -> ReplyStep | None:
-        """The step pointed at as the engine is asked about it; says so where there is none."""
-        pointed = self._pointed_reply()
-        if pointed is None:
-            return None
-        try:
-            return self.inspector.step(pointed[0].message.id, pointed[1])
-        except ChatappError as error:
-            self.say(str(error), "warning")
-            return None
+    @property
+    def tried(self) -> SamplingParams | None:
+        """Other settings that the token pointed at is shown with; None where they are its own."""
+        return None
+
+    def take_candidate_at(self, index: int, token_id: int) -> None:
+        """Take a candidate of the token that the panel shows."""
+        if (place := self._place()) is not None:
+            self.take_tokens(replace(place, index=index), (token_id,))
+
+    def take_tokens(self, place: TokenPlace, token_ids: Sequence[int]) -> None:
+        """Take tokens at a place: they come next in a reply that is held there, else it branches.
+
+        Args:
+            place: where.
+            token_ids: one or more, taken in order.
+        """
+        block = self.transcript.block_of(place.message_id)
+        if self.held is None or block is None or not block.live:
+            self.branch(place.message_id, place.index, token_ids)
+        elif place.index != self.held.next.index:
+            self.run_worker(self._branch(place, token_ids), group="branch")
+        elif self._leaving:  # the choice would come a token too late
+            self.say("this step is being left; choose when the next one is shown", "warning")
+        else:
+            self._leaving = True
+            self.session.step(token_ids)
+
+    async def _branch(self, place: TokenPlace, token_ids: Sequence[int]) -> None:
+        await self.turns.stop()  # what came is kept; the branch begins in what is on the screen
+        self.branch(place.message_id, place.index, token_ids)
+
+    def _place(self) -> TokenPlace | None:
+        """Where the person points; says so where it is no token of a reply."""
+        if (place := self.place) is None:
+            self.say("point at a token of a reply first", "warning")
+        return place
+
+    def step_at(self, place: TokenPlace) -> ReplyStep:
+        """A place as the engine is asked about it. Raises EngineError."""
+        return self.inspector.step(place.message_id, place.index, place.sampling)
 
     # All of the vocabulary
 
@@ -162,22 +192,21 @@ class ChatInspect(ChatDialogs):
         self.run_worker(self._list_more(event), group="more", exclusive=True)
 
     async def _list_more(self, event: MoreWanted) -> None:
-        pointed = self.transcript.pointed
-        if pointed is None or pointed[0].message.reply is None:
+        place = self.place
+        if place is None:
             return  # a scored message of the person's has the candidates that were recorded
-        if self._chooses_next:
-            return  # the logits of a step are kept once its token is taken
-        step = self._step()
-        if step is None or step.index != event.index:
+        if place.index != event.record.index:
             self.panel.candidates.keep_asking()
             return
         try:
-            page = await self.inspector.candidates(step, event.start, MORE_CANDIDATES)
+            page = await self.inspector.candidates(
+                self.step_at(place), event.start, MORE_CANDIDATES
+            )
         except ChatappError as error:
             self.panel.candidates.keep_asking()
             self.say(str(error), "warning")
         else:
-            self.panel.candidates.add(page)
+            self.panel.candidates.add(event.record, page)
 
     def action_find_token(self) -> None:
         """Find a token of the vocabulary at this step."""
@@ -185,43 +214,41 @@ class ChatInspect(ChatDialogs):
 
     def find_token(self, text: str) -> None:
         """Find a token at this step, beginning with some text to look for."""
-        step = None if self._chooses_next else self._step()
-        if step is None and not self._chooses_next:
+        place = self._place()
+        if place is None:
             return
 
-        def take(token_id: int | None) -> None:
-            if token_id is not None:
-                self.take_token(token_id)
+        def take(token_ids: Sequence[int] | None) -> None:
+            if token_ids is not None:
+                self.take_tokens(place, token_ids)
 
-        waiting = self.held.next if self.held is not None else None
-        screen = FindScreen(self.session.engine, step, waiting, text)
-        self.app.push_screen(screen, take)
+        try:
+            screen = FindScreen(self.inspector, self.step_at(place), text)
+        except ChatappError as error:
+            self.say(str(error), "warning")
+        else:
+            self.app.push_screen(screen, take)
 
     # The trace
 
     def action_trace(self) -> None:
         """Show what each stage did at the token pointed at."""
-        if self._chooses_next:
-            self.say("nothing is taken yet; F7 takes a token, then F3 tells of it", "warning")
-            return
-        step = self._step()
-        if step is not None:
-            self.run_worker(self._trace(step), group="trace", exclusive=True)
+        if (place := self._place()) is not None:
+            self.run_worker(self._trace(place), group="trace", exclusive=True)
 
-    async def _trace(self, step: ReplyStep) -> None:
-        pointed = self.transcript.pointed
-        if pointed is None:
-            return
-        block, index = pointed
-        record = block.records[index]
-        listed = [one.id for one in self.panel.candidates.listed]
-        ids = listed if record.id in listed else [*listed, record.id]
+    async def _trace(self, place: TokenPlace) -> None:
+        block = self.transcript.block_of(place.message_id)
+        taken = block is not None and place.index < len(block.records)
+        record = block.records[place.index] if block is not None and taken else None
+        ids = [one.id for one in self.panel.candidates.listed]
+        if record is not None and record.id not in ids:
+            ids.append(record.id)
         try:
-            traced = await self.inspector.trace(step, ids)
+            traced = await self.inspector.trace(self.step_at(place), ids)
         except ChatappError as error:
             self.say(str(error), "warning")
             return
-        self.app.push_screen(TraceScreen(traced, record))
+        self.app.push_screen(TraceScreen(traced, record, what_if=self.tried is not None))
 
     def show_hints(self) -> None:
         """Show the keys of what is focused."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from chatapp.chat.conversation import Message
 from chatapp.ui.layout.markdown import code_blocks
 from chatapp.ui.screens.chat_view import ChatView
@@ -19,10 +21,10 @@ class ChatMessages(ChatView):
         if not self._busy():
             self.turns.start(self.session.send(text), sends=True)
 
-    def branch(self, message_id: str, index: int, token_id: int) -> None:
-        """Take another token of a reply and go on from it."""
+    def branch(self, message_id: str, index: int, token_ids: Sequence[int]) -> None:
+        """Take other tokens at a point of a reply and go on from there."""
         if not self._busy():
-            self.turns.start(self.session.branch(message_id, index, token_id))
+            self.turns.start(self.session.branch(message_id, index, token_ids))
 
     def action_regenerate(self) -> None:
         """Write another reply beside the one pointed at."""

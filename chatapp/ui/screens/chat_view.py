@@ -112,7 +112,10 @@ class ChatView(ChatBase):
 
     def conversation_changed(self) -> None:
         """Show the current path from its end."""
-        self.transcript.show(self.session.conversation)
+        # Another path is current only once what streamed has stopped; another title or system text
+        # changes nothing of what stands here, and the reply under way is drawn as it comes.
+        if not self.turns.busy:
+            self.transcript.show(self.session.conversation)
         texts = [m.text for m in self.session.conversation.path() if m.role == "user"]
         for text in texts:
             self.prompt.history_texts.add(text)

@@ -49,6 +49,14 @@ class ChatWhatIf(ChatInspect):
         question = self.what_if.question
         return question.sampling if question is not None else super().sampling
 
+    @property
+    def tried(self) -> SamplingParams | None:
+        """What is being tried, where the reply pointed at shows it."""
+        question, pointed = self.what_if.question, self.transcript.pointed
+        if question is None or pointed is None or pointed[0].message.id != question.message_id:
+            return None
+        return question.sampling
+
     def set_sampling(self, sampling: SamplingParams) -> None:
         """Draw with these from the next token on, or only try them."""
         if self.what_if.on:
@@ -62,8 +70,9 @@ class ChatWhatIf(ChatInspect):
         if self.what_if.on:
             self.end_what_if()
             return
-        pointed = self._pointed_reply()
-        if pointed is None:
+        pointed = self.transcript.pointed
+        if pointed is None or pointed[0].message.reply is None:
+            self.say("point at a token of a reply first", "warning")
             return
         block, index = pointed
         if block.live:

@@ -1,9 +1,13 @@
-"""Finding a token: its rank and its probabilities, what cut it, what it would have taken."""
+"""Finding a token, or any text in tokens: rank and probabilities, what cut it, what it takes.
+
+A text that is no token of its own is offered besides, as the tokens that spell it.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import on
@@ -16,26 +20,40 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from chatapp.chat.errors import ChatappError
-from chatapp.chat.inspection import FoundToken, ReplyStep
-from chatapp.chat.prompt import TokenPiece
-from chatapp.chat.record import Candidate, TokenRecord
+from chatapp.chat.inspection import FoundToken, ReplyStep, SpeltText
+from chatapp.chat.record import Candidate
 from chatapp.chat.text import sanitise, visible_token
-from chatapp.protocols import Engine
+from chatapp.inspector import Inspector
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.numbers import count, decimal, percent
 from chatapp.ui.widgets.cells import fit_token
 from chatapp.ui.widgets.removal import cut_by, shortfall
 
+_TITLE = "Find a token, or write any text to take"
+_NOTHING_YET = "write a text or an id; a space at its start counts"
 _LIMIT = 50
 _TOKEN_WIDTH = 16
+_SPELT_SHOWN = 20
+"""How many tokens of a text are shown."""
+_SEAMS = ("on $primary 30%", "on $secondary 30%")
+"""Grounds of neighbouring tokens; a blank parts them as well, since a token's own is drawn ␣."""
 
 
-class FindScreen(ModalScreen[int | None]):
-    """Find a token by text or id; gives back the id of the one to take, or None."""
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Something that can be taken."""
+
+    ids: tuple[int, ...]
+    content: Content
+
+
+class FindScreen(ModalScreen[tuple[int, ...] | None]):
+    """Find a token by text or id; gives back the ids to take in order, or None."""
 
     HELP = (
         "Write a text or an id. Tokens that are just this text stand first, then those that begin"
-        " with it, then those that hold it. A space at the start counts. Enter takes the token."
+        " with it, then those that hold it. A space at the start counts. A text of several tokens"
+        " stands as one row, with its seams: all of them are taken. Enter takes what is chosen."
     )
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -45,30 +63,24 @@ class FindScreen(ModalScreen[int | None]):
         Binding("enter", "choose", "take this token", show=False, id="find.choose", priority=True),
     ]
 
-    def __init__(
-        self, engine: Engine, step: ReplyStep | None, waiting: TokenRecord | None, text: str = ""
-    ) -> None:
+    def __init__(self, inspector: Inspector, step: ReplyStep, text: str = "") -> None:
         """Look among the tokens of a step.
 
         Args:
-            engine: who is asked.
-            step: which step; None for one at which nothing is taken yet.
-            waiting: that step, where nothing is taken yet; else None.
+            inspector: who is asked.
+            step: which step.
             text: what is looked for at first.
         """
         super().__init__()
-        self._engine = engine
+        self._inspector = inspector
         self._step = step
-        self._waiting = waiting if step is None else None
         self._text = text
-        self._ids: list[int] = []
+        self._rows: tuple[_Row, ...] = ()
 
     def compose(self) -> ComposeResult:
         """What is typed, what is found, the keys."""
         with Vertical(classes="dialog"):
-            yield Static(
-                Content.styled("Find a token", "bold"), markup=False, classes="dialog-title"
-            )
+            yield Static(Content.styled(_TITLE, "bold"), markup=False, classes="dialog-title")
             yield Input(self._text, placeholder="a text, or an id", id="find-text", compact=True)
             yield OptionList(id="find-list", compact=True, markup=False)
             yield Static(Content.styled("enter takes it · esc leave", MUTED), markup=False)
@@ -78,81 +90,72 @@ class FindScreen(ModalScreen[int | None]):
         self.query_one(OptionList).can_focus = False
         self.query_one(Input).focus()
         if not self._text:
-            self._show([], "write a text or an id; a space at its start counts")
+            self._show((), _NOTHING_YET)
 
     @on(Input.Changed)
     def look(self, event: Input.Changed) -> None:
         """Look for what is typed."""
         event.stop()
         if not event.value:
-            self._show([], "write a text or an id; a space at its start counts")
+            self._show((), _NOTHING_YET)
             return
         self.run_worker(self._look(event.value), group="find", exclusive=True)
 
     async def _look(self, text: str) -> None:
+        by_id: Sequence[FoundToken] = ()
+        spelt: SpeltText | None = None
+        empty = "no token has this text"
         try:
-            if self._step is None:
-                self._show_pieces(await self._engine.tokenize(text))
-                return
-            found = list(await self._engine.find_tokens(self._step, text, _LIMIT))
             if re.fullmatch(r"[0-9]+", text):
-                found = [*await self._by_id(int(text)), *found]
+                by_id = await self._by_id(int(text))
+            found = await self._inspector.find_tokens(self._step, text, _LIMIT)
         except ChatappError as error:
-            self._show([], str(error))
+            self._show((), str(error))
             return
-        self._show([(one.candidate.id, _found(one)) for one in found], "no token has this text")
+        try:
+            spelt = await self._inspector.spell(self._step, text)
+        except ChatappError as error:
+            empty = str(error)  # tokens can be found by a text that cannot be written
+        rows = [_token_row(one) for one in by_id]
+        if spelt is not None and len(spelt.tokens) > 1:
+            rows.append(_text_row(spelt))
+        self._show((*rows, *map(_token_row, found)), empty)
 
     async def _by_id(self, token_id: int) -> Sequence[FoundToken]:
-        assert self._step is not None  # `_look` is the only caller
         try:
-            return await self._engine.find_tokens(self._step, token_id)
+            return await self._inspector.find_tokens(self._step, token_id)
         except ChatappError:
             return ()  # no such id; the digits are looked for as text
 
-    def _show_pieces(self, pieces: Sequence[TokenPiece]) -> None:
-        """While a reply is held only recorded candidates have numbers; any token can be taken."""
-        known = {one.id: one for one in self._waiting.candidates} if self._waiting else {}
-        rows = []
-        for place, piece in enumerate(pieces[:1]):
-            one = known.get(piece.id)
-            words = _numbers(one) if one else Content.styled("not among the candidates", MUTED)
-            token = Content.styled(fit_token(piece.bytes, _TOKEN_WIDTH), "bold")
-            row = token + Content.styled(f" id {piece.id}  ", MUTED) + words
-            if len(pieces) > 1 and not place:
-                rest = visible_token(b"".join(other.bytes for other in pieces[1:]))
-                row += Content.styled(f"\n  the text goes on with {rest}", MUTED)
-            rows.append((piece.id, row))
-        self._show(rows, "no token has this text")
-
-    def _show(self, rows: Sequence[tuple[int, Content]], empty: str) -> None:
-        self._ids = [token_id for token_id, _ in rows]
+    def _show(self, rows: tuple[_Row, ...], empty: str) -> None:
+        self._rows = rows
         options = self.query_one(OptionList)
         options.clear_options()
         if not rows:
             options.add_option(Option(Content.styled(sanitise(empty), MUTED), disabled=True))
             return
-        options.add_options([Option(content) for _, content in rows])
+        options.add_options([Option(row.content) for row in rows])
         options.highlighted = 0
 
     @on(OptionList.OptionSelected)
     def take(self, event: OptionList.OptionSelected) -> None:
         """A click chooses."""
         event.stop()
-        if event.option_index < len(self._ids):
-            self.dismiss(self._ids[event.option_index])
+        if event.option_index < len(self._rows):
+            self.dismiss(self._rows[event.option_index].ids)
 
     def action_move(self, steps: int) -> None:
         """Move in the list, while the text stays where it is."""
         options = self.query_one(OptionList)
-        if self._ids:
+        if self._rows:
             here = options.highlighted or 0
-            options.highlighted = min(max(here + steps, 0), len(self._ids) - 1)
+            options.highlighted = min(max(here + steps, 0), len(self._rows) - 1)
 
     def action_choose(self) -> None:
-        """Give back the token that is highlighted."""
+        """Give back what is highlighted."""
         highlighted = self.query_one(OptionList).highlighted
-        if highlighted is not None and highlighted < len(self._ids):
-            self.dismiss(self._ids[highlighted])
+        if highlighted is not None and highlighted < len(self._rows):
+            self.dismiss(self._rows[highlighted].ids)
 
     def action_leave(self) -> None:
         """Take none."""
@@ -166,12 +169,33 @@ def _numbers(one: Candidate) -> Content:
     )
 
 
-def _found(found: FoundToken) -> Content:
+def _token_row(found: FoundToken) -> _Row:
     """A token in two lines: its numbers, and what it would have taken to be chosen."""
     one = found.candidate
     token = Content.styled(fit_token(one.bytes, _TOKEN_WIDTH), "bold")
     first = token + Content.styled(f" id {one.id:<6} ", MUTED) + _numbers(one)
-    return first + Content.styled(f"\n  {what_it_takes(found)}", MUTED)
+    return _Row((one.id,), first + Content.styled(f"\n  {what_it_takes(found)}", MUTED))
+
+
+def _text_row(spelt: SpeltText) -> _Row:
+    """A text in its tokens: their seams, their ids, and the numbers of the first one."""
+    shown = spelt.tokens[:_SPELT_SHOWN]
+    tokens = Content(" ").join(
+        Content.styled(visible_token(token.bytes), f"bold {_SEAMS[place % 2]}")
+        for place, token in enumerate(shown)
+    )
+    left = len(spelt.tokens) - len(shown)
+    more = f" … {count(left)} more" if left else ""
+    ids = " ".join(str(token.id) for token in shown)
+    content = (
+        tokens
+        + Content.styled(f"{more}  all {count(len(spelt.tokens))} tokens, in order", MUTED)
+        + Content.styled(f"\n  ids {ids}{more}", MUTED)
+        + Content("\n  the first: ")
+        + _numbers(spelt.first.candidate)
+        + Content.styled(f"\n  {what_it_takes(spelt.first)}", MUTED)
+    )
+    return _Row(tuple(token.id for token in spelt.tokens), content)
 
 
 def what_it_takes(found: FoundToken) -> str:

@@ -27,12 +27,14 @@ class TraceScreen(ModalScreen[None]):
         Binding("f1", "help", "help", id="trace.help"),
     ]
 
-    def __init__(self, traced: TracedStep, record: TokenRecord, *, what_if: bool = False) -> None:
+    def __init__(
+        self, traced: TracedStep, record: TokenRecord | None, *, what_if: bool = False
+    ) -> None:
         """Show a step.
 
         Args:
             traced: what the stages did.
-            record: the token that was taken.
+            record: the token that was taken; None where none is yet.
             what_if: whether the settings are others than those it was drawn with.
         """
         super().__init__()
@@ -42,14 +44,16 @@ class TraceScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """Which token, the table, the keys."""
-        token = visible_token(self._record.bytes)
-        words = f"Token {self._record.index + 1}, stage by stage: {token}"
+        record = self._record
+        words = "The next token, stage by stage: nothing is taken yet"
+        if record is not None:
+            words = f"Token {record.index + 1}, stage by stage: {visible_token(record.bytes)}"
         if self._what_if:
             words += "   (what if: not the settings it was drawn with)"
         keys = "↑↓ candidate · ←→ stages · l logits · esc leave"
         with Vertical(classes="dialog tall"):
             yield Static(Content.styled(words, "bold"), markup=False, classes="dialog-title")
-            yield TraceTable(self._traced, self._record.id)
+            yield TraceTable(self._traced, record.id if record is not None else None)
             yield Static(Content.styled(keys, MUTED), markup=False)
 
     def on_mount(self) -> None:

@@ -32,6 +32,8 @@ _SUM_DUST = 1e-6
 """So far from 1 a sum of rounded probabilities may be."""
 _WIDE_FROM = 54
 _BAR_AT_MOST = 40
+_ONE_LINE_DETAIL_FROM = 76
+"""From which width on "cut by …: needed …, had …" stands on one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,40 @@ class Layout:
             return cls(max(rest, 0), figure if width >= MARKS + figure else 0, columns, 0)
         token = min(max(rest * 2 // 5, min(rest - 6, 8)), 24)
         return cls(token, figure, columns, min(rest - token - 1, _BAR_AT_MOST))
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Which lines stand around the candidates."""
+
+    head: bool
+    foot: tuple[str, ...]
+    """Their names, from top to bottom."""
+
+    @classmethod
+    def of(cls, height: int, width: int) -> Frame:
+        """As much as fits while some candidates stay in sight, the more the less it matters."""
+        details = 2 if width >= _ONE_LINE_DETAIL_FROM else 3
+        wanted = (
+            (2, ("others",)),
+            (3, ("sum",)),
+            (5, tuple(f"detail{number}" for number in range(details))),
+            (6, ("legend",)),
+        )
+        with_head = height >= 3
+        spare = height - int(with_head)
+        foot: list[str] = []
+        for rows, names in wanted:
+            if spare - len(names) < rows:
+                break
+            foot += names
+            spare -= len(names)
+        return cls(with_head, tuple(foot))
+
+    @property
+    def lines(self) -> int:
+        """How many lines they take."""
+        return int(self.head) + len(self.foot)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ candidates scroll between them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -26,6 +25,7 @@ from chatapp.ui.widgets.candidate_pages import with_page, without_gap
 from chatapp.ui.widgets.candidate_rows import (
     COLUMNS,
     Column,
+    Frame,
     Layout,
     Row,
     candidate_row,
@@ -37,9 +37,6 @@ from chatapp.ui.widgets.candidate_rows import (
 from chatapp.ui.widgets.cells import fit
 
 LEGEND = "● taken  × cut  bars: ←/→"
-
-_ONE_LINE_DETAIL_FROM = 76
-"""From which width on "cut by …: needed …, had …" stands on one line."""
 
 
 class CandidateChosen(Message):
@@ -56,45 +53,12 @@ class CandidateChosen(Message):
 class MoreWanted(Message):
     """The person scrolls on, below the candidates that are listed."""
 
-    def __init__(self, index: int, start: int) -> None:
+    def __init__(self, record: TokenRecord, start: int) -> None:
         super().__init__()
-        self.index = index
-        """The token's position in its reply, from 0."""
+        self.record = record
+        """What the list was given to show."""
         self.start = start
         """From which place on, 0 being the most probable token by the model."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """Which lines stand around the candidates."""
-
-    head: bool
-    foot: tuple[str, ...]
-    """Their names, from top to bottom."""
-
-    @classmethod
-    def of(cls, height: int, width: int) -> _Frame:
-        """As much as fits while some candidates stay in sight, the more the less it matters."""
-        details = 2 if width >= _ONE_LINE_DETAIL_FROM else 3
-        wanted = (
-            (2, ("others",)),
-            (3, ("sum",)),
-            (5, tuple(f"detail{number}" for number in range(details))),
-            (6, ("legend",)),
-        )
-        with_head = height >= 3
-        spare = height - int(with_head)
-        foot: list[str] = []
-        for rows, names in wanted:
-            if spare - len(names) < rows:
-                break
-            foot += names
-            spare -= len(names)
-        return cls(with_head, tuple(foot))
-
-    @property
-    def lines(self) -> int:
-        return int(self.head) + len(self.foot)
 
 
 class CandidateList(ScrollView, can_focus=True):
@@ -169,7 +133,7 @@ class CandidateList(ScrollView, can_focus=True):
         self._places = 0
         """How many of the listed candidates are the most probable ones, without a gap."""
         self._asked = False
-        self._frame = _Frame(False, ())
+        self._frame = Frame(False, ())
 
     # What is shown
 
@@ -189,10 +153,16 @@ class CandidateList(ScrollView, can_focus=True):
         self._bring_into_view()
         self.refresh()
 
-    def add(self, page: CandidatePage) -> None:
-        """List some more candidates below those that are listed already."""
+    def add(self, record: TokenRecord, page: CandidatePage) -> None:
+        """List some more candidates of a record below those that are listed already.
+
+        A record that has meanwhile given place to another (the cursor moved on, or a control was
+        turned while the reply is held) takes its page with it.
+        """
+        if self._record is None or record is not self._shown:
+            return
         self._asked = False
-        if self._record is None or page.start != self._places or not page.candidates:
+        if page.start != self._places or not page.candidates:
             return
         self._record = with_page(self._record, page, self._places)
         self._places += len(page.candidates)
@@ -224,7 +194,7 @@ class CandidateList(ScrollView, can_focus=True):
 
     def _arrange(self) -> None:
         """Make room for the rows, and for what stands around them."""
-        self._frame = _Frame.of(self.size.height, self._width)
+        self._frame = Frame.of(self.size.height, self._width)
         rows = len(self._record.candidates) if self._record else 0
         self.virtual_size = Size(self._width, rows + self._frame.lines if rows else 0)
 
@@ -254,9 +224,9 @@ class CandidateList(ScrollView, can_focus=True):
         if record is None or self._asked or (not self.has_focus and not scrolled):
             return
         at_end = scrolled or self.row >= len(record.candidates) - 1
-        if at_end and record.other_count > 0:
+        if at_end and record.other_count > 0 and self._shown is not None:
             self._asked = True
-            self.post_message(MoreWanted(record.index, self._places))
+            self.post_message(MoreWanted(self._shown, self._places))
 
     @property
     def _width(self) -> int:
@@ -366,6 +336,7 @@ class CandidateList(ScrollView, can_focus=True):
     def action_page(self, pages: int) -> None:
         """Move the row cursor by as many rows as are in sight."""
         self.row += pages * self._visible_rows
+        self._ask_for_more()  # it may stand on the last row already, where a taken one is added
 
     def action_first(self) -> None:
         """Go to the most probable candidate."""
@@ -374,6 +345,7 @@ class CandidateList(ScrollView, can_focus=True):
     def action_last(self) -> None:
         """Go to the last candidate of the record."""
         self.row = len(self._record.candidates) - 1 if self._record else 0
+        self._ask_for_more()
 
     def action_follow(self, steps: int) -> None:
         """Let the bars show the next column."""

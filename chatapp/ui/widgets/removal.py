@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from chatapp.chat.record import Removal
 from chatapp.chat.sampling import PARAMETERS
-from chatapp.ui.numbers import bits, decimal, percent, percent_pair, temperature
+from chatapp.ui.numbers import bits, count, decimal, percent, percent_pair, temperature
 
 _PARAMETER_OF_STAGE = {
     "repetition": "repetition_penalty",
@@ -69,7 +69,7 @@ def shortfall(removal: Removal) -> str:
     needed, had = removal.threshold, removal.value
     match removal.stage:
         case "top_k":
-            return f"needed rank {needed:.0f} or better, had {had:.0f}"
+            return f"needed rank {count(round(needed))} or better, had {count(round(had))}"
         case "top_p" | "typical":  # the mass of what comes first in the stage's order
             return f"needed <{percent(needed)} ahead, had {percent(had)}"
         case "min_p":

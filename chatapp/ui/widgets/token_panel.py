@@ -184,7 +184,7 @@ def _figures(record: TokenRecord, width: int, *, compact: bool) -> list[list[tup
 def _next_figures(record: TokenRecord, width: int) -> list[tuple[str, str]]:
     """What can be said of a step before anything is taken."""
     figures = [("entropy", bits(record.entropy_bits)), ("P(end)", percent(record.p_end))]
-    if width >= _ONE_LINE_FROM:
+    if width >= _WIDE_FROM:
         figures.insert(1, ("final", bits(record.final_entropy_bits)))
     return figures
 

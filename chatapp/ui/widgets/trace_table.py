@@ -69,8 +69,8 @@ class TraceTable(Widget, can_focus=True):
     first_stage: reactive[int] = reactive(0)
     figures: reactive[Figures] = reactive[Figures]("probability")
 
-    def __init__(self, traced: TracedStep, taken_id: int) -> None:
-        """Show a step at which that token was taken."""
+    def __init__(self, traced: TracedStep, taken_id: int | None) -> None:
+        """Show a step at which that token was taken; None where none is yet."""
         super().__init__()
         self._traced = traced
         self._taken = taken_id
@@ -188,7 +188,9 @@ class TraceTable(Widget, can_focus=True):
 
     def _draw_words(self) -> str:
         draw = self._traced.draw
-        words = "nothing was drawn" if draw is None else f"the draw was {draw:.4f}"
+        words = "nothing was drawn" if self._taken is not None else "nothing is drawn yet"
+        if draw is not None:
+            words = f"the draw was {draw:.4f}"
         if self._traced.recomputed:
             words += " · the model read the reply again for this"
         return words + (f" · {self._traced.note}" if self._traced.note else "")
