@@ -52,9 +52,9 @@ class Living:
         self.taken = taken
         self._first_ids = first_ids
         self.temperature = torch.ones(rows, 1, dtype=torch.float64)
-        """What the logits were divided by; 1 where an arg-max was taken."""
+        """What the logits were divided by; 0 where the arg-max was taken instead."""
         self.scale = torch.ones(rows, 1, dtype=torch.float64)
-        """What logits are multiplied by: 1/T once temperature has run."""
+        """What logits are multiplied by: 1/T once temperature has run; 1 for an arg-max."""
         self.start = torch.zeros(rows, 1, dtype=torch.int64)
         self.stop = torch.full((rows, 1), places)
         """The places that are alive: from `start` to before `stop`."""
@@ -94,11 +94,6 @@ class Living:
     def number(self) -> torch.Tensor:
         """How many tokens are alive, float64, an arg-max aside."""
         return at(self._numbers, self.stop) - at(self._numbers, self.start) - self.missing
-
-    @property
-    def divisor(self) -> torch.Tensor:
-        """What `divide` was called with last."""
-        return torch.where(self.alone, 0.0, self.temperature)
 
     @property
     def choices(self) -> torch.Tensor:
@@ -219,7 +214,8 @@ class Living:
         """The logits after temperature to the last bit of the chain's own, (r, m) float64."""
         if bool((self.temperature == 1).all()):
             return self.logits
-        temperature = as_held(self.temperature, self.divided_whole)
+        divisor = torch.where(self.temperature > 0, self.temperature, 1.0)
+        temperature = as_held(divisor, self.divided_whole)
         return as_held(self.logits / temperature, self.divided_whole)
 
     def _number_before(self, place: torch.Tensor) -> torch.Tensor:
@@ -250,6 +246,8 @@ class Living:
             edge: the logit at which something is cut.
             near: bool, whether rounding may decide.
         """
+        if not bool(near.any()):
+            return  # spares the masses, where no stage has needed them yet
         share = self.weight(torch.minimum(edge, self.best)) / self.mass
         taken = (self.taken.unsqueeze(1) - edge).abs() <= self.rounding(edge)
         self.mark(near & ((share > _SLACK) | taken))
@@ -265,8 +263,8 @@ class Living:
         arg_max = temperature == 0
         if bool(arg_max.any()):
             self.only = torch.where(arg_max[:, 0], self.first_ids(), self.only)
-        self.temperature = temperature.where(~arg_max, 1.0)
-        self.scale = (1.0 / self.temperature).clamp(max=1e300)
+        self.temperature = temperature
+        self.scale = (1.0 / temperature.where(~arg_max, 1.0)).clamp(max=1e300)
         self.divided_whole = self.whole
         self.whole = self.whole & ~arg_max
         self._masses = None

@@ -65,6 +65,7 @@ class MirostatRows:
         self._start: list[int] = living.start[:, 0].tolist()
         self._stop: list[int] = living.stop[:, 0].tolist()
         self._whole: list[bool] = whole[:, 0].tolist()
+        self._unsure: list[bool] = living.unsure.tolist()
         self._alone: list[bool] = living.alone[:, 0].tolist()
         place = living.clip(living.places_over(living.taken)).clamp(max=held.shape[1] - 1)
         taken = at(held, place)[:, 0]
@@ -73,20 +74,19 @@ class MirostatRows:
         self._taken_first: list[bool] = (first_ids == taken_ids).tolist()
 
     def cut(self, row: int, mu: float) -> MirostatCut:
-        """`filters.mirostat` of one row."""
+        """`filters.mirostat` of one row; one that is unsure already is left as it is."""
         start, stop = self._start[row], self._stop[row]
-        if self._alone[row]:
+        if self._alone[row] or self._unsure[row]:
             return MirostatCut(stop, float(self._taken_first[row]), near=False)
         bound = self._log_mass[row] - mu * math.log(2)
-        ascending = self._ascending[row]
-        place = int(np.searchsorted(ascending[start:stop], -bound, side="right")) + start
-        around = ascending[max(place - 1, start) : min(place + 1, stop)] + bound
-        near = bool(np.abs(around).min() <= reach(bound))
-        if place == start:
+        edges = -bound + reach(bound) * np.array([-1.0, 0.0, 1.0])
+        ascending, numbers = self._ascending[row, start:stop], self._numbers[row]
+        before, place, after = (np.searchsorted(ascending, edges, side="right") + start).tolist()
+        near = bool(numbers[before] != numbers[after])
+        if numbers[place] == 0:
             return MirostatCut(start, float(self._taken_first[row]), near)
         if self._taken[row] < bound:
             return MirostatCut(place, 0.0, near)
-        numbers = self._numbers[row]
         sorted_now = not self._whole[row] or numbers[place] <= COMPACT
         mass = (self._sums if sorted_now else self._whole_sums)[row, place]
         logprob = self._taken[row] - self._best[row] - math.log(mass)

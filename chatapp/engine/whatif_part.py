@@ -118,7 +118,7 @@ class PartUnderTest:
             return branch.tempered
         uncut = self._uncut.fork()
         if branch.divided:
-            uncut.divide(branch.living.divisor)
+            uncut.divide(branch.living.temperature)
         return uncut.taken_logprobs(self._part.taken)
 
 

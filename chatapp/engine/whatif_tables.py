@@ -101,6 +101,8 @@ class Removals:
 class Columns:
     """The unedited logits of some tokens, in every row."""
 
+    ids: torch.Tensor
+    """(u,) int64."""
     logits: torch.Tensor
     """(r, u) float32, as `LogitRow.logits` has them."""
     removals: Removals
@@ -122,6 +124,7 @@ class ReplyPart:
         self.taken = torch.tensor(taken)
         self._best = torch.tensor([[row.best] for row in rows], dtype=torch.float32)
         self._floor = torch.tensor([[row.floor] for row in rows], dtype=torch.float32)
+        self._columns: Columns | None = None
         self._stack_heads()
         self._count_tails()
         self.head_logits, order = self._head_logits.sort(dim=1, descending=True, stable=True)
@@ -137,7 +140,15 @@ class ReplyPart:
         """(r,) float64: ln p of the tokens taken under the model alone."""
 
     def columns(self, ids: torch.Tensor) -> Columns:
-        """The logits of (u,) int64 ids (ascending, below V) in every row, and their places."""
+        """The logits of (u,) int64 ids (ascending, below V) in every row, and their places.
+
+        A control that is turned asks for the same ids again and again; the last ones are kept.
+        """
+        if self._columns is None or not torch.equal(self._columns.ids, ids):
+            self._columns = self._gather(ids)
+        return self._columns
+
+    def _gather(self, ids: torch.Tensor) -> Columns:
         half = torch.stack([row.half[ids] for row in self.rows])
         logits = self._below_head(half)
         head_width = self.head_ids.shape[1]
@@ -153,7 +164,7 @@ class ReplyPart:
         logits[row, column] = self.head_logits[row, place].float()
         places[row, column] = place
         counts[row, column] = 1.0
-        return Columns(logits, Removals(places, counts))
+        return Columns(ids, logits, Removals(places, counts))
 
     def tail_id(self, row: int, logit: float, without: torch.Tensor) -> int | None:
         """The lowest id with exactly that unedited logit, but for those in `without`."""
@@ -200,5 +211,5 @@ def _magnitude(half: torch.Tensor) -> torch.Tensor:
 def _log_mass(table: LogitTable) -> torch.Tensor:
     """ln Σ exp(logit) of each row, (r,) float64."""
     best = table.logits[:, :1]
-    mass = (table.counts * torch.exp(table.logits - best)).sum(1)
+    mass = (table.logits - best).exp_().mul_(table.counts).sum(1)
     return best[:, 0] + mass.log()
