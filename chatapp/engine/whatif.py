@@ -3,15 +3,16 @@
 For each token of the reply the sampler's stages look again at the logits it was taken from, and say
 what it would have been worth. Nothing is drawn, so the reply stays as it is.
 
-Most stages run for all tokens at once (`whatif_tables`, `whatif_edits`, `whatif_stages`); where an
-exact answer needs it, the chain itself is asked for a row. Two settings are special:
+The stages run for many tokens at once (`whatif_tables`, `whatif_edits`, `whatif_part`,
+`whatif_stages`); where an exact answer needs it, the chain itself is asked for a row. Two settings
+are special:
 
 - XTC tosses a coin at every step. The probability told is the expectation over the coin, which is
   the chance that a draw gives the token; what else is told of a step (choices, the best token, what
   removed it) is told for the way the coin is likelier to fall.
 - Mirostat's bound at a token follows from the tokens before it, as if the reply had been drawn so
-  from its first token on. It goes through the chain token by token, which takes about a second for
-  500 tokens.
+  from its first token on (`whatif_mirostat`). In an order of the person's own that has other stages
+  behind it, it goes through the chain token by token, about a second for 500 tokens.
 """
 
 from __future__ import annotations
@@ -26,10 +27,19 @@ from chatapp.chat.errors import EngineError
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.whatif import WhatIf, WhatIfToken
 from chatapp.engine.history import LogitRow
-from chatapp.engine.sampler.chain import ChainState, Outcome, StepContext, run_chain
+from chatapp.engine.sampler.chain import (
+    ChainState,
+    Outcome,
+    Snapshot,
+    StepContext,
+    moved_mu,
+    run_chain,
+)
 from chatapp.engine.sampler.record import removals
-from chatapp.engine.whatif_edits import EditedPart, ReplyIds, edit_part
-from chatapp.engine.whatif_stages import Living
+from chatapp.engine.whatif_edits import ReplyIds
+from chatapp.engine.whatif_mirostat import MirostatRows, on_the_edge
+from chatapp.engine.whatif_part import Branch, NothingAlive, PartUnderTest, Step
+from chatapp.engine.whatif_stages import STAGES
 from chatapp.engine.whatif_tables import ReplyPart
 
 PART_ROWS = 128
@@ -90,22 +100,15 @@ class ReplyUnderTest:
             EngineError: at some token the settings leave nothing to take, or a bias or penalty
                 makes a logit infinite.
         """
-        chance = params.xtc_probability if params.xtc_threshold <= 0.5 else 0.0
-        spared = replace(params, xtc_probability=0.0)
-        dropped = replace(params, xtc_probability=1.0)
-        if params.mirostat_tau:
-            steps = self._one_by_one(spared, dropped, chance)
-        elif chance == 0:
-            steps = self._all(spared)
-        elif chance == 1:
-            steps = self._all(dropped)
+        coin = _Coin.of(params)
+        if not params.mirostat_tau:
+            steps = self._all(coin)
+        elif _mirostat_is_last(params):
+            steps = self._all_with_mirostat(coin)
         else:
-            both = zip(self._all(spared), self._all(dropped), strict=True)
-            steps = [_mix(one, other, chance) for one, other in both]
+            steps = self._one_by_one(coin, _Mu(0, None), len(self._rows)).steps
         model_logprobs = [
-            logprob
-            for part in self._parts
-            for logprob in (part.taken_logits.double() - part.log_mass).tolist()
+            logprob for part in self._parts for logprob in part.taken_logprobs.tolist()
         ]
         return WhatIf(
             tuple(
@@ -122,37 +125,85 @@ class ReplyUnderTest:
             )
         )
 
-    def _all(self, params: SamplingParams) -> list[_Step]:
-        """Every step at once; XTC's chance is 0 or 1."""
-        steps: list[_Step] = []
+    def _all(self, coin: _Coin) -> list[Step]:
+        """Every step at once."""
+        steps: list[Step] = []
         for part in self._parts:
             first = len(steps)
-            tested = _test_part(part, first, params, self._reply)
-            if isinstance(tested, int):
-                self._run(first + tested, params, ChainState(0))
-                raise EngineError(f"the settings leave no token to take at token {first + tested}")
-            for row in tested.unsure:
-                outcome = self._run(first + row, params, ChainState(0))
-                tested.steps[row] = _step_of(outcome, self._taken[first + row])
-            steps += tested.steps
+            tested = self._edit(part, first, coin)
+            branches = tested.run(coin.chance)
+            told = coin.mix([tested.steps(branch) for branch in branches])
+            for row in _unsure(branches):
+                told[row] = self._ask(first + row, coin, ChainState(0)).step
+            steps += told
         return steps
 
-    def _one_by_one(
-        self, spared: SamplingParams, dropped: SamplingParams, chance: float
-    ) -> list[_Step]:
-        """Every step through the chain, with mirostat's μ going from token to token."""
-        steps = []
-        state = ChainState(0)
-        for row, id_ in enumerate(self._taken):
-            likely = outcome = self._run(row, dropped if chance == 1 else spared, state)
-            step = _step_of(outcome, id_)
-            if 0 < chance < 1:
-                other = self._run(row, dropped, state)
-                step = _mix(step, _step_of(other, id_), chance)
-                likely = other if chance > 0.5 else outcome
-            state.observe(likely, id_)
-            steps.append(step)
+    def _all_with_mirostat(self, coin: _Coin) -> list[Step]:
+        """Every step at once but for the cuts of mirostat, which is the last stage that is on."""
+        steps: list[Step] = []
+        exact = _Mu(0, None)  # the last μ that is the chain's own
+        mu: float | None = None
+        for part in self._parts:
+            first = len(steps)
+            tested = self._edit(part, first, coin)
+            branches = tested.run(coin.chance)
+            rows = [MirostatRows(branch.living, part.taken) for branch in branches]
+            unsure = set(_unsure(branches))
+            asked: dict[int, Step] = {}
+            stops: list[list[int]] = []
+            mus = []
+            for row in range(len(part.rows)):
+                mus.append(mu)
+                now = 2 * coin.spared.mirostat_tau if mu is None else mu
+                cuts = [one.cut(row, now) for one in rows]
+                stops.append([cut.stop for cut in cuts])
+                likely = cuts[-1 if coin.drops else 0]
+                near = any(cut.near for cut in cuts)
+                if row in unsure and not near:
+                    answer = self._ask(first + row, coin, _state(mu))
+                    asked[row], mu, near = answer.step, answer.mu, answer.near
+                elif likely.prob > 0 and not near:
+                    mu = moved_mu(now, likely.prob, coin.spared)
+                if near:
+                    answers = self._one_by_one(coin, exact, first + row + 1)
+                    asked[row], exact = answers.steps[-1], answers.mu
+                    mu = exact.value
+            for branch, column in zip(branches, zip(*stops, strict=True), strict=True):
+                branch.run_mirostat(list(column))
+            told = coin.mix([tested.steps(branch) for branch in branches])
+            for row in set(_unsure(branches)) - set(asked):
+                asked[row] = self._ask(first + row, coin, _state(mus[row])).step
+            for row, step in asked.items():
+                told[row] = step
+            steps += told
         return steps
+
+    def _edit(self, part: ReplyPart, first: int, coin: _Coin) -> PartUnderTest:
+        """Run the edits of a part."""
+        try:
+            return PartUnderTest(part, first, coin.dropped, self._reply)
+        except NothingAlive as none:
+            row = first + none.row
+            self._run(row, coin.spared, ChainState(0))  # has the words for it
+            raise EngineError(f"the settings leave no token to take at token {row}") from none
+
+    def _one_by_one(self, coin: _Coin, mu: _Mu, stop: int) -> _Answers:
+        """The steps from where μ is known to before `stop`, each through the chain."""
+        steps, state = [], _state(mu.value)
+        for row in range(mu.row, stop):
+            steps.append(self._ask(row, coin, state).step)
+        return _Answers(steps, _Mu(stop, state.snapshot().mu))
+
+    def _ask(self, row: int, coin: _Coin, state: ChainState) -> _Answer:
+        """One step through the chain, which goes on from that state."""
+        id_ = self._taken[row]
+        outcomes = [self._run(row, params, state) for params in coin.sides]
+        state.observe(outcomes[-1 if coin.drops else 0], id_)
+        return _Answer(
+            step=coin.mix([[_step_of(outcome, id_)] for outcome in outcomes])[0],
+            mu=state.snapshot().mu,
+            near=any(map(on_the_edge, outcomes)),
+        )
 
     def _run(self, row: int, params: SamplingParams, state: ChainState) -> Outcome:
         """One step through the chain itself."""
@@ -166,29 +217,90 @@ class ReplyUnderTest:
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
-    """What the settings make of one token: natural logprobs, and the rest of `WhatIfToken`."""
+class _Coin:
+    """XTC's coin: both ways that it can fall, as settings under which it is not tossed."""
 
-    tempered: float
-    final: float
-    removed_by: str | None
-    choices: int
-    best_id: int
+    spared: SamplingParams
+    dropped: SamplingParams
+    chance: float
+    """That it falls for dropping; 0 where XTC is off."""
+
+    @classmethod
+    def of(cls, params: SamplingParams) -> _Coin:
+        """The coin that these settings toss."""
+        return cls(
+            spared=replace(params, xtc_probability=0.0),
+            dropped=replace(params, xtc_probability=1.0),
+            chance=params.xtc_probability if params.xtc_threshold <= 0.5 else 0.0,
+        )
+
+    @property
+    def drops(self) -> bool:
+        """Whether it is likelier to fall for dropping."""
+        return self.chance > 0.5
+
+    @property
+    def sides(self) -> list[SamplingParams]:
+        """The ways that it can fall."""
+        if self.chance in (0, 1):
+            return [self.dropped if self.chance else self.spared]
+        return [self.spared, self.dropped]
+
+    def mix(self, sides: Sequence[list[Step]]) -> list[Step]:
+        """The expectation over the coin, from the steps of each of `sides`."""
+        if len(sides) == 1:
+            return sides[0]
+        return [_mix(one, other, self.chance) for one, other in zip(*sides, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
-class _TestedPart:
-    """Some neighbouring steps, and which of them the chain has to be asked about."""
+class _Mu:
+    """Mirostat's μ before a row; None until it has seen a token."""
 
-    steps: list[_Step]
-    unsure: list[int]
+    row: int
+    value: float | None
 
 
-def _step_of(outcome: Outcome, id_: int) -> _Step:
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A step as the chain has it."""
+
+    step: Step
+    mu: float | None
+    """After it."""
+    near: bool
+    """Whether mirostat's edge is so near to a token that the last bits of μ decide."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """Some steps in a row, and the μ after them."""
+
+    steps: list[Step]
+    mu: _Mu
+
+
+def _mirostat_is_last(params: SamplingParams) -> bool:
+    """Whether no stage that is on comes after it."""
+    later = params.order[params.order.index("mirostat") + 1 :]
+    return not any(STAGES[name].is_on(params) for name in later)
+
+
+def _state(mu: float | None) -> ChainState:
+    return ChainState.restore(Snapshot(seed=0, draws=0, mu=mu))
+
+
+def _unsure(branches: Sequence[Branch]) -> list[int]:
+    """The rows that the chain has to be asked about."""
+    unsure = torch.stack([branch.living.unsure for branch in branches]).any(0)
+    return unsure.nonzero().squeeze(1).tolist()
+
+
+def _step_of(outcome: Outcome, id_: int) -> Step:
     """A step as the chain has it."""
     ids = torch.tensor([id_])
     removal = removals(outcome, ids)[0]
-    return _Step(
+    return Step(
         tempered=float(outcome.tempered.at(ids)) - outcome.tempered.log_mass,
         final=float(outcome.final.at(ids)) - outcome.final.log_mass,
         removed_by=removal.stage if removal else None,
@@ -197,7 +309,7 @@ def _step_of(outcome: Outcome, id_: int) -> _Step:
     )
 
 
-def _mix(spared: _Step, dropped: _Step, chance: float) -> _Step:
+def _mix(spared: Step, dropped: Step, chance: float) -> Step:
     """A step whose XTC coin falls for dropping with that chance."""
     likely = dropped if chance > 0.5 else spared
     final = _log_add(spared.final + math.log(1 - chance), dropped.final + math.log(chance))
@@ -215,106 +327,3 @@ def _log_add(a: float, b: float) -> float:
     """ln(e^a + e^b)."""
     top = max(a, b)
     return top if top == -math.inf else top + math.log(math.exp(a - top) + math.exp(b - top))
-
-
-def _test_part(
-    part: ReplyPart, first: int, params: SamplingParams, reply: ReplyIds
-) -> _TestedPart | int:
-    """Edits, temperature and filters for some steps at once.
-
-    Returns:
-        A row instead, when there is one that nothing can be taken from: the chain has the words.
-    """
-    edited = edit_part(part, first, params, reply)
-    table = part.table if edited is None else edited.table
-    taken = _taken_logits(part, edited)
-    finder = _FirstIds(part, edited)
-    living = Living(table, taken, finder.find)
-    if living.without_any.numel():
-        return int(living.without_any[0])
-    removed_by: list[str | None] = [None] * len(part.rows)
-    alive = living.taken_alive(part.taken)
-    tempered: torch.Tensor | None = None
-    cut = False
-    for name in params.order:
-        if name == "mirostat" or not living.run(name, params):
-            continue
-        if name == "temperature" and not cut:
-            tempered = _logprobs(living, taken, part.taken)
-        cut = cut or name != "temperature"
-        still = alive & living.taken_alive(part.taken)
-        for row in (alive & ~still).nonzero().squeeze(1).tolist():
-            removed_by[row] = name
-        alive = still
-    if tempered is None:
-        uncut = Living(table, taken, finder.find)
-        uncut.follow(living)
-        tempered = _logprobs(uncut, taken, part.taken)
-    final = torch.where(alive, _logprobs(living, taken, part.taken), -torch.inf)
-    if edited is not None:  # what has been banned was cut by the ban, though a forced end freed it
-        for row in (~alive).nonzero().squeeze(1).tolist():
-            removed_by[row] = edited.banned_by[row] or removed_by[row]
-    columns = (tempered, final, living.number.long(), living.first_ids())
-    return _TestedPart(
-        steps=[
-            _Step(tempered, final, removal, choices, best_id)
-            for tempered, final, choices, best_id, removal in zip(
-                *(column.tolist() for column in columns), removed_by, strict=True
-            )
-        ],
-        unsure=living.unsure.nonzero().squeeze(1).tolist(),
-    )
-
-
-def _taken_logits(part: ReplyPart, edited: EditedPart | None) -> torch.Tensor:
-    """The edited logits of the tokens taken, (r,) float64."""
-    if edited is None:
-        return part.taken_logits.double()
-    column = torch.searchsorted(edited.ids, part.taken).clamp_(max=edited.ids.numel() - 1)
-    touched = edited.ids[column] == part.taken
-    logits = edited.logits.gather(1, column.unsqueeze(1))[:, 0]
-    others = torch.full_like(logits, -torch.inf) if edited.forced else part.taken_logits
-    return torch.where(touched, logits, others).double()
-
-
-def _logprobs(living: Living, taken: torch.Tensor, taken_ids: torch.Tensor) -> torch.Tensor:
-    """ln p of the tokens taken, as if they were alive, (r,) float64."""
-    logprobs = taken * living.scale - living.log_mass()
-    alone = torch.where(living.only == taken_ids, 0.0, -torch.inf)
-    return torch.where(living.only >= 0, alone, logprobs)
-
-
-class _FirstIds:
-    """Finds the lowest id among the tokens with some logit."""
-
-    def __init__(self, part: ReplyPart, edited: EditedPart | None) -> None:
-        self._part = part
-        none = torch.empty(0, dtype=torch.int64)
-        self._edited_ids = none if edited is None else edited.ids
-        self._logits = part.head_logits
-        self._ids = part.head_ids
-        if edited is not None:
-            # One more than the vocabulary, for the -1 that pads heads.
-            touched = torch.zeros(part.vocabulary + 1, dtype=torch.bool)
-            touched[edited.ids] = True
-            dead = touched[part.head_ids] | edited.forced
-            self._logits = torch.cat(
-                (part.head_logits.masked_fill(dead, -torch.inf), edited.logits.double()), 1
-            )
-            columns = edited.ids.expand(len(part.rows), -1)
-            self._ids = torch.cat((part.head_ids, columns), 1)
-
-    def find(self, logits: torch.Tensor, equals: torch.Tensor) -> torch.Tensor:
-        """The lowest id with a logit in each row, (r,) int64.
-
-        Args:
-            logits: (r, 1) float64.
-            equals: (r, 1), how many tokens have it.
-        """
-        same = (self._logits == logits) & (self._ids >= 0)
-        found = self._ids.masked_fill(~same, self._part.vocabulary).amin(1)
-        for row in (same.sum(1) < equals[:, 0]).nonzero().squeeze(1).tolist():
-            other = self._part.tail_id(row, float(logits[row]), self._edited_ids)
-            if other is not None:
-                found[row] = min(int(found[row]), other)
-        return found

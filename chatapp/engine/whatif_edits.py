@@ -14,7 +14,7 @@ import torch
 
 from chatapp.chat.sampling import SamplingParams
 from chatapp.engine.sampler import edits
-from chatapp.engine.sampler.edits import Edit
+from chatapp.engine.sampler.repeats import GrowingMatches
 from chatapp.engine.whatif_tables import LogitTable, Removals, ReplyPart
 
 
@@ -121,9 +121,10 @@ class _Editing:
         if params.repetition_penalty != 1 or params.presence_penalty or params.frequency_penalty:
             self._penalise(params)
         if params.dry_multiplier:
-            self._apply("dry", self.logits + self._spread(self._dry(params)))
+            self._apply("dry", self.logits - self._dry(params))
         if params.no_repeat_ngram:
-            self._apply("no_repeat_ngram", self.logits + self._spread(self._repeats(params)))
+            repeats = self._repeats(params.no_repeat_ngram)
+            self._apply("no_repeat_ngram", self.logits.masked_fill(repeats, -torch.inf))
         self._run_end_rules(params)
 
     def _apply(self, stage: str, logits: torch.Tensor) -> None:
@@ -184,32 +185,48 @@ class _Editing:
         column = torch.searchsorted(self._ids, ids)
         return torch.where(self._ids[column.clamp(max=width - 1)] == ids, column, width)
 
-    def _dry(self, params: SamplingParams) -> Iterator[Edit]:
-        nothing = torch.zeros(self._part.vocabulary)
+    def _dry(self, params: SamplingParams) -> torch.Tensor:
+        """What DRY subtracts, (r, u) float32."""
         breakers = self._reply.dry_breakers()
-        for row in range(len(self._part.rows)):
-            before = self._reply.before(self._first + row)
-            yield edits.dry(
-                nothing,
-                before[-params.penalty_window :] if params.penalty_window else before,
+        window = params.penalty_window
+        found: list[tuple[int, int, float]] = []
+        for row, text in self._texts():
+            penalties = edits.dry_penalties(
+                text.ids,
+                text.matches,
+                max(len(text.ids) - window, 0) if window else 0,
                 multiplier=params.dry_multiplier,
                 base=params.dry_base,
                 allowed_length=params.dry_allowed_length,
                 breakers=breakers,
             )
+            found += [(row, id_, penalty) for id_, penalty in penalties.items()]
+        return self._spread(found)
 
-    def _repeats(self, params: SamplingParams) -> Iterator[Edit]:
-        nothing = torch.zeros(self._part.vocabulary)
-        for row in range(len(self._part.rows)):
-            before = self._reply.before(self._first + row)
-            yield edits.no_repeat_ngram(nothing, before, params.no_repeat_ngram)
+    def _repeats(self, size: int) -> torch.Tensor:
+        """Which tokens would repeat an n-gram of that size, (r, u) bool."""
+        if size == 1:
+            return self._occurrences(0) > 0
+        found: list[tuple[int, int, float]] = []
+        for row, text in self._texts():
+            repeats = edits.ngram_repeats(text.ids, text.matches, size)
+            found += [(row, id_, 1.0) for id_ in repeats]
+        return self._spread(found) > 0
 
-    def _spread(self, made: Iterator[Edit]) -> torch.Tensor:
-        """Edits made of a row of zeros say what is added: (r, u) float32."""
-        added = torch.zeros_like(self.logits)
-        for row, edit in enumerate(made):
-            added[row, self._columns(edit.ids)] = edit.after
-        return added
+    def _texts(self) -> Iterator[tuple[int, GrowingMatches]]:
+        """Each row with the text before it; the text is one that grows."""
+        text = GrowingMatches(self._reply.before(self._first).tolist())
+        for row, id_ in enumerate(self._part.taken.tolist()):
+            yield row, text
+            text.append(id_)
+
+    def _spread(self, found: list[tuple[int, int, float]]) -> torch.Tensor:
+        """Triples of row, id and value as (r, u) float32, 0 elsewhere."""
+        spread = torch.zeros(len(self._part.rows), self._ids.numel() + 1)
+        if found:
+            rows, ids, values = zip(*found, strict=True)
+            spread[torch.tensor(rows), self._columns(torch.tensor(ids))] = torch.tensor(values)
+        return spread[:, :-1]  # ids of other models have no column
 
     def _run_end_rules(self, params: SamplingParams) -> None:
         ends = torch.isin(self._ids, self._reply.end_ids)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ _INFINITE = 0x7C00
 """The bits of half precision's infinity, without the sign; all below are finite."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class LogitTable:
     """The logits of r rows as sorted places, and how many tokens stand at each."""
 
@@ -31,6 +32,16 @@ class LogitTable:
     """(r, m) float64, largest first; -inf where a row has fewer places."""
     counts: torch.Tensor
     """(r, m) float64, whole numbers; 0 where nothing stands."""
+
+    @cached_property
+    def ascending(self) -> torch.Tensor:
+        """Minus the logits: what a binary search goes through."""
+        return -self.logits
+
+    @cached_property
+    def numbers(self) -> torch.Tensor:
+        """How many tokens stand before each place, (r, m + 1) float64."""
+        return running_sums(self.counts)
 
     def with_changes(self, removed: Removals, added: torch.Tensor) -> LogitTable:
         """Take tokens from their places and put them where their edited logits belong.
@@ -44,17 +55,36 @@ class LogitTable:
         rows, old = counts.shape
         new = added.shape[1]
         # Where an added logit goes: behind the places at least as large, and the added before it.
-        behind = torch.searchsorted(-self.logits, -added, right=True)
-        shift = torch.zeros(rows, old + 1, dtype=torch.int64)
-        shift = shift.scatter_add_(1, behind, torch.ones_like(behind)).cumsum(1)[:, :old]
-        old_places = torch.arange(old) + shift
-        new_places = torch.arange(new) + behind
-        merged = torch.empty(rows, old + new, dtype=torch.float64)
-        merged.scatter_(1, old_places, self.logits).scatter_(1, new_places, added)
-        merged_counts = torch.empty_like(merged)
-        merged_counts.scatter_(1, old_places, counts)
-        merged_counts.scatter_(1, new_places, (added > -torch.inf).double())
-        return LogitTable(merged, merged_counts)
+        behind = torch.searchsorted(self.ascending, -added, right=True)
+        first = torch.arange(rows).unsqueeze(1) * (old + new)
+        places = (behind + torch.arange(new) + first).flatten()
+        is_old = torch.ones(rows * (old + new), dtype=torch.bool)
+        is_old[places] = False
+        return LogitTable(
+            _merge(self.logits, added, is_old, places),
+            _merge(counts, (added > -torch.inf).double(), is_old, places),
+        )
+
+
+def _merge(
+    old: torch.Tensor, new: torch.Tensor, is_old: torch.Tensor, places: torch.Tensor
+) -> torch.Tensor:
+    """(r, m) numbers in their order with (r, u) new ones between them, (r, m + u).
+
+    NumPy's assignment by mask is several times as quick as torch's by index.
+    """
+    merged = np.empty(is_old.numel())
+    merged[is_old.numpy()] = old.flatten().numpy()
+    merged[places.numpy()] = new.flatten().numpy()
+    return torch.from_numpy(merged).view(old.shape[0], -1)
+
+
+def running_sums(numbers: torch.Tensor) -> torch.Tensor:
+    """Running sums along the rows of (r, m), beginning with 0: (r, m + 1)."""
+    sums = torch.empty(numbers.shape[0], numbers.shape[1] + 1, dtype=numbers.dtype)
+    sums[:, 0] = 0
+    torch.cumsum(numbers, 1, out=sums[:, 1:])
+    return sums
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +101,8 @@ class Removals:
 class Columns:
     """The unedited logits of some tokens, in every row."""
 
+    ids: torch.Tensor
+    """(u,) int64."""
     logits: torch.Tensor
     """(r, u) float32, as `LogitRow.logits` has them."""
     removals: Removals
@@ -92,6 +124,7 @@ class ReplyPart:
         self.taken = torch.tensor(taken)
         self._best = torch.tensor([[row.best] for row in rows], dtype=torch.float32)
         self._floor = torch.tensor([[row.floor] for row in rows], dtype=torch.float32)
+        self._columns: Columns | None = None
         self._stack_heads()
         self._count_tails()
         self.head_logits, order = self._head_logits.sort(dim=1, descending=True, stable=True)
@@ -103,10 +136,19 @@ class ReplyPart:
         distinct, column = torch.unique(self.taken, return_inverse=True)
         self.taken_logits = self.columns(distinct).logits.gather(1, column.unsqueeze(1))[:, 0]
         """(r,) float32: the unedited logits of the tokens taken."""
-        self.log_mass = _log_mass(self.table)
+        self.taken_logprobs = self.taken_logits.double() - _log_mass(self.table)
+        """(r,) float64: ln p of the tokens taken under the model alone."""
 
     def columns(self, ids: torch.Tensor) -> Columns:
-        """The logits of (u,) int64 ids (ascending, below V) in every row, and their places."""
+        """The logits of (u,) int64 ids (ascending, below V) in every row, and their places.
+
+        A control that is turned asks for the same ids again and again; the last ones are kept.
+        """
+        if self._columns is None or not torch.equal(self._columns.ids, ids):
+            self._columns = self._gather(ids)
+        return self._columns
+
+    def _gather(self, ids: torch.Tensor) -> Columns:
         half = torch.stack([row.half[ids] for row in self.rows])
         logits = self._below_head(half)
         head_width = self.head_ids.shape[1]
@@ -122,7 +164,7 @@ class ReplyPart:
         logits[row, column] = self.head_logits[row, place].float()
         places[row, column] = place
         counts[row, column] = 1.0
-        return Columns(logits, Removals(places, counts))
+        return Columns(ids, logits, Removals(places, counts))
 
     def tail_id(self, row: int, logit: float, without: torch.Tensor) -> int | None:
         """The lowest id with exactly that unedited logit, but for those in `without`."""
@@ -169,5 +211,5 @@ def _magnitude(half: torch.Tensor) -> torch.Tensor:
 def _log_mass(table: LogitTable) -> torch.Tensor:
     """ln Σ exp(logit) of each row, (r,) float64."""
     best = table.logits[:, :1]
-    mass = (table.counts * torch.exp(table.logits - best)).sum(1)
+    mass = (table.logits - best).exp_().mul_(table.counts).sum(1)
     return best[:, 0] + mass.log()

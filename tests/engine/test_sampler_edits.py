@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 
 import hypothesis.strategies as st
@@ -13,7 +12,6 @@ import torch
 from hypothesis import example, given, settings
 
 from chatapp.chat.sampling import SamplingParams
-from chatapp.engine.sampler import edits
 from chatapp.engine.sampler.chain import BadLogits, NothingLeft, run_chain
 from tests.engine import numpy_oracle
 from tests.engine.sampler_cases import context, logits, off, state, tensor
@@ -198,24 +196,3 @@ def test_the_models_logits_are_never_changed() -> None:
     outcome = run_chain(row, params, context([0, 1]), state())
     assert row.tolist() == [1, 2, 3]
     assert outcome.model.logits.tolist() == [1, 2, 3]
-
-
-@settings(max_examples=200, deadline=None)
-@given(ids=st.lists(st.integers(0, 2), max_size=30))
-def test_suffix_matches_are_those_of_every_pair_of_places(ids: list[int]) -> None:
-    expected = []
-    for end in range(len(ids) - 2, -1, -1):
-        length = 0
-        while length <= end and ids[end - length] == ids[-1 - length]:
-            length += 1
-        if length:
-            expected.append((ids[end + 1], length))
-    assert edits.suffix_matches(ids) == expected
-
-
-@pytest.mark.parametrize("ids", [[1] * 8192, [1, 2] * 4096, [*range(64)] * 128])
-def test_the_worst_repeats_are_found_in_linear_time(ids: list[int]) -> None:
-    started = time.perf_counter()
-    found = edits.suffix_matches(ids)
-    assert time.perf_counter() - started < 0.5  # the naive way takes minutes
-    assert max(length for _, length in found) == len(ids) - len(set(ids))

@@ -53,6 +53,11 @@ SETTINGS: dict[str, SamplingParams] = {
     "dynamic to 0": off({"temperature": 0.5, "dynatemp_range": 3.0}),
     "llama.cpp": SamplingParams(order=LLAMA_CPP_ORDER, top_n_sigma=1.5, typical_p=0.97),
     "xtc": off({"xtc_probability": 1.0, "xtc_threshold": 0.08, "temperature": 1.2}),
+    "mirostat": SamplingParams(mirostat_tau=2.0),
+    "mirostat alone": off({"mirostat_tau": 3.0, "mirostat_eta": 0.4, "temperature": 1.1}),
+    "mirostat, llama.cpp": SamplingParams(
+        order=LLAMA_CPP_ORDER, mirostat_tau=3.0, xtc_probability=1.0, dynatemp_range=0.4
+    ),
     "all": SamplingParams(
         temperature=0.9,
         top_k=20,
@@ -167,6 +172,8 @@ def stage_values() -> st.SearchStrategy[dict[str, Any]]:
         "top_n_sigma": st.sampled_from([0.0, 0.5, 1.0, 2.0]),
         "xtc_probability": st.sampled_from([0.0, 1.0]),
         "xtc_threshold": st.sampled_from([0.0, 0.05, 0.1, 0.5]),
+        "mirostat_tau": st.sampled_from([0.0, 0.3, 1.0, 2.5]),
+        "mirostat_eta": st.sampled_from([0.1, 0.5, 1.0]),
         "dynatemp_range": st.sampled_from([0.0, 0.5, 2.0]),
         "repetition_penalty": st.sampled_from([1.0, 0.5, 1.3]),
         "presence_penalty": st.sampled_from([0.0, 1.0, -1.5]),
@@ -174,6 +181,7 @@ def stage_values() -> st.SearchStrategy[dict[str, Any]]:
         "penalty_window": st.integers(0, 4),
         "dry_multiplier": st.sampled_from([0.0, 1.5]),
         "dry_allowed_length": st.integers(0, 2),
+        "dry_base": st.sampled_from([1.0, 1.75, 4.0]),
         "no_repeat_ngram": st.integers(0, 3),
         "min_tokens": st.integers(0, 3),
         "end": st.sampled_from(["allow", "allow", "allow", "forbid", "force"]),
@@ -219,6 +227,9 @@ def test_a_reply_of_several_parts_is_one_reply() -> None:
     exact, reply = made_reply(2, count, 120)
     params = off({"repetition_penalty": 1.3, "penalty_window": 40, "top_p": 0.9, "min_tokens": 200})
     check(exact, reply[:3], reply, params)
+    repeats = {"dry_multiplier": 0.7, "penalty_window": 30, "no_repeat_ngram": 4, "top_p": 0.9}
+    check(exact, reply[:3], reply, off(repeats))
+    check(exact, reply[:3], reply, off({"mirostat_tau": 2.0, "dry_multiplier": 0.7}))
 
 
 def test_an_empty_reply_has_nothing_to_tell() -> None:
@@ -271,6 +282,21 @@ def test_mirostat_follows_the_reply_from_its_first_token() -> None:
     rows = [LogitRow.of(row) for row in exact]
     told = what_if(rows, [1], reply, params, [0])
     assert {"mirostat"} <= {one.removed_by for one in told.tokens}
+
+
+def test_mirostat_before_other_stages_goes_through_the_chain() -> None:
+    exact, reply = made_reply(7, 12, 800)
+    order = ("mirostat", *(name for name in LLAMA_CPP_ORDER if name != "mirostat"))
+    params = off({"mirostat_tau": 3.0, "top_p": 0.9, "order": order})
+    check(exact, [1], reply, params)
+
+
+def test_mirostat_on_its_edge_is_decided_by_the_chain() -> None:
+    """Four equals have 2 bits each, and 2τ is 2: all stand on the edge, whatever η does."""
+    row = torch.tensor([1.0, 1.0, 1.0, 1.0, -math.inf])
+    for eta in (0.1, 0.3, 1.0):
+        params = off({"mirostat_tau": 1.0, "mirostat_eta": eta})
+        check([row] * 6, [1], [0, 3, 1, 1, 0, 2], params)
 
 
 def test_mirostat_with_xtc_is_an_expectation_too() -> None:
@@ -407,7 +433,8 @@ def test_five_hundred_tokens_are_recoloured_within_150_ms(
     torch.set_num_threads(1)
     try:
         under_test = ReplyUnderTest(many, prompt, ids, [2])
-        for name in ("default", "hot nucleus", "typical", "penalties", "bias", "llama.cpp"):
+        names = ("default", "hot nucleus", "typical", "penalties", "bias", "llama.cpp")
+        for name in (*names, "dry", "mirostat alone"):
             shares = []
             for _ in range(4):
                 before = seconds(lambda: sample.softmax(1))

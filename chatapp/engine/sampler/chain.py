@@ -99,13 +99,18 @@ class ChainState:
         forced it) tells nothing about the chain and leaves μ as it is. Source: llama.cpp's
         mirostat v2.
         """
-        tau, eta = outcome.params.mirostat_tau, outcome.params.mirostat_eta
+        tau = outcome.params.mirostat_tau
         if tau == 0:
             self._mu = None
             return
         prob = float(outcome.final.probs(torch.tensor([token_id])))
         if prob > 0:
-            self._mu = self.mirostat_mu(tau) - eta * (-math.log2(prob) - tau)
+            self._mu = moved_mu(self.mirostat_mu(tau), prob, outcome.params)
+
+
+def moved_mu(mu: float, prob: float, params: SamplingParams) -> float:
+    """Mirostat's μ after a token of that final probability, which is above 0."""
+    return mu - params.mirostat_eta * (-math.log2(prob) - params.mirostat_tau)
 
 
 @dataclass(frozen=True, slots=True)

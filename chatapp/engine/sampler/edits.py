@@ -9,10 +9,13 @@ nothing of it to edit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
+
+from chatapp.engine.sampler.repeats import Matches, suffix_matches
 
 _FLOAT32_MAX_LOG = 88.7228391
 """ln of the largest float32: what llama.cpp clamps DRY's exponent by."""
@@ -128,27 +131,60 @@ def dry(
         allowed_length: shorter repeats are free.
         breakers: ids that end a sequence.
     """
-    ids = history.tolist()
-    limit = next((i for i, id_ in enumerate(reversed(ids)) if id_ in breakers), len(ids))
-    longest: dict[int, int] = {}
-    if len(ids) > allowed_length and limit >= allowed_length:
-        if allowed_length == 0:
-            longest = dict.fromkeys(ids[1:], 0)
-        for next_id, length in suffix_matches(ids):
-            length = min(length, limit)
-            if length >= allowed_length and length >= longest.get(next_id, 0):
-                longest[next_id] = length
+    ids: list[int] = history.tolist()
+    penalties = dry_penalties(
+        ids,
+        suffix_matches(ids),
+        multiplier=multiplier,
+        base=base,
+        allowed_length=allowed_length,
+        breakers=breakers,
+    )
+    known = {id_: penalty for id_, penalty in penalties.items() if id_ < logits.numel()}
+    touched = torch.tensor(list(known), dtype=torch.int64)
+    penalty = torch.tensor(list(known.values()), dtype=torch.float32)
+    return Edit("dry", multiplier, touched, logits[touched], logits[touched] - penalty)
+
+
+def dry_penalties(
+    ids: Sequence[int],
+    matches: Matches,
+    start: int = 0,
+    *,
+    multiplier: float,
+    base: float,
+    allowed_length: int,
+    breakers: frozenset[int],
+) -> dict[int, float]:
+    """What `dry` subtracts from the logit of each token, by id.
+
+    Args:
+        ids: the text so far.
+        matches: its `suffix_matches`.
+        start: where the penalty window begins in it.
+        multiplier, base, allowed_length, breakers: as for `dry`.
+    """
+    if len(ids) - start <= allowed_length:
+        return {}
+    # No further back than a repeat can reach does it matter where the last breaker stands.
+    reach = max(allowed_length, max(matches.values(), default=0))
+    latest = enumerate(islice(reversed(ids), reach))
+    limit = next((i for i, id_ in latest if id_ in breakers), reach)
+    if limit < allowed_length:
+        return {}
+    longest = dict.fromkeys(ids[start + 1 :], 0) if allowed_length == 0 else {}
+    for place, length in matches.items():
+        length = min(length, limit, place - start)
+        if length >= max(allowed_length, 1) and length >= longest.get(ids[place], 0):
+            longest[ids[place]] = length
     exponent_limit = math.inf
     if base > 1.000001:
         exponent_limit = int(_FLOAT32_MAX_LOG / math.log(base))
-    penalties = {
+    return {
         id_: multiplier * base ** min(length - allowed_length, exponent_limit)
         for id_, length in longest.items()
-        if id_ not in breakers and id_ < logits.numel()
+        if id_ not in breakers
     }
-    touched = torch.tensor(list(penalties), dtype=torch.int64)
-    penalty = torch.tensor(list(penalties.values()), dtype=torch.float32)
-    return Edit("dry", multiplier, touched, logits[touched], logits[touched] - penalty)
 
 
 def no_repeat_ngram(logits: torch.Tensor, history: torch.Tensor, size: int) -> Edit:
@@ -157,12 +193,16 @@ def no_repeat_ngram(logits: torch.Tensor, history: torch.Tensor, size: int) -> E
     Source: Paulus et al. 2017 (arXiv 1705.04304, section 2.5); transformers'
     NoRepeatNGramLogitsProcessor. It looks at the whole history, as there.
     """
-    ids = history.tolist()
+    ids: list[int] = history.tolist()
+    repeats = sorted(ngram_repeats(ids, suffix_matches(ids), size))
+    return ban(logits, repeats, "no_repeat_ngram", float(size))
+
+
+def ngram_repeats(ids: Sequence[int], matches: Matches, size: int) -> set[int]:
+    """The tokens that `no_repeat_ngram` bans after a text with these `suffix_matches`."""
     if size == 1:
-        repeats = set(ids)
-    else:
-        repeats = {next_id for next_id, length in suffix_matches(ids) if length >= size - 1}
-    return ban(logits, sorted(repeats), "no_repeat_ngram", float(size))
+        return set(ids)
+    return {ids[place] for place, length in matches.items() if length >= size - 1}
 
 
 def ban(logits: torch.Tensor, ids: Iterable[int], stage: str, setting: float) -> Edit:
@@ -182,31 +222,3 @@ def force_end(logits: torch.Tensor, edited: torch.Tensor, ends: Iterable[int]) -
     ids = torch.tensor([id_ for id_ in ends if 0 <= id_ < logits.numel()], dtype=torch.int64)
     after[ids] = logits[ids]
     return Edit("end", 1.0, torch.arange(logits.numel()), edited.clone(), after)
-
-
-def suffix_matches(ids: list[int]) -> list[tuple[int, int]]:
-    """Where the end of a sequence stood before, how much of it, and what followed.
-
-    For every earlier position whose token equals the last one: the token after it, and for how many
-    tokens, going back, both agree. Linear time: the Z algorithm over the reversed sequence, which
-    looks only at positions with the last token, the others being 0.
-
-    Returns:
-        Pairs of the id that followed and the length (at least 1), the latest position first.
-    """
-    backwards = ids[::-1]
-    size = len(backwards)
-    lengths: dict[int, int] = {}
-    left = right = 0  # the stretch furthest back that is known to equal the start
-    for start in range(1, size):
-        if backwards[start] != backwards[0]:
-            continue
-        length = 1
-        if start < right:
-            length = min(lengths.get(start - left, 0), right - start)
-        if start + length >= right:
-            while start + length < size and backwards[start + length] == backwards[length]:
-                length += 1
-            left, right = start, start + length
-        lengths[start] = length
-    return [(backwards[start - 1], length) for start, length in lengths.items()]
