@@ -8,6 +8,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,20 +36,20 @@ def keeping_freed(path: Path) -> sqlite3.Connection:
 
 
 def fill(path: Path) -> int:
-    """Messages of all lengths, in a tree of pages two levels deep. Returns how many."""
+    """Messages of all lengths, on many pages below a root. Returns how many."""
     Database(path).close()
     chats = Chats(Database(path, make_connection=keeping_freed))
     rng = random.Random(4)
     number = 0
-    for name in range(12):
+    for name in range(6):
         conversation = Conversation(id=f"c{name}", created=1.0, title=f"title {name}")
         parent = None
-        for _ in range(25):
-            size = rng.choice((1, 3, 10, 60, 300, 600, 2500))
+        for _ in range(12):
+            size = rng.choice((1, 10, 60, 300, 600, 1200))
             message = make_message(f"m{number}", parent, mark(number) * size)
             conversation = conversation.with_message(message)
             parent, number = message.id, number + 1
-        reply = make_reply(60, seed=name)
+        reply = make_reply(20, seed=name)
         answer = make_message(f"r{name}", parent, reply=reply)
         chats.add(conversation.with_message(answer))
     chats.database.close()
@@ -109,7 +110,7 @@ def test_one_broken_page_takes_only_its_own_messages(
         saved, whole, _ = salvage(bytes(broken), folder)
         expected = {number for number, pages in pages_of.items() if page not in pages}
         assert expected <= whole, f"page {page + 1}"
-        assert saved.conversations >= 12
+        assert saved.conversations >= 6
 
 
 def test_a_file_that_is_cut_anywhere_keeps_what_is_before_the_cut(
@@ -169,20 +170,20 @@ def interior_pages(data: bytes) -> list[int]:
 
 def test_what_was_purged_does_not_come_back(folder: Path) -> None:
     data = with_a_purged_chat(folder.parent / "data" / "chats.db")
-    purged = set(range(75, 100))
+    purged = set(range(36, 48))
     assert any(mark(number).encode() in data for number in purged)
     broken = bytearray(data)
     for start in interior_pages(data):
         broken[start : start + PAGE] = bytes(PAGE)
     saved, whole, texts = salvage(bytes(broken), folder)
-    assert whole == set(range(300)) - purged
-    assert saved.conversations == 11
-    assert reply_text(make_reply(60, seed=3)) not in texts
+    assert whole == set(range(72)) - purged
+    assert saved.conversations == 5
+    assert reply_text(make_reply(20, seed=3)) not in texts
     # Without the first page it is not known which pages are free; SQLite reads the tables from end
     # to end all the same, so nothing is added to them.
     broken = bytearray(data)
     broken[:PAGE] = bytes(PAGE)
-    assert salvage(bytes(broken), folder)[1] == set(range(300)) - purged
+    assert salvage(bytes(broken), folder)[1] == set(range(72)) - purged
 
 
 def test_of_two_versions_of_a_row_the_later_stays(folder: Path) -> None:
@@ -194,8 +195,6 @@ def test_of_two_versions_of_a_row_the_later_stays(folder: Path) -> None:
     conversation = Conversation(id="c", created=1.0)
     chats.save_conversation(conversation)
     chats.save_message("c", make_message("u", None, "question"))
-    from dataclasses import replace
-
     for count in range(0, 300, 20):
         reply = replace(whole, records=whole.records[:count], finish_reason=None)
         chats.save_message("c", make_message("a", "u", reply=reply))
