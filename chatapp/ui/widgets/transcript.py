@@ -9,29 +9,26 @@ bottom again, or End, follows again (Textual's own `anchor()` hardly ever does, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
-from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.geometry import Size
-from textual.message import Message as Notice
 from textual.reactive import var
-from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
 from textual.style import Style
 
 from chatapp.chat.conversation import Conversation, Message
 from chatapp.chat.record import TokenRecord
-from chatapp.ui.cursor import Cursor, next_least_certain
+from chatapp.ui.cursor import Cursor
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.line import EMPTY, Line, indent, wrap
 from chatapp.ui.layout.message import MessageBlock, Place, View
-from chatapp.ui.layout.stack import Stack
 from chatapp.ui.look import Look
 from chatapp.ui.token_colours import Scale, token_style
+from chatapp.ui.widgets.token_cursor import TokenCursor
 
 WELCOME = (
     "Write a message below and press Enter. Nothing of it leaves this machine.\n\n"
@@ -42,7 +39,7 @@ WELCOME = (
 """What an empty chat shows."""
 
 
-class Transcript(ScrollView, can_focus=True):
+class Transcript(TokenCursor, can_focus=True):
     """The messages of the current path."""
 
     HELP = (
@@ -58,12 +55,7 @@ class Transcript(ScrollView, can_focus=True):
     )
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "move(-1)", "token", id="token.left", show=False),
-        Binding("right", "move(1)", "token", id="token.right", show=False),
-        Binding("up", "move_row(-1)", "row", id="token.up", show=False),
-        Binding("down", "move_row(1)", "row", id="token.down", show=False),
         Binding("s", "screen.next_scale", "next scale of colours", id="token.scale"),
-        Binding("n", "least_certain", "next least certain token", id="token.least_certain"),
         Binding("b", "screen.branch", "branch: take another token", id="message.branch"),
         Binding("r", "screen.regenerate", "another reply", id="message.regenerate"),
         Binding("c", "screen.continue_reply", "continue a cut reply", id="message.continue"),
@@ -83,21 +75,11 @@ class Transcript(ScrollView, can_focus=True):
     """How replies are shown; the one under the cursor always shows its tokens."""
     scale: var[Scale] = var[Scale]("probability")
     """What the colours of tokens mean."""
-    cursor: var[Cursor | None] = var[Cursor | None](None)
-    """What is pointed at; None follows the newest token."""
-
     look: var[Look | None] = var[Look | None](None)
     """Another look at one message, in place of the scale."""
 
-    @dataclass
-    class CursorMoved(Notice):
-        """The person pointed at something, or lets the panels follow again (None)."""
-
-        cursor: Cursor | None
-
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
         super().__init__(id=id)
-        self._stack = Stack()
         self._follow = True
         self._placing = False
 
@@ -159,35 +141,10 @@ class Transcript(ScrollView, can_focus=True):
             self.cursor = Cursor(message_id, None)
         self._lay_out(())
 
-    def block_of(self, message_id: str | None) -> MessageBlock | None:
-        """The block of a message of the path."""
-        return self._stack.find(message_id)
-
     @property
     def messages(self) -> list[Message]:
         """The messages on the screen and above it, first one first."""
         return [block.message for block in self._stack.blocks]
-
-    @property
-    def current(self) -> MessageBlock | None:
-        """The message pointed at, or else the last one."""
-        if self.cursor is not None:
-            return self.block_of(self.cursor.message_id)
-        return self._stack.blocks[-1] if self._stack.blocks else None
-
-    @property
-    def pointed(self) -> tuple[MessageBlock, int] | None:
-        """The reply and the token the panels show: under the cursor, or the newest one."""
-        if self.cursor is not None:
-            block = self.block_of(self.cursor.message_id)
-            if block is not None and self.cursor.token is not None:
-                return block, self.cursor.token
-            return None
-        newest = self._stack.newest_reply()
-        last = self._stack.blocks[-1] if self._stack.blocks else None
-        if newest is None or (last is not None and last.live and last is not newest):
-            return None  # a reply is about to begin: what came before is not the newest any more
-        return newest, len(newest.records) - 1
 
     @property
     def following(self) -> bool:
@@ -201,58 +158,12 @@ class Transcript(ScrollView, can_focus=True):
 
     # The cursor
 
-    def point(self, message_id: str, token: int | None) -> None:
-        """Put the cursor on a token of a message, and bring it into view."""
-        self.cursor = Cursor(message_id, token)
-        self._bring_into_view()
-        self.post_message(self.CursorMoved(self.cursor))
-
     def action_follow(self) -> None:
         """Let go of the cursor: the newest token is followed again."""
         self.cursor = None
         self._follow = True
         self._lay_out((), first=self._stack.recent())
         self.post_message(self.CursorMoved(None))
-
-    def action_move(self, steps: int) -> None:
-        """Move by tokens, on to the next reply at the ends."""
-        here = self._here()
-        if here is None:
-            self.scroll_relative(y=steps, animate=False)
-            return
-        block, token = here
-        if self.cursor is None:
-            self.point(block.message.id, token)
-        elif token is not None and 0 <= token + steps < len(block.records):
-            self.point(block.message.id, token + steps)
-        else:
-            self._enter(self._stack.beside(block, steps, with_tokens=True), steps)
-
-    def action_move_row(self, steps: int) -> None:
-        """Move by rows, on to the next message at the ends."""
-        here = self._here()
-        if here is None:
-            self.scroll_relative(y=steps, animate=False)
-            return
-        block, token = here
-        if self.cursor is None:
-            self.point(block.message.id, token)
-            return
-        below = block.token_below(token, steps) if token is not None else None
-        if below is not None:
-            self.point(block.message.id, below)
-        else:
-            self._enter(self._stack.beside(block, steps, with_tokens=False), steps)
-
-    def action_least_certain(self) -> None:
-        """Move to the token of the reply that is least probable after the present one."""
-        here = self._here()
-        if here is None:
-            return
-        block, token = here
-        found = next_least_certain(block.records, token if self.cursor is not None else None)
-        if found is not None:
-            self.point(block.message.id, found)
 
     def action_oldest(self) -> None:
         """Go to the first message."""
@@ -263,37 +174,6 @@ class Transcript(ScrollView, can_focus=True):
     def action_page(self, pages: int) -> None:
         """Scroll by whole pages."""
         self.scroll_relative(y=pages * max(1, self.size.height - 2), animate=False)
-
-    def _here(self) -> tuple[MessageBlock, int | None] | None:
-        """Where a movement begins: the cursor, or the newest token."""
-        if self.cursor is not None:
-            block = self.block_of(self.cursor.message_id)
-            return (block, self.cursor.token) if block is not None else None
-        newest = self._stack.newest_reply()
-        return (newest, len(newest.records) - 1) if newest is not None else None
-
-    def _enter(self, block: MessageBlock | None, steps: int) -> None:
-        """Move into another message, at the end that is nearer."""
-        if block is None:
-            return
-        token = None
-        if block.has_tokens:
-            token = 0 if steps > 0 else len(block.records) - 1
-        self.point(block.message.id, token)
-
-    def on_click(self, event: events.Click) -> None:
-        """Point at the token under the mouse; a selection is left alone."""
-        if self.screen.selections:
-            return
-        offset = event.get_content_offset(self)
-        if offset is None:
-            return
-        row = offset.y + self.scroll_offset.y
-        found = self._stack.at(row)
-        if found is None:
-            return
-        block, start = found
-        self.point(block.message.id, block.token_at(offset.x, row - start))
 
     # Rows
 
@@ -406,7 +286,8 @@ class Transcript(ScrollView, can_focus=True):
             self._placing = False
         self.refresh()
 
-    def _bring_into_view(self) -> None:
+    def bring_into_view(self) -> None:
+        """Scroll to where the cursor is."""
         block = self.block_of(self.cursor.message_id) if self.cursor is not None else None
         if block is None or self.cursor is None:
             return
