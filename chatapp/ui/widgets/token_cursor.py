@@ -49,26 +49,26 @@ class TokenCursor(ScrollView):
         raise NotImplementedError
 
     def block_of(self, message_id: str | None) -> MessageBlock | None:
-        """The block of a message of the path."""
+        """The block of a message of the path, or of the system text."""
         return self._stack.find(message_id)
 
     @property
     def current(self) -> MessageBlock | None:
-        """The message pointed at, or else the last one."""
+        """The block pointed at, or else the last message."""
         if self.cursor is not None:
             return self.block_of(self.cursor.message_id)
-        return self._stack.blocks[-1] if self._stack.blocks else None
+        return self._stack.last
 
     @property
     def pointed(self) -> tuple[MessageBlock, int] | None:
-        """The reply and the token the panels show: under the cursor, or the newest one."""
+        """The block and the token the panels show: under the cursor, or the newest of a reply."""
         if self.cursor is not None:
             block = self.block_of(self.cursor.message_id)
             if block is not None and self.cursor.token is not None:
                 return block, self.cursor.token
             return None
         newest = self._stack.newest_reply()
-        last = self._stack.blocks[-1] if self._stack.blocks else None
+        last = self._stack.last
         if newest is None or (last is not None and last.live and last is not newest):
             return None  # a reply is about to begin: what came before is not the newest any more
         return newest, len(newest.records) - 1

@@ -26,6 +26,7 @@ from chatapp.ui.cursor import Cursor
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.line import EMPTY, Line, indent, wrap
 from chatapp.ui.layout.message import MessageBlock, Place, View
+from chatapp.ui.layout.system import SystemBlock
 from chatapp.ui.look import Look
 from chatapp.ui.token_colours import Scale, token_style
 from chatapp.ui.widgets.token_cursor import TokenCursor
@@ -44,8 +45,9 @@ class Transcript(TokenCursor, can_focus=True):
 
     HELP = (
         "The conversation. ← and → walk a reply token by token, ↑ and ↓ row by row, on into the"
-        " messages beside it; a click points at a token. The reply pointed at shows its tokens as"
-        " long as the cursor is in it, and the panel tells all about the token under it.\n"
+        " messages beside it and the system text at the top; a click points at a token. What is"
+        " pointed at shows its tokens as long as the cursor is in it, and the panel tells all about"
+        " the token under it.\n"
         "n goes from the least certain token to the next one. End or Esc lets go: the newest token"
         " is followed again.\n"
         "Ctrl+T shows all replies as tokens, coloured by how sure the model was. A space that"
@@ -91,12 +93,12 @@ class Transcript(TokenCursor, can_focus=True):
         for message in conversation.messages.values():
             if message.deleted is None:
                 beside.setdefault(message.parent, []).append(message.id)
-        self._stack.show(
-            [
-                MessageBlock(message, _place(message, beside.get(message.parent, [])))
-                for message in conversation.path()
-            ]
-        )
+        blocks = [
+            MessageBlock(message, _place(message, beside.get(message.parent, [])))
+            for message in conversation.path()
+        ]
+        system = [SystemBlock(conversation.system)] if conversation.system.strip() else []
+        self._stack.show([*system, *blocks])
         self._follow = True
         self.cursor = None
         self._lay_out(self._stack.shown)
@@ -131,7 +133,8 @@ class Transcript(TokenCursor, can_focus=True):
             self._lay_out(())
 
     def take_scores(self, message_id: str, records: Sequence[TokenRecord]) -> None:
-        """Show a message that no model wrote as scored tokens; without any, as its text."""
+        """Show what no model wrote, a message or the system text, as scored tokens; without any,
+        as its text."""
         block = self.block_of(message_id)
         if block is None or block.records == list(records):
             return
@@ -144,7 +147,7 @@ class Transcript(TokenCursor, can_focus=True):
     @property
     def messages(self) -> list[Message]:
         """The messages on the screen and above it, first one first."""
-        return [block.message for block in self._stack.blocks]
+        return self._stack.messages
 
     @property
     def following(self) -> bool:
@@ -273,6 +276,7 @@ class Transcript(TokenCursor, can_focus=True):
             block.resize(self._width)
         for block in stack.shown:
             pointed = self.cursor is not None and self.cursor.message_id == block.message.id
+            block.pointed = pointed
             block.view = "tokens" if pointed else self.view
         stack.measure()
         self._placing = True
@@ -315,10 +319,11 @@ class Transcript(TokenCursor, can_focus=True):
     def _line(self, row: int) -> Line:
         found = self._stack.at(row)
         if found is None:
-            if not self._stack.blocks:
-                return _welcome(row, self._width)
-            above = self._stack.first
-            words = f"↑ {above} earlier messages" if above and row == 0 else ""
+            if not self._stack.messages:
+                return _welcome(row - max(0, self._stack.height - 1), self._width)
+            above = self._stack.messages_above
+            hidden = f"↑ {above} earlier messages" if above else "↑ the system text"
+            words = hidden if self._stack.first and row == 0 else ""
             return Line(Content.styled(words, MUTED), chrome=len(words))
         block, start = found
         cursor = self.cursor
