@@ -56,6 +56,10 @@ class Inspector:
             return ReplyStep(reply=replace(reply, spans=(*reply.spans, span)), index=index)
         return ReplyStep(reply=reply, index=index, sampling=sampling)
 
+    def step_of(self, reply: Reply, index: int) -> ReplyStep:
+        """One token of a reply that is no message of the conversation (yet)."""
+        return ReplyStep(reply=self._session.as_written(reply), index=index)
+
     async def trace(self, step: ReplyStep, ids: Sequence[int]) -> TracedStep:
         """What each stage of the sampler did to some tokens."""
         return await self._session.engine.trace(step, ids)
@@ -168,6 +172,7 @@ class Columns:
     ) -> None:
         """`start` is what all of them have in common."""
         self._running = running
+        self._sampling = [one.sampling for one in options]
         self._growing = [
             GrowingReply(replace(start, seed=one.seed), one.sampling) for one in options
         ]
@@ -187,8 +192,13 @@ class Columns:
         """One of them as far as it has come; `Session.adopt` makes it an answer."""
         return self._growing[column].reply()
 
+    def sampling(self, column: int) -> SamplingParams:
+        """What the next token of a column is drawn with."""
+        return self._sampling[column]
+
     def set_sampling(self, column: int, sampling: SamplingParams) -> None:
         """Draw the next token of a column with these."""
+        self._sampling[column] = sampling
         self._running.set_sampling(column, sampling)
 
     def cancel(self, column: int | None = None) -> None:

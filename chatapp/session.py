@@ -269,7 +269,10 @@ class Session:
             EngineError: the message has no tokens, or another model wrote them.
         """
         running = self._growing is not None and message_id == self._growing_id
-        reply = self.reply(message_id) if running else self._reply_of(message_id)
+        return self.as_written(self.reply(message_id) if running else self._reply_of(message_id))
+
+    def as_written(self, reply: Reply) -> WrittenReply:
+        """A reply to the conversation, one that is no message of it too, as the engine wants it."""
         stop = (*self.stop, *self.conversation.stop)
         return WrittenReply.of(reply, stop, self._formats(self.conversation.format))
 

@@ -119,7 +119,7 @@ class LocalEngine:
         loaded, cache = self._model(), self._prefix_cache()
         made = self._read(prompt)
         tasks = [self._task(made, options) for options in columns]
-        yield from generate_several(loaded, cache, tasks, controls)
+        yield from generate_several(loaded, cache, tasks, controls, self._history)
 
     def beam(
         self, prompt: Prompt, options: BeamOptions, cancelled: Callable[[], bool]

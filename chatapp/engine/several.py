@@ -23,6 +23,7 @@ from chatapp.chat.search import MOST_COLUMNS, ColumnEvent, SearchError, SeveralE
 from chatapp.engine.batch import BatchCache, NoRows
 from chatapp.engine.cache import PrefixCache
 from chatapp.engine.ending import failure
+from chatapp.engine.history import LogitHistory
 from chatapp.engine.loader import LoadedModel
 from chatapp.engine.prefill import Prefilled, prefill
 from chatapp.engine.reply import Reply, Task
@@ -46,6 +47,7 @@ def generate_several(
     cache: PrefixCache,
     tasks: Sequence[Task],
     controls: Sequence[ColumnControls],
+    history: LogitHistory | None = None,
     *,
     batched: bool = True,
 ) -> Iterator[SeveralEvent]:
@@ -61,6 +63,7 @@ def generate_several(
         cache: holds the prompt afterwards, and may hold some of it before.
         tasks: one a column; options, end ids and stop sequences may differ, the prompt may not.
         controls: one a column.
+        history: keeps what each token was taken from, where there is one.
         batched: False writes one after the other.
 
     Raises:
@@ -68,7 +71,7 @@ def generate_several(
     """
     _check(tasks, controls)
     columns = [
-        _Column(number, Reply(loaded, task), mine, task)
+        _Column(number, Reply(loaded, task), mine, task, history)
         for number, (task, mine) in enumerate(zip(tasks, controls, strict=True))
     ]
     with torch.inference_mode():
@@ -85,11 +88,20 @@ def generate_several(
 class _Column:
     """One reply, its controls, and whether its end has been told."""
 
-    def __init__(self, number: int, reply: Reply, controls: ColumnControls, task: Task) -> None:
+    def __init__(
+        self,
+        number: int,
+        reply: Reply,
+        controls: ColumnControls,
+        task: Task,
+        history: LogitHistory | None,
+    ) -> None:
         self.number = number
         self.reply = reply
         self.controls = controls
         self.task = task
+        self._history = history
+        self._recording = history.begin(task.prompt_ids) if history is not None else None
         self.over = False
         self.last_id = -1
         """The token taken last."""
@@ -113,6 +125,8 @@ class _Column:
             yield self.end(FinishReason.ERROR, str(error))
             return
         self.last_id = taken.record.id
+        if self._history is not None and self._recording is not None:
+            self._history.append(self._recording, self.last_id, logits)
         yield ColumnEvent(self.number, taken)
         if self.reply.finished:
             yield self.end()

@@ -18,6 +18,7 @@ from chatapp.chat.search import ColumnEvent, SearchError, SeveralEvent
 from chatapp.engine.cache import PrefixCache
 from chatapp.engine.controls import Controls
 from chatapp.engine.decode import generate
+from chatapp.engine.history import LogitHistory
 from chatapp.engine.loader import LoadedModel, load
 from chatapp.engine.prompt import render_prompt
 from chatapp.engine.reply import Task
@@ -279,3 +280,23 @@ def test_what_cannot_be_side_by_side_is_refused(qwen: LoadedModel) -> None:
         )
         with pytest.raises(SearchError, match=words):
             next(running)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_columns_are_asked_about_without_running_the_model(
+    qwen: LoadedModel, batched: bool
+) -> None:
+    tasks = [task(GREEDY), task(WARM, seed=5, max_tokens=9)]
+    history = LogitHistory(1 << 24)
+    controls = [Controls(one.options.sampling) for one in tasks]
+    cache = PrefixCache(qwen)
+    told = list(generate_several(qwen, cache, tasks, controls, history, batched=batched))
+    columns = [event for event in told if isinstance(event, ColumnEvent)]
+    for number, one in enumerate(tasks):
+        column = Column([event.event for event in columns if event.column == number])
+        rows = history.rows(one.prompt_ids, column.ids)
+        assert rows is not None
+        for row, step in zip(rows, column.steps, strict=True):
+            logits = row.logits().double()
+            logprob = float(logits[step.record.id] - logits.logsumexp(0))
+            assert logprob == pytest.approx(step.record.logprob, abs=1e-3)

@@ -326,6 +326,7 @@ class ScriptedComparison(ScriptedRun[SeveralEvent]):
     def __init__(self, engine: InspectedEngine, columns: Sequence[GenerateOptions]) -> None:
         super().__init__(self._write(engine, columns))
         self.stopped: set[int | None] = set()
+        self._sampling = [one.sampling for one in columns]
 
     async def _write(
         self, engine: InspectedEngine, columns: Sequence[GenerateOptions]
@@ -335,10 +336,10 @@ class ScriptedComparison(ScriptedRun[SeveralEvent]):
         yield PromptRead((1, 2, 3), 0, 0.01)
         for place, token in enumerate(tokens):
             await engine.turn()
-            for column, one in enumerate(columns):
+            for column, sampling in enumerate(self._sampling):
                 if not self.stopped & {None, column}:
-                    record = make_record(place, token, token.decode(), one.sampling)
-                    yield ColumnEvent(column, TokenStep(record))
+                    record = make_record(place, token, token.decode(), sampling)
+                    yield ColumnEvent(column, TokenStep(record, sampling))
         for column in range(len(columns)):
             stopped = bool(self.stopped & {None, column})
             reason = FinishReason.CANCELLED if stopped else FinishReason.STOP
@@ -348,7 +349,7 @@ class ScriptedComparison(ScriptedRun[SeveralEvent]):
         self.stopped.add(column)
 
     def set_sampling(self, column: int, sampling: SamplingParams) -> None:
-        raise AssertionError("no column is turned while it streams")
+        self._sampling[column] = sampling
 
 
 class SteeredGeneration(ScriptedGeneration):

@@ -7,6 +7,8 @@ from textual.widgets import Static
 from chatapp.ui.screens.compare import CompareScreen
 from chatapp.ui.screens.help import HelpScreen
 from chatapp.ui.screens.search_view import SearchScreen
+from chatapp.ui.screens.trace import TraceScreen
+from chatapp.ui.widgets.candidates import CandidateList
 from chatapp.ui.widgets.column import ReplyColumn
 from chatapp.ui.widgets.lines_view import LinesView
 from chatapp.ui.widgets.token_panel import TokenSummary
@@ -75,6 +77,41 @@ async def test_one_column_is_stopped_and_then_all() -> None:
         assert len(columns[1].records) == 2
         await pilot.press("escape")
         assert app.screen is not screen
+
+
+async def test_a_column_is_turned_while_it_streams_and_traced_like_a_reply() -> None:
+    engine = InspectedEngine("One", "One two three four", held=True)
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        engine.allow(2)
+        await ask(pilot, "count")
+        before = chat.sampling
+        await say(pilot, "/compare greedy hot")
+        await until(pilot, lambda: isinstance(app.screen, CompareScreen), "the screen")
+        screen = app.screen
+        assert isinstance(screen, CompareScreen)
+        engine.allow(1)
+        first, second = screen.query(ReplyColumn)
+        await until(pilot, lambda: all(one.records for one in (first, second)), "first tokens")
+        await pilot.press("tab", "ctrl+down")
+        assert "T 1.25 from here on" in str(second.border_title)
+        assert chat.sampling == before
+        await pilot.press("t")
+        await until(pilot, lambda: isinstance(app.screen, TraceScreen), "the trace")
+        assert engine.asked[-1].reply.spans[0].sampling.temperature == 1.3
+        await pilot.press("escape")
+        engine.allow_all()
+        await until(pilot, lambda: screen.over, "the end")
+        await pilot.pause()
+        await pilot.press("pagedown", "pagedown", "pagedown")
+        await until(pilot, lambda: "word" in lines(screen.query_one(CandidateList)), "more ranks")
+        await pilot.press("enter")
+        await until(pilot, lambda: len(chat.session.conversation.messages) == 3, "the reply")
+        taken = chat.session.conversation.path()[-1].reply
+        assert taken is not None
+        assert [span.sampling.temperature for span in taken.sampling] == [1.3, 1.25]
+        assert taken.sampling[1].start == 1
 
 
 async def test_a_beam_column_is_searched_after_the_others() -> None:

@@ -19,11 +19,8 @@ from chatapp.ui.screens.chat_dialogs import ChatDialogs
 from chatapp.ui.screens.find import FindScreen
 from chatapp.ui.screens.trace import TraceScreen
 from chatapp.ui.widgets import hints
-from chatapp.ui.widgets.candidates import MoreWanted
+from chatapp.ui.widgets.candidates import MORE_CANDIDATES, MoreWanted
 from chatapp.ui.widgets.hints import Hints
-
-MORE_CANDIDATES = 100
-"""How many ranks join the list of candidates at a time."""
 
 
 @dataclass(frozen=True, slots=True)

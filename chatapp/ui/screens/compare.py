@@ -17,6 +17,8 @@ from textual.widgets import Static
 from chatapp.chat.conversation import Reply
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.generation import GenerationEnd, PromptRead, TokenStep
+from chatapp.chat.inspection import ReplyStep
+from chatapp.chat.record import TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.search import (
     BeamEnd,
@@ -29,11 +31,13 @@ from chatapp.chat.search import (
 )
 from chatapp.inspector import Columns, Inspector
 from chatapp.protocols import Running
+from chatapp.ui.control.turns import DRAWS_PER_SECOND
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.searches import BeamTree, ContrastiveTable
 from chatapp.ui.screens.help import help_for
+from chatapp.ui.screens.trace import TraceScreen
 from chatapp.ui.token_colours import Scale, legend
-from chatapp.ui.widgets.candidates import CandidateList, MoreWanted
+from chatapp.ui.widgets.candidates import MORE_CANDIDATES, CandidateList, MoreWanted
 from chatapp.ui.widgets.column import ReplyColumn
 from chatapp.ui.widgets.token_panel import TokenSummary
 
@@ -56,12 +60,17 @@ class CompareScreen(ModalScreen[Reply | None]):
     """
     HELP = (
         "Each column is the same prompt under other settings. Tab goes to the next one, the arrows"
-        " walk its tokens, Enter takes it as the reply; x stops it, Esc stops all, then leaves."
+        " walk its tokens, Enter takes it as the reply; x stops it, Esc stops all, then leaves.\n"
+        "Ctrl+Up and Ctrl+Down turn the temperature of this column for its very next token. t"
+        " tells what each stage of the sampler did; Page Down lists the vocabulary by rank."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "stop all, then leave", id="compare.leave"),
         Binding("enter", "take", "take this one as the reply", id="compare.take"),
         Binding("x", "stop", "stop this one", id="compare.stop"),
+        Binding("t,f3", "trace", "trace: what each stage did", id="compare.trace"),
+        Binding("pagedown", "list_more(1)", "candidates down", id="compare.down", show=False),
+        Binding("pageup", "list_more(-1)", "candidates up", id="compare.up", show=False),
         Binding("f1", "help", "help", id="compare.help"),
     ]
 
@@ -89,11 +98,16 @@ class CompareScreen(ModalScreen[Reply | None]):
         ]
         self._search: Running[object] | None = None
         self._stopped = False
+        self._came: list[list[TokenRecord]] = [[] for _ in settings]
+        """By column, the tokens that are not drawn yet."""
         self.over = False
 
     def compose(self) -> ComposeResult:
         """The columns, the token pointed at, the keys."""
-        keys = "tab next · ←→↑↓ token · enter takes it · x stop · esc stop all, leave"
+        keys = (
+            "tab next · ←→↑↓ token · t trace · ctrl+↑↓ temperature · enter takes it · x stop"
+            " · esc stop all, leave"
+        )
         with Vertical(classes="dialog"):
             with Horizontal(id="compare-columns"):
                 yield from self._views
@@ -107,6 +121,7 @@ class CompareScreen(ModalScreen[Reply | None]):
         """Begin."""
         self.query_one(CandidateList).can_focus = False
         self._views[0].focus()
+        self.set_interval(1 / DRAWS_PER_SECOND, self._draw)
         self.run_worker(self._run(), group="compare")
 
     async def _run(self) -> None:
@@ -116,9 +131,7 @@ class CompareScreen(ModalScreen[Reply | None]):
                 if not isinstance(one.how, SamplingParams) and not self._stopped:
                     await self._find(place, one.how)
         except ChatappError as error:
-            self.query_one("#compare-keys", Static).update(
-                Content.styled(str(error), "$text-error")
-            )
+            self._say(str(error))
         self.over = True
 
     async def _write(self) -> None:
@@ -134,10 +147,18 @@ class CompareScreen(ModalScreen[Reply | None]):
             place = self._sampled[event.column]
             match event.event:
                 case TokenStep():
-                    self._views[place].add(event.event.record)
+                    self._came[place].append(event.event.record)
                 case GenerationEnd():
+                    self._draw()
                     self._replies[place] = self._columns.reply(event.column)
                     self._views[place].finish(self._replies[place])
+
+    def _draw(self) -> None:
+        """Draw the tokens that came since the last time."""
+        for view, came in zip(self._views, self._came, strict=True):
+            if came:
+                view.add(came)
+                came.clear()
 
     async def _find(self, place: int, how: BeamOptions | ContrastiveOptions) -> None:
         """Search; the model reads the result once more for the numbers of its tokens."""
@@ -177,9 +198,76 @@ class CompareScreen(ModalScreen[Reply | None]):
             self.query_one(CandidateList).show(column.record)
 
     @on(MoreWanted)
-    def no_more(self, event: MoreWanted) -> None:
-        """A column lists the candidates that were recorded."""
+    def list_further(self, event: MoreWanted) -> None:
+        """List the next ranks of the vocabulary below the candidates."""
         event.stop()
+        self.run_worker(self._list_further(event), group="more", exclusive=True)
+
+    async def _list_further(self, event: MoreWanted) -> None:
+        candidates = self.query_one(CandidateList)
+        step = self._step()
+        if step is None or step.index != event.record.index:
+            candidates.keep_asking()
+            return
+        try:
+            page = await self._inspector.candidates(step, event.start, MORE_CANDIDATES)
+        except ChatappError as error:
+            candidates.keep_asking()
+            self._say(str(error))
+        else:
+            candidates.add(event.record, page)
+
+    def _step(self) -> ReplyStep | None:
+        """The token pointed at as the engine is asked about it."""
+        place = self._here()
+        record = self._views[place].record if place is not None else None
+        reply = self._reply(place) if place is not None else None
+        if record is None or reply is None or record.index >= len(reply.records):
+            return None
+        return self._inspector.step_of(reply, record.index)
+
+    def _reply(self, place: int) -> Reply | None:
+        """A column's reply as far as it has come."""
+        if place in self._replies or place not in self._sampled or self._columns is None:
+            return self._replies.get(place)
+        return self._columns.reply(self._sampled.index(place))
+
+    def action_trace(self) -> None:
+        """Show what each stage did at the token pointed at."""
+        if (step := self._step()) is not None:
+            self.run_worker(self._trace(step), group="trace", exclusive=True)
+
+    async def _trace(self, step: ReplyStep) -> None:
+        place = self._here()
+        record = self._views[place].records[step.index] if place is not None else None
+        ids = [one.id for one in self.query_one(CandidateList).listed]
+        if record is None:
+            return
+        if record.id not in ids:
+            ids.append(record.id)
+        try:
+            traced = await self._inspector.trace(step, ids)
+        except ChatappError as error:
+            self._say(str(error))
+        else:
+            self.app.push_screen(TraceScreen(traced, record))
+
+    def action_list_more(self, pages: int) -> None:
+        """Scroll the candidates, on into the rest of the vocabulary."""
+        self.query_one(CandidateList).page_from_outside(pages)
+
+    def warm(self, steps: int) -> None:
+        """Turn the temperature of the column in focus, for its very next token."""
+        place = self._here()
+        if place is None or place not in self._sampled or self._columns is None:
+            return
+        column = self._sampled.index(place)
+        sampling = self._columns.sampling(column).stepped("temperature", steps)
+        self._columns.set_sampling(column, sampling)
+        self._views[place].tell_settings(f"T {sampling.temperature:.2f} from here on")
+
+    def _say(self, words: str) -> None:
+        self.query_one("#compare-keys", Static).update(Content.styled(words, "$text-error"))
 
     def _here(self) -> int | None:
         return next((place for place, view in enumerate(self._views) if view.has_focus), None)
@@ -187,11 +275,7 @@ class CompareScreen(ModalScreen[Reply | None]):
     def action_take(self) -> None:
         """Give back this column's reply, stopping it where it still streams."""
         place = self._here()
-        if place is None:
-            return
-        reply = self._replies.get(place)
-        if reply is None and place in self._sampled and self._columns is not None:
-            reply = self._columns.reply(self._sampled.index(place))
+        reply = self._reply(place) if place is not None else None
         if reply is not None and reply.records:
             self.dismiss(reply)
 

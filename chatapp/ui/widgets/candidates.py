@@ -39,6 +39,10 @@ from chatapp.ui.widgets.cells import fit
 LEGEND = "● taken  × cut  bars: ←/→"
 
 
+MORE_CANDIDATES = 100
+"""How many ranks join the list at a time when a person scrolls on."""
+
+
 class CandidateChosen(Message):
     """The person wants this token in place of the one that was taken."""
 
@@ -337,6 +341,12 @@ class CandidateList(ScrollView, can_focus=True):
         """Move the row cursor by as many rows as are in sight."""
         self.row += pages * self._visible_rows
         self._ask_for_more()  # it may stand on the last row already, where a taken one is added
+
+    def page_from_outside(self, pages: int) -> None:
+        """Page as the keys do, on into the vocabulary, where the keys belong to another widget."""
+        self.row += pages * self._visible_rows
+        if self.row >= len(self.listed) - 1:
+            self._ask_for_more(scrolled=True)
 
     def action_first(self) -> None:
         """Go to the most probable candidate."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual import events
@@ -67,10 +68,10 @@ class ReplyColumn(ScrollView, can_focus=True):
             return None
         return self.records[-1 if self.cursor is None else self.cursor]
 
-    def add(self, record: TokenRecord) -> None:
-        """Add a token as it comes."""
-        self.records.append(record)
-        self._layout_of.extend([record.bytes])
+    def add(self, records: Sequence[TokenRecord]) -> None:
+        """Add some tokens."""
+        self.records.extend(records)
+        self._layout_of.extend(record.bytes for record in records)
         self._arrange()
         self.post_message(self.Pointed(self))
 
@@ -82,6 +83,10 @@ class ReplyColumn(ScrollView, can_focus=True):
         self.border_subtitle = Content(reply_summary(reply))
         self._arrange()
         self.post_message(self.Pointed(self))
+
+    def tell_settings(self, words: str) -> None:
+        """Say beside its name what it is written with now."""
+        self.border_title = Content(f"{self.title} · {words}")
 
     def wait(self, words: str) -> None:
         """Say what is being waited for."""
