@@ -145,6 +145,9 @@ class Settings:
     """Texts a reply ends before, besides the template's."""
     top_logprobs: int = _setting(20, _whole)
     """How many candidates are recorded for each token."""
+    score_prompt_tokens: int = _setting(1024, _whole)
+    """How many tokens of messages and system text are scored unasked after a reply, at most; 0
+    scores nothing unasked. /score on scores all of them."""
     seed: int | None = _setting(None, _seed)
     """Fixes the draws of every reply; None takes a fresh seed for each."""
     sampling: SamplingParams = field(default_factory=SamplingParams)

@@ -13,6 +13,7 @@ from chatapp.chat.conversation import Reply
 from chatapp.chat.errors import EngineError
 from chatapp.chat.generation import GenerateOptions, PromptRead
 from chatapp.chat.inspection import CandidatePage, FoundToken, ReplyStep, TracedStep
+from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.record import FinishReason, SamplingSpan, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.scoring import PLAIN, ScoreEvent
@@ -69,16 +70,33 @@ class Inspector:
         """A reply under other settings; the model is not run."""
         return await self._session.engine.what_if(self._session.written(message_id), sampling)
 
-    def score(self, leaf: str | None = None, top_logprobs: int = 0) -> Running[ScoreEvent]:
+    async def prompt_tokens(self, leaf: str | None = None) -> tuple[TokenPiece, ...]:
+        """What the model reads up to a message (the current one by default), in tokens."""
+        session = self._session
+        prompt = session.prompt_for(leaf if leaf is not None else session.conversation.leaf)
+        return (await session.engine.render(prompt)).tokens
+
+    def score(
+        self,
+        leaf: str | None = None,
+        top_logprobs: int = 0,
+        *,
+        places: Sequence[int] | None = None,
+        background: bool = False,
+    ) -> Running[ScoreEvent]:
         """How probable each token of the prompt is: the system text and all messages.
 
         Args:
             leaf: the last message to read; None is the current one.
             top_logprobs: how many candidates each record lists.
+            places: which of the `prompt_tokens` are wanted; None is all of them.
+            background: only what costs no reading and holds nothing up; see `Engine.score_prompt`.
         """
         session = self._session
         prompt = session.prompt_for(leaf if leaf is not None else session.conversation.leaf)
-        return session.engine.score_prompt(prompt, top_logprobs)
+        return session.engine.score_prompt(
+            prompt, top_logprobs, places=places, background=background
+        )
 
     def compare(
         self, parent: str | None, columns: Sequence[SamplingParams | GenerateOptions]

@@ -123,8 +123,23 @@ class Engine(Protocol):
     def score_text(self, text: str, top_logprobs: int = 0) -> Running[ScoreEvent]:
         """How probable a text is by itself."""
 
-    def score_prompt(self, prompt: Prompt, top_logprobs: int = 0) -> Running[ScoreEvent]:
-        """How probable each token of a rendered prompt is: of the person's own words, too."""
+    def score_prompt(
+        self,
+        prompt: Prompt,
+        top_logprobs: int = 0,
+        *,
+        places: Sequence[int] | None = None,
+        background: bool = False,
+    ) -> Running[ScoreEvent]:
+        """How probable each token of a rendered prompt is: of the person's own words, too.
+
+        Args:
+            prompt: the prompt.
+            top_logprobs: how many candidates each record lists.
+            places: which tokens of the rendered prompt are wanted; None is all of them.
+            background: score only where the engine remembers having read this very prompt, and give
+                way (the end says `cancelled`) as soon as anything else is asked of the model.
+        """
 
     def score_ids(
         self, prompt_ids: Sequence[int], ids: Sequence[int], top_logprobs: int = 0

@@ -66,6 +66,7 @@ def test_every_setting_can_come_from_the_environment(paths: Paths) -> None:
         "CHATAPP_STOP": "END",
         "CHATAPP_SEED": "7",
         "CHATAPP_TOP_LOGPROBS": "5",
+        "CHATAPP_SCORE_PROMPT_TOKENS": "0",
         "CHATAPP_REPETITION_PENALTY": "1.1",
         "CHATAPP_TOP_K": "",
         "CHATAPP_HOME": "/elsewhere",
@@ -77,6 +78,7 @@ def test_every_setting_can_come_from_the_environment(paths: Paths) -> None:
     assert settings.load_options.dtype == "bfloat16"
     assert settings.offline
     assert (settings.max_tokens, settings.stop, settings.seed) == (64, ("END",), 7)
+    assert settings.score_prompt_tokens == 0
     assert settings.sampling_given == {"repetition_penalty": 1.1}
 
 

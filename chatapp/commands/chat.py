@@ -97,6 +97,7 @@ async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[Ch
                 theme=setup.settings.theme,
                 presets=Presets(setup.paths.presets),
                 scale=setup.settings.scale,
+                score_prompt_tokens=setup.settings.score_prompt_tokens,
                 keys=setup.settings.keys,
                 notices=(*setup.notices, *store.notices),
             )

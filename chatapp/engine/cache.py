@@ -1,4 +1,4 @@
-"""The KV cache with the ids it holds.
+"""The KV cache with the ids it holds, and beside it what the layers made of each of them.
 
 Between turns most of a prompt is what the cache has read already. `reuse` keeps the longest common
 prefix of ids and crops the rest away. Where a cache can't be cropped (full sliding windows, the
@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
+from chatapp.engine.head import Capture
 from chatapp.engine.loader import LoadedModel
+from chatapp.engine.states import FinalStates
 
 
 class PrefixCache:
@@ -24,6 +27,7 @@ class PrefixCache:
         self._cache: Any = None
         self._recurrent = _is_recurrent(loaded.model)
         self.ids: list[int] = []
+        self._states = FinalStates()
 
     def reuse(self, ids: Sequence[int]) -> int:
         """Make the cache hold a prefix of `ids`, the longest it can.
@@ -42,6 +46,7 @@ class PrefixCache:
         """Forget everything."""
         self._cache = None
         self.ids = []
+        self._states.clear()
 
     def copy(self) -> Any:
         """A copy of transformers' cache object, for others to change; None when it is empty."""
@@ -56,14 +61,30 @@ class PrefixCache:
         tokens = torch.tensor([list(ids)], device=self._loaded.input_device)
         arguments = {self._loaded.cache_argument: self._cache} if self._cache is not None else {}
         try:
-            output = self._loaded.model(tokens, use_cache=True, logits_to_keep=1, **arguments)
+            with self._capture() as taken:
+                output = self._loaded.model(tokens, use_cache=True, logits_to_keep=1, **arguments)
         except BaseException:
             self.clear()  # half of the layers may have taken the ids, the others not
             raise
         self._cache = getattr(output, self._loaded.cache_argument)
+        if taken is not None:
+            self._states.append(taken.states, len(self.ids))
         self.ids.extend(ids)
         logits: torch.Tensor = output.logits[0, -1]
         return logits.float()
+
+    def states_of(self, ids: Sequence[int]) -> FinalStates | None:
+        """The final hidden states of a text that the cache holds, and maybe more.
+
+        Args:
+            ids: the text; what the model makes of its last token is not asked for.
+
+        Returns:
+            None where the cache holds another text, or the states of a part of it alone.
+        """
+        needed = len(ids) - 1
+        known = len(self._states) >= needed and common_prefix(self.ids, ids) >= needed
+        return self._states if known else None
 
     @property
     def chunkable(self) -> bool:
@@ -76,10 +97,15 @@ class PrefixCache:
 
     @property
     def bytes_used(self) -> int:
-        """Memory the keys and values take."""
+        """Memory the keys and values take, and the final states beside them."""
         layers = self._cache.layers if self._cache is not None else []
         held = (getattr(layer, name, None) for layer in layers for name in ("keys", "values"))
-        return sum(t.numel() * t.element_size() for t in held if isinstance(t, torch.Tensor))
+        cached = sum(t.numel() * t.element_size() for t in held if isinstance(t, torch.Tensor))
+        return cached + self._states.bytes_used
+
+    def _capture(self) -> AbstractContextManager[Capture | None]:
+        head = self._loaded.head
+        return head.capture() if head is not None else nullcontext()
 
     def _crop(self, keep: int) -> bool:
         if self._recurrent:
@@ -90,6 +116,7 @@ class PrefixCache:
         if surplus:
             self._cache.crop(-surplus)
             del self.ids[keep:]
+            self._states.crop(keep)
         return True
 
     def _croppable(self) -> bool:

@@ -35,6 +35,7 @@ from chatapp.engine.score import score
 from chatapp.engine.search.beam import beam_search
 from chatapp.engine.search.contrastive import contrastive_search
 from chatapp.engine.several import generate_several
+from chatapp.engine.states import FinalStates
 from chatapp.engine.tokenizer import ModelTokenizer
 
 _DRY_BREAKERS = (b"\n", b":", b'"', b"*")
@@ -165,10 +166,32 @@ class LocalEngine:
         top_logprobs: int,
         on_progress: Callable[[Progress], None],
         cancelled: Callable[[], bool],
+        *,
+        places: Sequence[int] | None = None,
+        kept_only: bool = False,
     ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
-        """Tell how probable each token of a prompt is. Raises EngineError."""
-        made = self._read(prompt)
-        return self._score((), made.ids, top_logprobs, on_progress, cancelled)
+        """Tell how probable each token of a prompt is.
+
+        Where the KV cache holds the prompt the layers are not run again.
+
+        Args:
+            prompt: the prompt.
+            top_logprobs: how many candidates each record lists.
+            on_progress: told how far it is.
+            cancelled: asked between records.
+            places: which of the prompt's tokens are wanted; None is all of them.
+            kept_only: tell nothing where the model would have to read the prompt.
+
+        Raises:
+            EngineError: the prompt cannot be made or read.
+        """
+        ids = self._read(prompt).ids
+        states = self._prefix_cache().states_of(ids) if self._model().head is not None else None
+        if kept_only and states is None:
+            places = ()
+        return self._score(
+            (), ids, top_logprobs, on_progress, cancelled, places=places, states=states
+        )
 
     def score_ids(
         self,
@@ -231,8 +254,11 @@ class LocalEngine:
         top_logprobs: int,
         on_progress: Callable[[Progress], None],
         cancelled: Callable[[], bool],
+        *,
+        places: Sequence[int] | None = None,
+        states: FinalStates | None = None,
     ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
-        """Score `ids`, whose places are the records' indexes."""
+        """Score `ids`, whose places are the records' indexes; some places, where not all."""
         loaded = self._model()
         if not ids:
             raise EngineError("there is nothing to score; the text has no tokens")
@@ -241,7 +267,17 @@ class LocalEngine:
         yield ScoreStart(loaded.tokenizer.pieces(ids), start, first=0 if start else 1)
         logprobs: list[float] = []
         whole = (*before, *ids)
-        for record in score(loaded, whole, start, top_logprobs, on_progress, cancelled):
+        wanted = None if places is None else [start + place for place in places]
+        for record in score(
+            loaded,
+            whole,
+            start,
+            top_logprobs,
+            on_progress,
+            cancelled,
+            places=wanted,
+            states=states,
+        ):
             logprobs.append(record.logprob)
             yield replace(record, index=record.index - start)
         total = math.fsum(logprobs)

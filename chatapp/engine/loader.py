@@ -23,6 +23,7 @@ import torch
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
+from chatapp.engine.head import OutputHead, find_head
 from chatapp.engine.prepare import PREPARED_FACTS, prepare_gguf
 from chatapp.engine.progress import report_weights
 from chatapp.engine.tokenizer import ModelTokenizer
@@ -43,6 +44,8 @@ class LoadedModel:
     """What its forward calls the KV cache: past_key_values, or cache_params for state spaces."""
     input_device: torch.device
     """Where token ids have to be."""
+    head: OutputHead | None
+    """What makes logits of final hidden states; None where the model has to be run for them."""
 
 
 def load(
@@ -79,6 +82,7 @@ def load(
         facts=_facts(model, tokenizer, source, folder, options, time.monotonic() - started),
         cache_argument="past_key_values" if "past_key_values" in forward else "cache_params",
         input_device=input_device,
+        head=find_head(model, input_device),
     )
 
 

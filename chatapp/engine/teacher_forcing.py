@@ -57,7 +57,7 @@ def force(
         )
     if start < 1:
         raise ValueError(f"the first token has no context; start at 1, not {start}")
-    rows = max(1, min(PIECE_TOKENS, PIECE_BYTES // (4 * loaded.facts.vocab_size)))
+    rows = piece_rows(loaded.facts.vocab_size)
     chunkable = loaded.cache_argument == "past_key_values"
     read = _read_on(loaded, ids, start, rows) if chunkable else _read_anew(loaded, ids, start, rows)
     total = len(ids) - 1  # nothing comes after the last token, so it need not be read
@@ -74,6 +74,11 @@ def force(
         on_progress(Progress("reading the text", piece.start - 1 + rows_read, total, "tokens"))
         if rows_read:
             yield piece
+
+
+def piece_rows(vocab_size: int) -> int:
+    """How many tokens' logits are made at once."""
+    return max(1, min(PIECE_TOKENS, PIECE_BYTES // (4 * vocab_size)))
 
 
 def _read_on(

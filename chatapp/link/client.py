@@ -137,10 +137,21 @@ class EngineClient:
         )
         return RemoteStream(self._connection, request, score_event)
 
-    def score_prompt(self, prompt: Prompt, top_logprobs: int = 0) -> RemoteStream[ScoreEvent]:
+    def score_prompt(
+        self,
+        prompt: Prompt,
+        top_logprobs: int = 0,
+        *,
+        places: Sequence[int] | None = None,
+        background: bool = False,
+    ) -> RemoteStream[ScoreEvent]:
         """How probable each token of a rendered prompt is."""
         request = messages.ScorePromptRequest(
-            request=self._number(), prompt=prompt, top_logprobs=top_logprobs
+            request=self._number(),
+            prompt=prompt,
+            top_logprobs=top_logprobs,
+            places=None if places is None else tuple(places),
+            background=background,
         )
         return RemoteStream(self._connection, request, score_event)
 

@@ -142,6 +142,10 @@ class ScorePromptRequest(Message, frozen=True, tag=True, kw_only=True):
 
     prompt: Prompt
     top_logprobs: int
+    places: tuple[int, ...] | None = None
+    """Which of the tokens are wanted; None is all of them."""
+    background: bool = False
+    """Only where the model need not be run, and only until anything else is asked of it."""
 
 
 class ScoreIdsRequest(Message, frozen=True, tag=True, kw_only=True):

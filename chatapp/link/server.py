@@ -163,8 +163,10 @@ class Server:
         engine = self._running()
         report = self._reporter(request)
 
+        background = isinstance(request, messages.ScorePromptRequest) and request.background
+
         def cancelled() -> bool:
-            return controls[0].cancelled
+            return controls[0].cancelled or (background and not self._long.empty())
 
         match request:
             case messages.GenerateRequest():
@@ -178,7 +180,14 @@ class Server:
             case messages.ScoreTextRequest():
                 return engine.score_text(request.text, request.top_logprobs, report, cancelled)
             case messages.ScorePromptRequest():
-                return engine.score_prompt(request.prompt, request.top_logprobs, report, cancelled)
+                return engine.score_prompt(
+                    request.prompt,
+                    request.top_logprobs,
+                    report,
+                    cancelled,
+                    places=request.places,
+                    kept_only=request.background,
+                )
             case messages.ScoreIdsRequest():
                 return engine.score_ids(
                     request.prompt_ids, request.ids, request.top_logprobs, report, cancelled

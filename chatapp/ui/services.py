@@ -137,6 +137,8 @@ class Services:
     """One of Textual's themes; empty for its default."""
     scale: str = "probability"
     """What the colours of tokens mean at first: one of `token_colours.SCALES`."""
+    score_prompt_tokens: int = 0
+    """How many tokens that no model wrote are scored by themselves after a reply, at most."""
     presets: Presets | None = None
     """All parameters under a name; None where none are kept."""
     keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

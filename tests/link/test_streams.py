@@ -63,6 +63,29 @@ async def test_the_persons_own_words_are_scored_in_their_prompt(engine: EngineCl
     assert len(records) == len(rendered.tokens) - start.first
 
 
+async def test_in_the_background_only_what_was_read_is_scored(engine: EngineClient) -> None:
+    options = GenerateOptions(sampling=HOT, seed=3, max_tokens=8)
+    async for _ in engine.generate(HELLO, options):
+        pass
+    _, kept, end = await score(engine.score_prompt(HELLO, 3, background=True))
+    assert end.scored == len(kept) > 0
+    some = [kept[0].index, kept[2].index]
+    _, chosen, _ = await score(engine.score_prompt(HELLO, 3, places=some, background=True))
+    assert [record.index for record in chosen] == some
+    other = replace(HELLO, turns=(Turn("user", "yellow"),))
+    start, nothing, end = await score(engine.score_prompt(other, 3, background=True))
+    assert start.tokens
+    assert not nothing and not end.scored and not end.cancelled
+    _, read, _ = await score(engine.score_prompt(other, 3))
+    assert len(read) > 0
+    async for _ in engine.generate(other, options):
+        pass
+    _, anew, _ = await score(engine.score_prompt(HELLO, 3))  # the cache holds the other one
+    for record, again in zip(kept, anew, strict=True):
+        assert record.logprob == pytest.approx(again.logprob, abs=1e-4)
+        assert record.rank == again.rank
+
+
 async def test_scored_ids_have_the_numbers_of_the_reply_that_wrote_them(
     engine: EngineClient,
 ) -> None:

@@ -90,6 +90,14 @@ class InspectedEngine(ScriptedEngine):
         self.tried: list[SamplingParams] = []
         self.refuses = ""
         self.compared: list[GenerateOptions] = []
+        self.scored: list[tuple[list[int], bool]] = []
+        """The places that were asked for, and whether in the background."""
+        self.withdrawn = 0
+        """How many scorings were stopped while they were held."""
+        self.may_score = asyncio.Event()
+        self.may_score.set()
+        self.forgets = False
+        """Whether it would have to read every prompt anew."""
 
     def generate(self, prompt: Prompt, options: GenerateOptions) -> SteeredGeneration:
         self.requests.append((prompt, options))
@@ -141,16 +149,37 @@ class InspectedEngine(ScriptedEngine):
             recomputed=False,
         )
 
-    async def _score(self, prompt: Prompt, top_logprobs: int) -> AsyncIterator[ScoreEvent]:
+    async def _score(
+        self, prompt: Prompt, places: Sequence[int] | None, background: bool
+    ) -> AsyncIterator[ScoreEvent]:
         self._live()
         rendered = await self.render(prompt)
+        wanted = range(len(rendered.tokens)) if places is None else places
         yield ScoreStart(rendered.tokens, 0, 1)
-        for place, piece in enumerate(rendered.tokens[1:], 1):
-            yield make_record(place, piece.bytes, piece.token, PLAIN)
-        yield ScoreEnd(len(rendered.tokens) - 1, -1.0, 2.0, 0.1)
+        self.scored.append((list(wanted), background))
+        try:
+            await self.may_score.wait()
+        except asyncio.CancelledError:
+            self.withdrawn += 1
+            raise
+        records = [
+            make_record(place, piece.bytes, piece.token, PLAIN)
+            for place, piece in enumerate(rendered.tokens)
+            if place in wanted and place and not (background and self.forgets)
+        ]
+        for record in records:
+            yield record
+        yield ScoreEnd(len(records), -1.0, 2.0, 0.1)
 
-    def score_prompt(self, prompt: Prompt, top_logprobs: int = 0) -> ScriptedRun[ScoreEvent]:
-        return ScriptedRun(self._score(prompt, top_logprobs))
+    def score_prompt(
+        self,
+        prompt: Prompt,
+        top_logprobs: int = 0,
+        *,
+        places: Sequence[int] | None = None,
+        background: bool = False,
+    ) -> ScriptedRun[ScoreEvent]:
+        return ScriptedRun(self._score(prompt, places, background))
 
     def compare(self, prompt: Prompt, columns: Sequence[GenerateOptions]) -> ScriptedComparison:
         self.compared = list(columns)

@@ -188,6 +188,9 @@ class ScriptedEngine:
     async def render(self, prompt: Prompt) -> RenderedPrompt:
         self._live()
         pieces: list[TokenPiece] = []
+        if prompt.system:
+            pieces.append(TokenPiece(1, "<|turn|>", b"<|turn|>", True))
+            pieces.extend(await self.tokenize(prompt.system))
         for turn in prompt.turns:
             pieces.append(TokenPiece(1, "<|turn|>", b"<|turn|>", True))
             pieces.extend(await self.tokenize(f"{turn.role}\n{turn.text}"))

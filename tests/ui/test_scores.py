@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from textual.widgets import Static
 
+from chatapp.chat.conversation import Message
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.scoring import PLAIN
-from chatapp.ui.control.scores import SYSTEM, Part, spread
-from chatapp.ui.screens.scored import ScoredScreen
-from chatapp.ui.widgets.lines_view import LinesView
+from chatapp.chat.template import Template
+from chatapp.ui.control.model import ModelState
+from chatapp.ui.control.scores import Part, choose, find_places, spread
+from chatapp.ui.cursor import Cursor
+from chatapp.ui.layout.system import SYSTEM
+from chatapp.ui.screens.chat import ChatScreen
+from chatapp.ui.token_colours import SCALES, Scale, legend, token_style
 from chatapp.ui.widgets.token_panel import TokenSummary
-from tests.ui.host import ask, make_app, notice, ready, say, shown, until
+from tests.ui.host import TEMPLATES, ask, make_app, notice, ready, say, shown, until
 from tests.ui.inspected import InspectedEngine, lines
-from tests.ui.scripted import make_record, split
+from tests.ui.kept import words
+from tests.ui.scripted import make_record
 
 SIZE = (110, 36)
+
+
+def screen_rows(chat: ChatScreen) -> list[str]:
+    """The rows of the transcript that are in view, the welcome included."""
+    height = chat.transcript.scrollable_content_region.height
+    return [chat.transcript.render_line(y).text for y in range(height)]
 
 
 async def test_scales_follow_each_other_and_the_legend_names_them() -> None:
@@ -56,6 +71,7 @@ async def test_own_messages_are_scored_coloured_and_inspectable() -> None:
         await ask(pilot, "count to two")
         await say(pilot, "/score")
         await until(pilot, lambda: chat.scores, "the scores")
+        assert engine.scored == [([3, 4, 5], False)]
         mine = chat.transcript.messages[0]
         block = chat.transcript.block_of(mine.id)
         assert block is not None
@@ -65,39 +81,229 @@ async def test_own_messages_are_scored_coloured_and_inspectable() -> None:
         assert chat.transcript.pointed[0].message.role == "assistant"
         chat.transcript.point(mine.id, 1)
         await pilot.pause()
-        assert "token 2" in lines(chat.query_one(TokenSummary))
+        assert "given · token 2" in lines(chat.query_one(TokenSummary))
+        assert "given: T and final are the model's own" in words(pilot, "#legend")
+        assert "given, not drawn: 3 tokens · perplexity" in shown(chat)
         await pilot.press("f9")
         assert notice(chat) == "point at a token of a reply first"
         await ask(pilot, "and three")
-        await until(pilot, lambda: len(chat.scores) == 3, "the next scores")
+        await until(pilot, lambda: len(chat.scores) == 2, "the next scores")
         await say(pilot, "/score off")
         await until(pilot, lambda: not chat.scores, "no scores")
         assert not block.records
 
 
-async def test_the_system_text_is_scored() -> None:
-    app = make_app(InspectedEngine("One two"))
+async def test_what_was_read_is_scored_unasked_and_only_once() -> None:
+    engine = InspectedEngine("One two", "Three")
+    app = make_app(engine, template=TEMPLATES["pirate"], score_prompt_tokens=100)
     async with app.run_test(size=SIZE) as pilot:
         chat = await ready(pilot)
         await ask(pilot, "count")
-        await say(pilot, "/score system")
-        assert "no system text is scored" in notice(chat)
-        records = tuple(make_record(i, t, "", PLAIN) for i, t in enumerate(split("Be exact")))
-        chat.scores = {SYSTEM: records}
-        await say(pilot, "/score system")
-        await until(pilot, lambda: isinstance(app.screen, ScoredScreen), "the screen")
+        await until(pilot, lambda: chat.scores, "the scores")
+        mine = chat.transcript.messages[0].id
+        assert set(chat.scores) == {SYSTEM, mine}
+        await ask(pilot, "and three")
+        await until(pilot, lambda: len(chat.scores) == 3, "the next scores")
+        (first, in_background), (second, _) = engine.scored
+        assert in_background
+        assert [*range(1, 6), 9] == first  # "You are a pirate." behind its mark, then "count"
+        assert len(second) == 2
+        assert not set(first) & set(second)
+        await say(pilot, "/system Be brief")  # the numbers hold for the old one alone
+        await until(pilot, lambda: len(engine.scored) == 3 and len(chat.scores) == 3, "them again")
+        assert [record.bytes for record in chat.scores[SYSTEM]] == [b"Be", b" brief"]
+
+
+async def test_what_is_long_or_was_not_read_is_scored_when_asked_for() -> None:
+    engine = InspectedEngine("One two", "Three", "Four")
+    app = make_app(engine, score_prompt_tokens=3)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "count as far as two")
+        await ask(pilot, "go on")
+        await until(pilot, lambda: chat.scores, "the short one")
+        long, _, short, _ = chat.transcript.messages
+        assert set(chat.scores) == {short.id}
+        engine.forgets = True
+        await ask(pilot, "more")
+        await until(pilot, lambda: len(engine.scored) == 2, "the question")
+        assert set(chat.scores) == {short.id}
+        await say(pilot, "/score on")
+        await until(pilot, lambda: len(chat.scores) == 3, "all of them")
+        assert long.id in chat.scores
+        assert not engine.scored[-1][1]
+
+
+async def test_a_new_message_does_not_wait_for_scoring() -> None:
+    engine = InspectedEngine("One", "Two")
+    engine.may_score.clear()
+    app = make_app(engine, score_prompt_tokens=100)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "count")
+        await until(pilot, lambda: len(engine.scored) == 1, "scoring")
+        await ask(pilot, "and on")
+        assert engine.withdrawn == 1
+        assert shown(chat).count("Two") == 1
+        engine.may_score.set()
+        await until(pilot, lambda: len(chat.scores) == 2, "both scores")
+
+
+async def test_scoring_unasked_starts_no_model_and_off_ends_it() -> None:
+    engine = InspectedEngine("One", "Two")
+    app = make_app(engine, score_prompt_tokens=100)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await say(pilot, "/score off")
+        await ask(pilot, "count")
         await pilot.pause()
-        assert app.screen.query_one(LinesView).text_rows == ["Be exact"]
+        assert not engine.scored
+        chat._scores_wanted = None
+        chat.models.state = ModelState.DEAD
+        chat.score_soon()
+        await pilot.pause()
+        assert not engine.scored
+        assert engine.loads == 1
+
+
+async def test_the_cursor_walks_into_the_system_text() -> None:
+    engine = InspectedEngine("One two")
+    app = make_app(engine, template=TEMPLATES["pirate"], score_prompt_tokens=100)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "count to two")
+        await until(pilot, lambda: chat.scores, "the scores")
+        mine = chat.transcript.messages[0].id
+        chat.transcript.point(mine, 1)
+        chat.transcript.focus()
+        await pilot.press("left", "left")
+        assert chat.transcript.cursor == Cursor(SYSTEM, 4)
+        assert "given · token 5" in lines(chat.query_one(TokenSummary))
+        await pilot.press("n")  # from its most certain token on to its least certain one
+        assert chat.transcript.cursor == Cursor(SYSTEM, 3)
+        await pilot.press("n")
+        assert chat.transcript.cursor == Cursor(SYSTEM, 2)
+        await pilot.press("up")
+        assert chat.transcript.cursor == Cursor(SYSTEM, 2), "nothing stands above it"
+        await pilot.press("down")
+        assert chat.transcript.cursor == Cursor(mine, 0)
+        await pilot.press("up")
+        assert chat.transcript.cursor == Cursor(SYSTEM, 4)
+        await say(pilot, "/score system")
+        assert chat.transcript.cursor == Cursor(SYSTEM, 0)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+async def test_every_scale_colours_what_was_given(scale: Scale) -> None:
+    engine = InspectedEngine("One two")
+    app = make_app(engine, template=TEMPLATES["pirate"], score_prompt_tokens=100)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "count to two")
+        await until(pilot, lambda: chat.scores, "the scores")
+        await say(pilot, f"/colour {scale}")
+        await pilot.pause()
+        mine = chat.transcript.messages[0].id
+        for key, text in ((SYSTEM, "You are a pirate."), (mine, "count to two")):
+            row = chat.transcript.text_rows.index(f"  {text}")
+            drawn = chat.transcript.render_line(row - chat.transcript.scroll_offset.y)
+            position = 2
+            for record in chat.scores[key]:
+                wanted = token_style(record, scale)
+                cell = drawn.crop(position, position + 1)._segments[0].style
+                assert cell is not None
+                if wanted.background is not None:
+                    assert cell.bgcolor == wanted.rich_style.bgcolor
+                position += len(record.bytes)
+        assert words(pilot, "#legend").startswith(legend(scale).plain)
+
+
+async def test_without_scores_the_system_text_is_plain_and_can_be_pointed_at() -> None:
+    app = make_app(InspectedEngine("One"), template=TEMPLATES["strict"])
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        assert chat.transcript.text_rows[:2] == ["system", "  Be exact."]
+        assert chat.transcript.messages == []
+        assert chat.transcript.current is None
+        await ask(pilot, "count")
+        chat.transcript.focus()
+        await pilot.press("up", "up", "up")
+        assert chat.transcript.cursor == Cursor(SYSTEM, None)
+        for key in "erbd":
+            await pilot.press(key)
+            assert app.screen is chat
+        assert "this is the system text; /system TEXT sets another one" in notice(chat)
+        await pilot.press("y")
+        assert "the system text" in notice(chat)
+        await say(pilot, "/score system")
+        assert "/score on scores it" in notice(chat)
+        await say(pilot, "/system none")
+        assert "Be exact." not in shown(chat)
+        await say(pilot, "/score system")
+        assert "no system text; /system TEXT sets one" in notice(chat)
+
+
+async def test_a_long_system_text_is_folded_until_it_is_pointed_at() -> None:
+    text = "\n".join(f"Rule {number} of the house." for number in range(40))
+    app = make_app(InspectedEngine("One"), template=Template("long", "", text))
+    async with app.run_test(size=(80, 24)) as pilot:
+        chat = await ready(pilot)
+        assert "system  … 38 more rows" in shown(chat)
+        assert "Rule 2 " not in shown(chat)
+        assert chat.transcript.max_scroll_y == 0, "the welcome stands below it"
+        assert any("Write a message below" in row for row in screen_rows(chat))
+        await ask(pilot, "count")
+        await say(pilot, "/score on")
+        await until(pilot, lambda: chat.scores, "the scores")
+        chat.transcript.focus()
+        await pilot.press("up", "up", "up")
+        assert chat.transcript.cursor is not None
+        assert chat.transcript.cursor.message_id == SYSTEM
+        assert "Rule 39 of the house." in " ".join(screen_rows(chat))
+        await pilot.press("pageup", "pageup", "pageup")
+        assert any("Rule 0 " in row for row in screen_rows(chat))
         await pilot.press("escape")
-        assert app.screen is chat
+        assert "38 more rows" in shown(chat)
+        assert chat.transcript.following
+
+
+async def test_the_system_text_stands_through_other_first_messages() -> None:
+    app = make_app(InspectedEngine("One", "Two"), template=TEMPLATES["strict"])
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "count")
+        other = Message(id="other", parent=None, role="user", text="instead", created=0)
+        chat.transcript.add(other, chat.session.conversation.with_message(other))
+        assert [message.id for message in chat.transcript.messages] == ["other"]
+        assert shown(chat).startswith("system\n  Be exact.\n\nyou  ‹ 2/2 ›\n  instead")
 
 
 def test_tokens_of_a_prompt_are_spread_over_its_parts() -> None:
     texts = [b"<s>", b"You", b" are", b".\n", b"<u>", b" hi", b" you", b"\xc3", b"\xa9", b"<e>"]
     tokens = [TokenPiece(i, "", text, text[:1] == b"<") for i, text in enumerate(texts)]
     records = [make_record(i, text, "", PLAIN) for i, text in enumerate(texts) if i]
-    parts = [Part(SYSTEM, "You are."), Part("gone", "nowhere"), Part("m", "hi youé  ")]
-    found = spread(parts, tokens, records)
+    parts = [
+        Part(SYSTEM, "You are."),
+        Part("gone", "nowhere"),
+        Part("reply", "hi", given=False),
+        Part("m", "youé  "),
+    ]
+    places = find_places(parts, tokens)
+    assert places == {SYSTEM: [1, 2, 3], "m": [6, 7, 8]}
+    found = spread(places, records)
     assert [record.bytes for record in found[SYSTEM]] == [b"You", b" are", b".\n"]
-    assert [record.bytes for record in found["m"]] == [b" hi", b" you", b"\xc3", b"\xa9"]
-    assert "gone" not in found
+    assert [record.index for record in found["m"]] == [0, 1, 2]
+    assert set(spread(places, records[:-3])) == {SYSTEM}, "a part with a gap is left out"
+
+
+def test_the_first_token_of_a_prompt_has_no_record_and_is_no_gap() -> None:
+    record = make_record(1, b"b", "b", PLAIN)
+    assert spread({"m": [0, 1], "n": [0]}, [record]) == {"m": (replace(record, index=0),)}
+
+
+def test_the_newest_parts_are_scored_first_as_far_as_there_is_room() -> None:
+    places = {SYSTEM: [1, 2], "a": [4, 5, 6], "b": [8], "c": [9, 10]}
+    assert choose(places, (), None).keys() == places.keys()
+    assert choose(places, {"c"}, None).keys() == {SYSTEM, "a", "b"}
+    assert choose(places, (), 5).keys() == {"c", "b", SYSTEM}
+    assert choose(places, (), 0) == {}

@@ -64,7 +64,7 @@ async def _continue(screen: ChatScreen, _argument: str) -> None:
 
 async def _branch(screen: ChatScreen, argument: str) -> None:
     pointed = screen.transcript.pointed
-    if pointed is None:
+    if pointed is None or pointed[0].message.reply is None:
         raise CommandError("there is no token to branch at; point at one in a reply first")
     if not argument:
         screen.action_branch()

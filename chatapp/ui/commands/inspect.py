@@ -50,7 +50,7 @@ async def _colour(screen: ChatScreen, argument: str) -> None:
 
 async def _score(screen: ChatScreen, argument: str) -> None:
     if argument == "system":
-        screen.show_system_score()
+        screen.show_system()
     elif argument in ("", "on", "off"):
         wanted = not screen.scores_wanted if not argument else argument == "on"
         screen.want_scores(wanted)
@@ -107,7 +107,7 @@ COMMANDS = (
     Command(
         "score",
         "[WHAT]",
-        "Score your own messages as the model reads them: on, off, or show the system text.",
+        "Score your messages and the system text: on, off; system goes to that text.",
         _score,
         lambda _: ["on", "off", "system"],
     ),

@@ -15,7 +15,7 @@ from chatapp.chat.text import sanitise
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.growing import GrowingMarkdown
 from chatapp.ui.layout.line import EMPTY, Line, indent, wrap
-from chatapp.ui.layout.summary import reply_summary
+from chatapp.ui.layout.summary import reply_summary, text_summary
 from chatapp.ui.layout.tokens import TokenLayout
 from chatapp.ui.look import with_sign
 
@@ -51,11 +51,14 @@ class MessageBlock:
         self.live = live
         self._status = ""
         self.view: View = "markdown"
+        self.pointed = False
+        """Whether the cursor is in it."""
         self._records: list[TokenRecord] | None = None if message.reply else []
         self._markdown: GrowingMarkdown | None = None
         self._tokens: TokenLayout | None = None
         self._signs: Sequence[str] = ()
         self._summary: tuple[Reply, str] | None = None
+        self._given: str | None = None
         self._width = 0
         self._rows: list[Line] | None = None
 
@@ -90,8 +93,8 @@ class MessageBlock:
 
     @property
     def is_reply(self) -> bool:
-        """Whether a model wrote its tokens; a scored message of the person's has tokens, too."""
-        return self.message.role == "assistant" and self.has_tokens
+        """Whether a model wrote its tokens; what was given and scored has tokens, too."""
+        return self.message.reply is not None and self.has_tokens
 
     @property
     def height(self) -> int:
@@ -109,6 +112,7 @@ class MessageBlock:
         """Show a message as scored tokens."""
         self.records = list(records)
         self._tokens = None
+        self._given = None
 
     def take_signs(self, signs: Sequence[str]) -> bool:
         """Draw a sign behind some tokens. Returns whether rows may have moved."""
@@ -239,10 +243,13 @@ class MessageBlock:
         return [Line(name)]
 
     def _foot(self) -> list[Line]:
-        """Why a reply ended, where it is not simply done, and where its settings changed."""
+        """Why a reply ended, where it is not simply done, and where its settings changed; of what
+        was given and not written by a model, how probable it was."""
         reply = self.message.reply
-        if self.live or reply is None:
+        if self.live:
             return []
+        if reply is None:
+            return self._notes([self._given_summary()], MUTED) if self._shows_tokens else []
         notes: list[str] = []
         changes = [
             f"T {span.sampling.temperature:.2f} from token {span.start}"
@@ -255,12 +262,20 @@ class MessageBlock:
             notes.append(note)
         if self._shows_tokens:
             notes.append(self._summary_of(reply))
+        failed = reply.finish_reason is FinishReason.ERROR
+        return self._notes(notes, "$text-error" if failed else MUTED)
+
+    def _notes(self, notes: Sequence[str], style: str) -> list[Line]:
         rows: list[Line] = []
         for note in notes:
-            style = "$text-error" if reply.finish_reason is FinishReason.ERROR else MUTED
             content = Content.styled("· " + note, style)
             rows.extend(indent(wrap(content, self._inner), _SPACE, _SPACE))
         return rows
+
+    def _given_summary(self) -> str:
+        if self._given is None:
+            self._given = f"given, not drawn: {text_summary(self.records)}"
+        return self._given
 
     def _summary_of(self, reply: Reply) -> str:
         if self._summary is None or self._summary[0] is not reply:

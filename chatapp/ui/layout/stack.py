@@ -1,4 +1,4 @@
-"""The messages of a path, one below the other: which row belongs to which.
+"""The system text and the messages of a path, one below the other: which row belongs to which.
 
 Only the messages from `first` on are laid out; the ones above are counted, and join when the person
 scrolls up to them.
@@ -9,7 +9,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
+from chatapp.chat.conversation import Message
 from chatapp.ui.layout.message import MessageBlock
+from chatapp.ui.layout.system import SystemBlock
 
 FIRST_SHOWN = 24
 """How many of the last messages are laid out at first."""
@@ -36,8 +38,8 @@ class Stack:
         self._starts = []
 
     def cut_to(self, parent: str | None) -> None:
-        """Drop what stands below a message: another one takes its place."""
-        while self.blocks and self.blocks[-1].message.id != parent:
+        """Drop what stands below a message (None: the system text): another takes its place."""
+        while self.last is not None and self.last.message.id != parent:
             self.blocks.pop()
         self.first = min(self.first, len(self.blocks))
         self._starts = self._starts[: len(self.blocks) - self.first]
@@ -48,6 +50,22 @@ class Stack:
             if block.message.id == message_id:
                 return block
         return None
+
+    @property
+    def last(self) -> MessageBlock | None:
+        """The last message; the system text is none."""
+        block = self.blocks[-1] if self.blocks else None
+        return None if isinstance(block, SystemBlock) else block
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages, first one first."""
+        return [one.message for one in self.blocks if not isinstance(one, SystemBlock)]
+
+    @property
+    def messages_above(self) -> int:
+        """How many messages are not laid out."""
+        return sum(not isinstance(one, SystemBlock) for one in self.blocks[: self.first])
 
     def newest_reply(self) -> MessageBlock | None:
         """The last reply that has tokens."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from chatapp.chat.conversation import Message
 from chatapp.ui.layout.markdown import code_blocks
+from chatapp.ui.layout.system import SystemBlock
 from chatapp.ui.screens.chat_view import ChatView
 from chatapp.ui.screens.tree import TreeMove, TreeScreen
 from chatapp.ui.screens.write import WriteScreen
@@ -41,12 +42,13 @@ class ChatMessages(ChatView):
 
     def action_branch(self) -> None:
         """Choose another token for the one pointed at, in the panel."""
-        if self.transcript.pointed is None:
+        pointed = self.transcript.pointed
+        if pointed is None or pointed[0].message.reply is None:
             self.say("point at a token of a reply first", "warning")
             return
         self.unfold_panel()
         if self.transcript.cursor is None:
-            block, index = self.transcript.pointed
+            block, index = pointed
             self.transcript.point(block.message.id, index)
         self.panel.candidates.focus()
         self.say("↑↓ choose a candidate, Enter takes it: the reply goes on from there")
@@ -124,7 +126,11 @@ class ChatMessages(ChatView):
         self.copy_message()
 
     def copy_message(self) -> None:
-        """Copy the message pointed at, exactly as written."""
+        """Copy the message or the system text pointed at, exactly as written."""
+        block = self.transcript.current
+        if isinstance(block, SystemBlock):
+            self.post_message(self.CopyAsked(block.message.text, "the system text"))
+            return
         message = self._pointed()
         if message is not None:
             self.post_message(self.CopyAsked(message.text, "the message"))
@@ -173,6 +179,9 @@ class ChatMessages(ChatView):
         block = self.transcript.current
         if block is None:
             self.say("there is no message yet")
+            return None
+        if isinstance(block, SystemBlock):
+            self.say("this is the system text; /system TEXT sets another one", "warning")
             return None
         return self.session.conversation.messages.get(block.message.id, block.message)
 

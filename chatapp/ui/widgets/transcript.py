@@ -9,29 +9,27 @@ bottom again, or End, follows again (Textual's own `anchor()` hardly ever does, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
-from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.geometry import Size
-from textual.message import Message as Notice
 from textual.reactive import var
-from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
 from textual.style import Style
 
 from chatapp.chat.conversation import Conversation, Message
 from chatapp.chat.record import TokenRecord
-from chatapp.ui.cursor import Cursor, next_least_certain
+from chatapp.ui.cursor import Cursor
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.line import EMPTY, Line, indent, wrap
 from chatapp.ui.layout.message import MessageBlock, Place, View
-from chatapp.ui.layout.stack import Stack
+from chatapp.ui.layout.system import SystemBlock
 from chatapp.ui.look import Look
 from chatapp.ui.token_colours import Scale, token_style
+from chatapp.ui.widgets.token_cursor import TokenCursor
 
 WELCOME = (
     "Write a message below and press Enter. Nothing of it leaves this machine.\n\n"
@@ -42,13 +40,14 @@ WELCOME = (
 """What an empty chat shows."""
 
 
-class Transcript(ScrollView, can_focus=True):
+class Transcript(TokenCursor, can_focus=True):
     """The messages of the current path."""
 
     HELP = (
         "The conversation. ← and → walk a reply token by token, ↑ and ↓ row by row, on into the"
-        " messages beside it; a click points at a token. The reply pointed at shows its tokens as"
-        " long as the cursor is in it, and the panel tells all about the token under it.\n"
+        " messages beside it and the system text at the top; a click points at a token. What is"
+        " pointed at shows its tokens as long as the cursor is in it, and the panel tells all about"
+        " the token under it.\n"
         "n goes from the least certain token to the next one. End or Esc lets go: the newest token"
         " is followed again.\n"
         "Ctrl+T shows all replies as tokens, coloured by how sure the model was. A space that"
@@ -58,12 +57,7 @@ class Transcript(ScrollView, can_focus=True):
     )
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "move(-1)", "token", id="token.left", show=False),
-        Binding("right", "move(1)", "token", id="token.right", show=False),
-        Binding("up", "move_row(-1)", "row", id="token.up", show=False),
-        Binding("down", "move_row(1)", "row", id="token.down", show=False),
         Binding("s", "screen.next_scale", "next scale of colours", id="token.scale"),
-        Binding("n", "least_certain", "next least certain token", id="token.least_certain"),
         Binding("b", "screen.branch", "branch: take another token", id="message.branch"),
         Binding("r", "screen.regenerate", "another reply", id="message.regenerate"),
         Binding("c", "screen.continue_reply", "continue a cut reply", id="message.continue"),
@@ -83,21 +77,11 @@ class Transcript(ScrollView, can_focus=True):
     """How replies are shown; the one under the cursor always shows its tokens."""
     scale: var[Scale] = var[Scale]("probability")
     """What the colours of tokens mean."""
-    cursor: var[Cursor | None] = var[Cursor | None](None)
-    """What is pointed at; None follows the newest token."""
-
     look: var[Look | None] = var[Look | None](None)
     """Another look at one message, in place of the scale."""
 
-    @dataclass
-    class CursorMoved(Notice):
-        """The person pointed at something, or lets the panels follow again (None)."""
-
-        cursor: Cursor | None
-
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
         super().__init__(id=id)
-        self._stack = Stack()
         self._follow = True
         self._placing = False
 
@@ -109,12 +93,12 @@ class Transcript(ScrollView, can_focus=True):
         for message in conversation.messages.values():
             if message.deleted is None:
                 beside.setdefault(message.parent, []).append(message.id)
-        self._stack.show(
-            [
-                MessageBlock(message, _place(message, beside.get(message.parent, [])))
-                for message in conversation.path()
-            ]
-        )
+        blocks = [
+            MessageBlock(message, _place(message, beside.get(message.parent, [])))
+            for message in conversation.path()
+        ]
+        system = [SystemBlock(conversation.system)] if conversation.system.strip() else []
+        self._stack.show([*system, *blocks])
         self._follow = True
         self.cursor = None
         self._lay_out(self._stack.shown)
@@ -149,7 +133,8 @@ class Transcript(ScrollView, can_focus=True):
             self._lay_out(())
 
     def take_scores(self, message_id: str, records: Sequence[TokenRecord]) -> None:
-        """Show a message that no model wrote as scored tokens; without any, as its text."""
+        """Show what no model wrote, a message or the system text, as scored tokens; without any,
+        as its text."""
         block = self.block_of(message_id)
         if block is None or block.records == list(records):
             return
@@ -159,35 +144,10 @@ class Transcript(ScrollView, can_focus=True):
             self.cursor = Cursor(message_id, None)
         self._lay_out(())
 
-    def block_of(self, message_id: str | None) -> MessageBlock | None:
-        """The block of a message of the path."""
-        return self._stack.find(message_id)
-
     @property
     def messages(self) -> list[Message]:
         """The messages on the screen and above it, first one first."""
-        return [block.message for block in self._stack.blocks]
-
-    @property
-    def current(self) -> MessageBlock | None:
-        """The message pointed at, or else the last one."""
-        if self.cursor is not None:
-            return self.block_of(self.cursor.message_id)
-        return self._stack.blocks[-1] if self._stack.blocks else None
-
-    @property
-    def pointed(self) -> tuple[MessageBlock, int] | None:
-        """The reply and the token the panels show: under the cursor, or the newest one."""
-        if self.cursor is not None:
-            block = self.block_of(self.cursor.message_id)
-            if block is not None and self.cursor.token is not None:
-                return block, self.cursor.token
-            return None
-        newest = self._stack.newest_reply()
-        last = self._stack.blocks[-1] if self._stack.blocks else None
-        if newest is None or (last is not None and last.live and last is not newest):
-            return None  # a reply is about to begin: what came before is not the newest any more
-        return newest, len(newest.records) - 1
+        return self._stack.messages
 
     @property
     def following(self) -> bool:
@@ -201,58 +161,12 @@ class Transcript(ScrollView, can_focus=True):
 
     # The cursor
 
-    def point(self, message_id: str, token: int | None) -> None:
-        """Put the cursor on a token of a message, and bring it into view."""
-        self.cursor = Cursor(message_id, token)
-        self._bring_into_view()
-        self.post_message(self.CursorMoved(self.cursor))
-
     def action_follow(self) -> None:
         """Let go of the cursor: the newest token is followed again."""
         self.cursor = None
         self._follow = True
         self._lay_out((), first=self._stack.recent())
         self.post_message(self.CursorMoved(None))
-
-    def action_move(self, steps: int) -> None:
-        """Move by tokens, on to the next reply at the ends."""
-        here = self._here()
-        if here is None:
-            self.scroll_relative(y=steps, animate=False)
-            return
-        block, token = here
-        if self.cursor is None:
-            self.point(block.message.id, token)
-        elif token is not None and 0 <= token + steps < len(block.records):
-            self.point(block.message.id, token + steps)
-        else:
-            self._enter(self._stack.beside(block, steps, with_tokens=True), steps)
-
-    def action_move_row(self, steps: int) -> None:
-        """Move by rows, on to the next message at the ends."""
-        here = self._here()
-        if here is None:
-            self.scroll_relative(y=steps, animate=False)
-            return
-        block, token = here
-        if self.cursor is None:
-            self.point(block.message.id, token)
-            return
-        below = block.token_below(token, steps) if token is not None else None
-        if below is not None:
-            self.point(block.message.id, below)
-        else:
-            self._enter(self._stack.beside(block, steps, with_tokens=False), steps)
-
-    def action_least_certain(self) -> None:
-        """Move to the token of the reply that is least probable after the present one."""
-        here = self._here()
-        if here is None:
-            return
-        block, token = here
-        found = next_least_certain(block.records, token if self.cursor is not None else None)
-        if found is not None:
-            self.point(block.message.id, found)
 
     def action_oldest(self) -> None:
         """Go to the first message."""
@@ -263,37 +177,6 @@ class Transcript(ScrollView, can_focus=True):
     def action_page(self, pages: int) -> None:
         """Scroll by whole pages."""
         self.scroll_relative(y=pages * max(1, self.size.height - 2), animate=False)
-
-    def _here(self) -> tuple[MessageBlock, int | None] | None:
-        """Where a movement begins: the cursor, or the newest token."""
-        if self.cursor is not None:
-            block = self.block_of(self.cursor.message_id)
-            return (block, self.cursor.token) if block is not None else None
-        newest = self._stack.newest_reply()
-        return (newest, len(newest.records) - 1) if newest is not None else None
-
-    def _enter(self, block: MessageBlock | None, steps: int) -> None:
-        """Move into another message, at the end that is nearer."""
-        if block is None:
-            return
-        token = None
-        if block.has_tokens:
-            token = 0 if steps > 0 else len(block.records) - 1
-        self.point(block.message.id, token)
-
-    def on_click(self, event: events.Click) -> None:
-        """Point at the token under the mouse; a selection is left alone."""
-        if self.screen.selections:
-            return
-        offset = event.get_content_offset(self)
-        if offset is None:
-            return
-        row = offset.y + self.scroll_offset.y
-        found = self._stack.at(row)
-        if found is None:
-            return
-        block, start = found
-        self.point(block.message.id, block.token_at(offset.x, row - start))
 
     # Rows
 
@@ -393,6 +276,7 @@ class Transcript(ScrollView, can_focus=True):
             block.resize(self._width)
         for block in stack.shown:
             pointed = self.cursor is not None and self.cursor.message_id == block.message.id
+            block.pointed = pointed
             block.view = "tokens" if pointed else self.view
         stack.measure()
         self._placing = True
@@ -406,7 +290,8 @@ class Transcript(ScrollView, can_focus=True):
             self._placing = False
         self.refresh()
 
-    def _bring_into_view(self) -> None:
+    def bring_into_view(self) -> None:
+        """Scroll to where the cursor is."""
         block = self.block_of(self.cursor.message_id) if self.cursor is not None else None
         if block is None or self.cursor is None:
             return
@@ -434,10 +319,11 @@ class Transcript(ScrollView, can_focus=True):
     def _line(self, row: int) -> Line:
         found = self._stack.at(row)
         if found is None:
-            if not self._stack.blocks:
-                return _welcome(row, self._width)
-            above = self._stack.first
-            words = f"↑ {above} earlier messages" if above and row == 0 else ""
+            if not self._stack.messages:
+                return _welcome(row - max(0, self._stack.height - 1), self._width)
+            above = self._stack.messages_above
+            hidden = f"↑ {above} earlier messages" if above else "↑ the system text"
+            words = hidden if self._stack.first and row == 0 else ""
             return Line(Content.styled(words, MUTED), chrome=len(words))
         block, start = found
         cursor = self.cursor
