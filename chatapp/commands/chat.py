@@ -175,17 +175,11 @@ class ModelsOfSetup:
 
 async def _export(conversation: Conversation, file: Path) -> None:
     """Write a conversation to a file; the suffix says how. Raises ChatappError."""
+    from chatapp.commands.private_file import write_private_file
     from chatapp.store.export_file import export_text, find_export_format
 
     text = export_text([conversation], find_export_format(file.name))
-
-    def write() -> None:
-        try:
-            file.write_text(text, "utf-8")
-        except OSError as error:
-            raise ChatappError(f"cannot write {file}: {error.strerror}") from None
-
-    await asyncio.to_thread(write)
+    await asyncio.to_thread(write_private_file, file, text)
 
 
 def _read_whole(file: Path) -> bytes:

@@ -6,18 +6,18 @@ import argparse
 import asyncio
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chatapp.chat.errors import ChatappError, StoreError, UsageError
+from chatapp.chat.errors import ChatappError, UsageError
 from chatapp.chat.text import sanitise
 
 if TYPE_CHECKING:
     from chatapp.chat.conversation import Conversation
+    from chatapp.store.import_file import ImportedFile
     from chatapp.store.store import Store
 
 _SHORT_ID = 8
@@ -85,6 +85,8 @@ async def _list(store: Store, args: argparse.Namespace) -> int:
     if args.json:
         _print_json([dataclasses.asdict(summary) for summary in found])
         return 0
+    if not found:
+        _tell("no conversation was deleted" if args.deleted else "no conversation is kept yet")
     for summary in found:
         title = _one_line(summary.title or summary.first_words or "(empty)")
         pinned = "*" if summary.pinned else " "
@@ -105,7 +107,9 @@ async def _search(store: Store, args: argparse.Namespace) -> int:
             _print(f"{hit.conversation_id[:_SHORT_ID]}  {_date(hit.created)}  {title}")
             if hit.message_id is not None:
                 _print(f"    {hit.role}: {hit.snippet}")
-    return 0 if hits else 1
+    if not hits:
+        _tell("no message or title has these words")  # an answer, not a failure
+    return 0
 
 
 async def _show(store: Store, args: argparse.Namespace) -> int:
@@ -118,12 +122,14 @@ async def _show(store: Store, args: argparse.Namespace) -> int:
 
 
 async def _export(store: Store, args: argparse.Namespace) -> int:
+    from chatapp.commands.private_file import write_private_file
     from chatapp.store.export_file import export_text, find_export_format
 
     if bool(args.id) == args.all:
         raise UsageError("name the conversations to export, or give --all")
     to_file = args.output != "-"
-    form = find_export_format(args.format or (args.output if to_file else "md"))
+    usual = "json" if args.all or len(args.id) > 1 else "md"  # only json holds several
+    form = find_export_format(args.format or (args.output if to_file else usual))
     if args.all:
         ids = [summary.id for summary in await store.list_conversations()]
     else:
@@ -131,7 +137,7 @@ async def _export(store: Store, args: argparse.Namespace) -> int:
     conversations: list[Conversation] = [await store.load(id_) for id_ in ids]
     text = export_text(conversations, form)
     if to_file:
-        _write_file(Path(args.output), text, force=args.force)
+        write_private_file(Path(args.output), text, force=args.force)
         _tell(f"wrote {len(conversations)} conversation(s) to {args.output}")
     else:
         _print(text, end="")
@@ -142,13 +148,14 @@ async def _import(store: Store, args: argparse.Namespace) -> int:
     from chatapp.store.import_errors import ImportFailed
     from chatapp.store.import_file import import_text
 
-    brought: list[dict[str, object]] = []
-    for name in args.files:
-        data = _read_file(name)
+    files: list[tuple[str, ImportedFile]] = []
+    for name in args.files:  # all of them first: where one is of no use, nothing is brought in
         try:
-            found = import_text(data, time.time())
+            files.append((name, import_text(_read_file(name), time.time())))
         except ImportFailed as error:
             raise ImportFailed(f"{name} cannot be imported: {error}") from None
+    brought: list[dict[str, object]] = []
+    for name, found in files:
         for conversation in found.conversations:
             outcome = await store.add(conversation)
             brought.append({"id": outcome.id, "title": conversation.title, "new": outcome.new})
@@ -195,31 +202,12 @@ def _at_least_one(text: str) -> int:
 
 
 def _read_file(name: str) -> bytes:
+    if name == "-" and sys.stdin is None:
+        raise ChatappError("standard input is closed; there is nothing to import")
     try:
         return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as error:
         raise ChatappError(f"{name} cannot be read: {error.strerror}") from None
-
-
-def _write_file(path: Path, text: str, *, force: bool) -> None:
-    """Write a file that only its owner can read: it is a private conversation.
-
-    It is written beside and then put in place, so that no half file is left.
-    """
-    if path.exists() and not force:
-        raise StoreError(f"{path} is there already; give another name, or --force")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        try:
-            with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-                file.write(text.encode())
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _date(seconds: float) -> str:

@@ -69,6 +69,18 @@ def score(
         rows = _read(loaded, ids, wanted, on_progress, cancelled)
     else:
         rows = _look_up(loaded, ids, wanted, states, on_progress, cancelled)
+    yield from _records(loaded, ids, start, rows, top_logprobs, cancelled)
+
+
+def _records(
+    loaded: LoadedModel,
+    ids: Sequence[int],
+    start: int,
+    rows: Rows,
+    top_logprobs: int,
+    cancelled: Callable[[], bool],
+) -> Iterator[TokenRecord]:
+    """A record for each row; the tokens between them only go into the text that is told."""
     text = ReplyText(loaded.tokenizer, end_ids=(), reply_ids=ids[:start])
     end_ids = torch.tensor(loaded.facts.end_ids, dtype=torch.int64)
     context = StepContext(ids=torch.tensor(list(ids)), prompt_length=len(ids), end_ids=end_ids)

@@ -175,8 +175,18 @@ class Chats:
                 {"prefix": well_formed(prefix), "deleted": deleted},
             ).fetchall()
         if not rows or not prefix:
-            which = "deleted conversation" if deleted else "conversation"
-            raise StoreError(f"no {which} has an id that begins with {prefix!r}")
+            which, listing = (
+                ("deleted conversation", "list --deleted")
+                if deleted
+                else (
+                    "conversation",
+                    "list",
+                )
+            )
+            raise StoreError(
+                f"no {which} has an id that begins with {prefix!r}; `chatapp chats {listing}` "
+                "shows them"
+            )
         if len(rows) > 1 and rows[0][0] != prefix:
             raise StoreError(
                 f"{len(rows)} conversations begin with {prefix!r}; give more of the id"

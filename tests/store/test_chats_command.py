@@ -53,16 +53,26 @@ def test_list(filled: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     assert [(item["id"], item["messages"]) for item in found] == [("bbbb2222", 5), ("aaaa1111", 2)]
 
 
-def test_search_answers_with_its_exit_status_too(
-    filled: Paths, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_search(filled: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("search", "number", "1") == 0
     assert "    user: question number 1" in capsys.readouterr().out
     assert run("search", "--json", "number", "1") == 0
     (hit,) = json.loads(capsys.readouterr().out)
     assert (hit["conversation_id"], hit["message_id"]) == ("bbbb2222", "bbbb2222-u1")
-    assert run("search", "nowhere") == 1
-    assert capsys.readouterr().out == ""
+    # Nothing found is an answer too: no failure, and no line that a pipe would take for a hit.
+    assert run("search", "nowhere") == 0
+    assert capsys.readouterr() == ("", "chatapp: no message or title has these words\n")
+    assert run("search", "--json", "nowhere") == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_an_empty_list_says_so_beside_the_output(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("list") == 0
+    assert capsys.readouterr() == ("", "chatapp: no conversation is kept yet\n")
+    assert run("list", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == []
 
 
 def test_show_by_the_beginning_of_the_id(filled: Paths, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,6 +109,54 @@ def test_export_writes_private_files_and_keeps_what_is_there(
         run("export", "aa", "-o", str(tmp_path / "no" / "out.md"))
     assert [file.name for file in tmp_path.iterdir() if file.suffix == ".part"] == []
     assert capsys.readouterr().out == ""
+
+
+def test_export_replaces_neither_a_link_nor_a_pipe(filled: Paths, tmp_path: Path) -> None:
+    target, link, pipe = tmp_path / "out.md", tmp_path / "link.md", tmp_path / "pipe.md"
+    target.touch()
+    link.symlink_to(target)
+    assert run("export", "aa", "-o", str(link), "--force") == 0
+    assert link.is_symlink()
+    assert target.read_text().startswith("# Title of aaaa1111\n")
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert run("export", "aa", "-o", str(pipe), "--force") == 0
+    assert pipe.is_fifo()
+    assert os.read(reader, 100_000) == target.read_bytes()
+    os.close(reader)
+    link.unlink()
+    link.symlink_to(link)
+    with pytest.raises(StoreError, match="cannot be written"):
+        run("export", "aa", "-o", str(link), "--force")
+
+
+def test_several_conversations_are_json_where_nothing_else_is_said(
+    filled: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("export", "--all")
+    assert len(json.loads(capsys.readouterr().out)["conversations"]) == 2
+    run("export", "aa", "bb")
+    assert len(json.loads(capsys.readouterr().out)["conversations"]) == 2
+
+
+def test_where_one_file_is_of_no_use_nothing_is_brought_in(
+    paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = tmp_path / "good.json", tmp_path / "bad.html"
+    good.write_text('[{"role": "user", "content": "hello"}]')
+    bad.write_text("<html>")
+    with pytest.raises(StoreError, match=r"bad\.html cannot be imported"):
+        run("import", str(good), str(bad))
+    run("list", "--json")
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_without_a_standard_input_there_is_nothing_to_import(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(ChatappError, match="standard input is closed"):
+        run("import", "-")
 
 
 def test_export_of_everything_comes_back_in_another_home(
