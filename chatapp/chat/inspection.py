@@ -14,6 +14,9 @@ from chatapp.chat.record import Candidate, SamplingSpan
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.trace import StepTrace
 
+_UNTOLD = SamplingParams()
+"""What a reply without spans was drawn with, as far as anyone can tell."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenReply:
@@ -51,7 +54,7 @@ class WrittenReply:
 
     def sampling_at(self, index: int) -> SamplingParams:
         """What the token at an index was drawn with."""
-        found = SamplingParams()
+        found = _UNTOLD
         for span in self.spans:
             if span.start > index:
                 break

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -32,7 +33,7 @@ from chatapp.engine.history import LogitHistory, LogitRow, Rows, recompute
 from chatapp.engine.loader import LoadedModel
 from chatapp.engine.replay import Before, state_before
 from chatapp.engine.sampler.chain import ChainState, Outcome, StepContext, run_chain
-from chatapp.engine.sampler.record import column, removals, spell
+from chatapp.engine.sampler.record import column, ranks, removals, spell
 from chatapp.engine.sampler.trace import trace_outcome
 from chatapp.engine.whatif import ReplyUnderTest
 
@@ -50,17 +51,21 @@ class LogitsGone(EngineError):
     """The logits are kept no more; `recompute` brings them back."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Seen:
     """One step through the chain, and the vocabulary by rank."""
 
     step: ReplyStep
     outcome: Outcome
     before: Before
-    order: torch.Tensor
-    """(V,) int64: ids, most probable by the model first, lower ids first among equals."""
-    falling: torch.Tensor
-    """(V,) float32: minus their logits, ascending."""
+
+    @cached_property
+    def order(self) -> torch.Tensor:
+        """(V,) int64: ids, most probable by the model first, lower ids first among equals.
+
+        Sorted when it is first asked for: a trace of the candidates at hand does without.
+        """
+        return (-self.outcome.model.logits).argsort(stable=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +245,7 @@ class Inspection:
         before = self._before(reply, index)
         state = ChainState.restore(before.snapshot)
         outcome = self._run(reply, index, step.sampling, state)
-        falling, order = (-outcome.model.logits).sort(stable=True)
-        self._seen = _Seen(step, outcome, before, order, falling)
+        self._seen = _Seen(step, outcome, before)
         return self._seen
 
     def _before(self, reply: WrittenReply, index: int) -> Before:
@@ -306,7 +310,6 @@ class Inspection:
         outcome = seen.outcome
         ids = torch.tensor(list(listed), dtype=torch.int64)
         logits = outcome.model.at(ids)
-        ranks = 1 + torch.searchsorted(seen.falling, -logits.float())
         raw = [self._loaded.tokenizer.token_bytes(id_) for id_ in listed]
         return tuple(
             Candidate(id_, spell(data), data, logprob, warm, prob, rank, removal)
@@ -316,7 +319,7 @@ class Inspection:
                 outcome.model.logprobs(logits).tolist(),
                 column(outcome.tempered, ids).probs,
                 column(outcome.final, ids).probs,
-                ranks.tolist(),
+                ranks(outcome.model, ids),
                 removals(outcome, ids),
                 strict=True,
             )

@@ -283,9 +283,7 @@ def test_what_cannot_be_side_by_side_is_refused(qwen: LoadedModel) -> None:
 
 
 @pytest.mark.parametrize("batched", [True, False])
-def test_columns_are_asked_about_without_running_the_model(
-    qwen: LoadedModel, batched: bool
-) -> None:
+def test_columns_keep_what_their_tokens_were_taken_from(qwen: LoadedModel, batched: bool) -> None:
     tasks = [task(GREEDY), task(WARM, seed=5, max_tokens=9)]
     history = LogitHistory(1 << 24)
     controls = [Controls(one.options.sampling) for one in tasks]

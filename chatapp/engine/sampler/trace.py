@@ -44,7 +44,7 @@ def trace_outcome(outcome: Outcome, ids: Sequence[int]) -> StepTrace:
     asked = torch.tensor(list(ids), dtype=torch.int64)
     stages = [_describe("model", asked, None, outcome.model)]
     before = outcome.model
-    logits = outcome.model.logits.clone()
+    logits = outcome.model.logits.clone() if outcome.edits else outcome.model.logits
     for edit in outcome.edits:
         edit.apply_to(logits)
         after = Alive(logits.clone())
