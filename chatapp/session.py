@@ -103,6 +103,8 @@ class Session:
         self.max_tokens = max_tokens
         self.stop = tuple(stop)
         self.top_logprobs = top_logprobs
+        self.trace = False
+        """Whether each token of a reply tells what every stage of the sampler did."""
         self._formats = formats
         self._clock = clock
         self._sleep = sleep
@@ -260,6 +262,7 @@ class Session:
             max_tokens=self.max_tokens,
             stop=(*self.stop, *self.conversation.stop),
             top_logprobs=self.top_logprobs,
+            trace=self.trace,
         )
 
     def written(self, message_id: str) -> WrittenReply:

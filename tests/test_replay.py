@@ -167,10 +167,11 @@ def test_the_real_model_writes_a_reply_again(tmp_path: Path) -> None:
     for line in lines:
         if line["type"] != "token":
             continue
-        assert line["trace"]["note"] == ""
         for stage in line["trace"]["stages"]:
             total = sum(token["prob"] for token in stage["tokens"]) + stage["other_prob"]
             assert total == pytest.approx(1, abs=1e-6)
+        final = {token["id"]: token["prob"] for token in line["trace"]["stages"][-1]["tokens"]}
+        assert final[line["id"]] == pytest.approx(line["prob"], abs=1e-9)
     again = call("ask", "--replay", str(file), "--json")
     assert again.returncode == 0, again.stderr
     replayed = [json.loads(line) for line in again.stdout.splitlines()]

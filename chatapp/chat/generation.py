@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from chatapp.chat.facts import Progress
 from chatapp.chat.record import FinishReason, SamplingSpan, TokenRecord
 from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.trace import StepTrace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,8 @@ class GenerateOptions:
     """Stop sequences, besides those of the format."""
     top_logprobs: int = 20
     """How many candidates each record carries."""
+    trace: bool = False
+    """Whether each step tells what every stage of the sampler did to its candidates."""
     forced_ids: tuple[int, ...] = ()
     """The first tokens are these instead of drawn ones; their records tell the real numbers."""
     schedule: tuple[SamplingSpan, ...] = ()
@@ -51,6 +54,8 @@ class TokenStep:
     record: TokenRecord
     sampling: SamplingParams | None = None
     """The parameters it was drawn with, when they differ from those of the token before."""
+    trace: StepTrace | None = None
+    """What each stage did to the record's candidates, where that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

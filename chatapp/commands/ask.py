@@ -190,24 +190,23 @@ async def _ask(
             await open_conversation(session, args.resume)
             setup.change_as_flagged(session)
         await tell_files(session, question)
+        session.trace = args.trace
         interrupts.stop_gently = session.cancel
-        reply = await _turn(session, question.message, writer, trace=args.trace)
+        reply = await _turn(session, question.message, writer)
     if reply.error and not interrupts.interrupted:
         raise EngineError(reply.error)
     return DONE if reply.records else FAILED
 
 
-async def _turn(session: Session, prompt: str, writer: Writer, *, trace: bool) -> Reply:
+async def _turn(session: Session, prompt: str, writer: Writer) -> Reply:
     """Send, and write what comes."""
     from chatapp.chat.facts import Progress
     from chatapp.chat.generation import PromptRead, TokenStep
     from chatapp.commands.progress import ProgressLine
-    from chatapp.inspector import Inspector
     from chatapp.saving import SaveFailed
     from chatapp.session import MessageAdded, ReplyEnded
 
     line = ProgressLine(sys.stderr)
-    inspector = Inspector(session)
     message_id = ""
     async for event in session.send(prompt):
         match event:
@@ -221,12 +220,7 @@ async def _turn(session: Session, prompt: str, writer: Writer, *, trace: bool) -
                 line.close()
                 writer.start(session.reply(message_id))
             case TokenStep():
-                traced = None
-                if trace:
-                    step = inspector.step(message_id, event.record.index)
-                    ids = [candidate.id for candidate in event.record.candidates]
-                    traced = await inspector.trace(step, ids)
-                writer.token(event, traced)
+                writer.token(event)
             case ReplyEnded():
                 line.close()
                 reply = event.message.reply

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from chatapp.chat.conversation import Reply
     from chatapp.chat.generation import TokenStep
-    from chatapp.chat.inspection import TracedStep
     from chatapp.chat.jsonlines import JsonObject
     from chatapp.chat.sampling import SamplingParams
+    from chatapp.chat.trace import StepTrace
 
 
 class TextWriter:
@@ -24,7 +24,7 @@ class TextWriter:
     def start(self, _start: Reply) -> None:
         """Nothing is written before the first token."""
 
-    def token(self, step: TokenStep, _traced: TracedStep | None = None) -> None:
+    def token(self, step: TokenStep) -> None:
         """Write what became printable with a token."""
         self.text(step.record.text)
 
@@ -75,15 +75,15 @@ class JsonWriter:
             )
         )
 
-    def token(self, step: TokenStep, traced: TracedStep | None = None) -> None:
+    def token(self, step: TokenStep) -> None:
         """Write one token, with its trace where there is one."""
         from chatapp.chat.jsonlines import token_json
 
         changed = step.sampling if step.sampling != self._sampling else None
         self._sampling = step.sampling or self._sampling
         line = token_json(step.record, changed)
-        if traced is not None:
-            line["trace"] = trace_json(traced)
+        if step.trace is not None:
+            line["trace"] = trace_json(step.trace)
         self.line(line)
 
     def end(self, reply: Reply) -> None:
@@ -105,7 +105,7 @@ class JsonWriter:
 Writer = TextWriter | JsonWriter
 
 
-def trace_json(traced: TracedStep) -> JsonObject:
+def trace_json(trace: StepTrace) -> JsonObject:
     """One step stage by stage; a logit is null once its token is out of play."""
     return {
         "stages": [
@@ -127,10 +127,8 @@ def trace_json(traced: TracedStep) -> JsonObject:
                 ],
                 "other_prob": stage.other_prob,
             }
-            for stage in traced.trace.stages
+            for stage in trace.stages
         ],
-        "draw": traced.draw,
-        "note": traced.note,
     }
 
 

@@ -8,7 +8,7 @@ them, and the ratios within a round hold.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +18,12 @@ from chatapp.chat.bench import BenchEvent, BenchOptions, BenchResult, Measured
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import Progress
 from chatapp.chat.generation import GenerateOptions, GenerationEnd, TokenStep
-from chatapp.chat.inspection import ReplyStep, WrittenReply
-from chatapp.chat.record import FinishReason, SamplingSpan
+from chatapp.chat.record import FinishReason
 from chatapp.chat.sampling import SamplingParams
 from chatapp.engine.cache import PrefixCache
 from chatapp.engine.controls import Controls
 from chatapp.engine.decode import generate
 from chatapp.engine.history import LogitHistory
-from chatapp.engine.inspect import Inspection
 from chatapp.engine.loader import LoadedModel
 from chatapp.engine.reply import Task
 
@@ -65,7 +63,6 @@ class _Case:
 
 def bench(
     loaded: LoadedModel,
-    inspection: Inspection,
     history: LogitHistory,
     options: BenchOptions,
     cancelled: Callable[[], bool],
@@ -74,8 +71,7 @@ def bench(
 
     Args:
         loaded: the model.
-        inspection: answers questions about its replies.
-        history: where that looks for logits; what it holds may be forgotten.
+        history: keeps the logits where they are kept; what it holds may be forgotten.
         options: how much to read and write.
         cancelled: asked between two measurements.
 
@@ -88,7 +84,7 @@ def bench(
             f"{options.prompt_tokens} tokens of a prompt and {options.new_tokens} new ones are more"
             f" than the model's context of {room}; take fewer"
         )
-    bencher = _Bencher(loaded, inspection, history, options)
+    bencher = _Bencher(loaded, history, options)
     cases = bencher.cases()
     rounds: list[list[_Timed]] = []
     total = (options.rounds + 1) * len(cases)
@@ -125,15 +121,8 @@ def bench(
 class _Bencher:
     """The ways of writing, all for one prompt."""
 
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        inspection: Inspection,
-        history: LogitHistory,
-        options: BenchOptions,
-    ) -> None:
+    def __init__(self, loaded: LoadedModel, history: LogitHistory, options: BenchOptions) -> None:
         self._loaded = loaded
-        self._inspection = inspection
         self._history = history
         self._count = options.new_tokens
         ids = loaded.tokenizer.encode_text(_TEXT)
@@ -172,27 +161,23 @@ class _Bencher:
     ) -> _Timed:
         """Our own loop. The time counts from its first token, as the end of a reply tells it."""
         options = GenerateOptions(
-            sampling=_SAMPLING, seed=0, max_tokens=self._count, top_logprobs=candidates
+            sampling=_SAMPLING,
+            seed=0,
+            max_tokens=self._count,
+            top_logprobs=candidates,
+            trace=trace,
         )
         task = Task(prompt_ids=self._prompt, options=options, end_ids=())
-        ids: list[int] = []
+        count = 0
         controls = Controls(_SAMPLING)
         for event in generate(self._loaded, PrefixCache(self._loaded), task, controls, history):
             if isinstance(event, TokenStep):
-                ids.append(event.record.id)
-                if trace:
-                    self._trace(ids, [one.id for one in event.record.candidates])
+                count += 1
             elif isinstance(event, GenerationEnd):
                 if event.reason is FinishReason.ERROR:
                     raise EngineError(event.message)
-                return self._timed(len(ids), event.seconds)
+                return self._timed(count, event.seconds)
         raise EngineError("the reply did not end")
-
-    def _trace(self, ids: Sequence[int], candidates: Sequence[int]) -> None:
-        reply = WrittenReply(
-            prompt_ids=self._prompt, ids=tuple(ids), spans=(SamplingSpan(0, _SAMPLING),)
-        )
-        self._inspection.trace(ReplyStep(reply=reply, index=len(ids) - 1), candidates)
 
     def _generate(self) -> _Timed:
         """transformers' own loop with the same settings, timed by when its tokens come out."""

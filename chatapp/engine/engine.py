@@ -215,7 +215,7 @@ class LocalEngine:
 
     def bench(self, options: BenchOptions, cancelled: Callable[[], bool]) -> Iterator[BenchEvent]:
         """Measure how fast the model reads and writes. Raises EngineError."""
-        return bench(self._model(), self.inspection, self._history, options, cancelled)
+        return bench(self._model(), self._history, options, cancelled)
 
     def tokenize(self, text: str) -> tuple[TokenPiece, ...]:
         """A text in tokens, as ordinary text. Raises EngineError when no model is loaded."""

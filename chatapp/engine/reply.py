@@ -21,6 +21,7 @@ from chatapp.engine.loader import LoadedModel
 from chatapp.engine.reply_text import ReplyText
 from chatapp.engine.sampler.chain import ChainState, Outcome, Snapshot, StepContext, draw, run_chain
 from chatapp.engine.sampler.record import make_record
+from chatapp.engine.sampler.trace import trace_outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,10 @@ class Reply:
         self._first_at = self._first_at or self._last_at
         changed = sampling if sampling != self._used else None
         self._used = sampling
-        return TokenStep(record, changed)
+        trace = None
+        if self._task.options.trace:
+            trace = trace_outcome(outcome, [one.id for one in record.candidates])
+        return TokenStep(record, changed, trace)
 
     def end(
         self, reason: FinishReason | None = None, words: str = "", chosen: int = 0
