@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chatapp.chat.errors import ChatappError
+from chatapp.chat.text import sanitise
 from chatapp.commands.options import add_generation_options
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[Ch
     finally:
         await engine.close()
         await store.close()
+        if store.lost:
+            print(f"chatapp: {sanitise(store.lost)}", file=sys.stderr)
 
 
 class ModelsOfSetup:

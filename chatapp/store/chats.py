@@ -57,6 +57,10 @@ class Imported:
     """False where the very same conversation was here already."""
 
 
+class CannotBeKept(StoreError):
+    """A message holds what no database takes; trying again would not help."""
+
+
 class Chats:
     """All conversations of one database. Every method raises StoreError."""
 
@@ -79,7 +83,11 @@ class Chats:
             write_conversation(connection, conversation, self._clock())
 
     def save_message(self, conversation_id: str, message: Message) -> None:
-        """Save a message, in place of the one of the same id; on disk when this returns."""
+        """Save a message, in place of the one of the same id; on disk when this returns.
+
+        Raises:
+            CannotBeKept: a number in its reply is out of range.
+        """
         try:
             with self.database.writing() as connection:
                 conversation = find_key(connection, conversation_id)
@@ -100,7 +108,7 @@ class Chats:
             self._memory.clear()
             raise
         except PackingError as error:
-            raise StoreError(f"a reply could not be saved: {error}") from None
+            raise CannotBeKept(f"a reply could not be saved: {error}") from None
         if written is not None:
             self._memory.set(key, written)
 

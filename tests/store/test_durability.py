@@ -186,9 +186,9 @@ def failing(path: Path) -> sqlite3.Connection:
     )
 
 
-def a_turn() -> Iterator[tuple[Conversation, Message]]:
+def a_turn(candidates: int = 3) -> Iterator[tuple[Conversation, Message]]:
     """What a session saves in one turn, in its order."""
-    whole = make_reply(21, candidates=3, finished=False)
+    whole = make_reply(21, candidates=candidates, finished=False)
     question = make_message("u", None, "a question")
     conversation = Conversation(id="c", created=1.0, title="t", leaf="u")
     yield conversation, question
