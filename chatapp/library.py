@@ -6,6 +6,7 @@ otherwise. A file that cannot be used is left out and named with its reason; it 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -93,11 +94,16 @@ def save_template(paths: Paths, template: Template, sampling: SamplingParams) ->
         sampling: what its chats are to be drawn with.
 
     Raises:
-        TemplateError: the name is none for a file, or the file cannot be written.
+        TemplateError: the name is none for a file, its file holds a template of another name, or
+            it cannot be written.
     """
     if not FILE_NAME.fullmatch(template.name) or template.name == NO_TEMPLATE.name:
         raise TemplateError(f"a template's name is {FILE_NAME_WORDS}, not {template.name!r}")
-    file = paths.templates / f"{template.name}.toml"
+    names = _own_names(paths)
+    named = (file for file, name in names.items() if name == template.name)
+    file = next(named, paths.templates / f"{template.name}.toml")
+    if names.get(file, template.name) != template.name:
+        raise TemplateError(f"{file} holds the template {names[file]!r}; give another name")
     try:
         write_file(file, template_text(template, sampling))
     except UnicodeEncodeError:
@@ -105,6 +111,15 @@ def save_template(paths: Paths, template: Template, sampling: SamplingParams) ->
     except OSError as error:
         raise TemplateError(f"cannot write {file}: {error.strerror}") from None
     return file
+
+
+def _own_names(paths: Paths) -> Mapping[Path, str]:
+    """By file, what the person's own templates are called: a file may say another name."""
+    names: dict[Path, str] = {}
+    for file, source in _read((paths.templates,), "*.toml", []):
+        with contextlib.suppress(TemplateError):
+            names[file] = parse_template(file.stem, source).name
+    return names
 
 
 def load_formats(paths: Paths) -> Formats:

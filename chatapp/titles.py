@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
-from chatapp.chat.errors import EngineError
+from chatapp.chat.errors import ChatappError
 from chatapp.chat.generation import GenerateOptions, GenerationEnd, TokenStep
 from chatapp.chat.prompt import PromptFormat
 from chatapp.chat.record import FinishReason
@@ -59,18 +58,21 @@ class TitleWriter:
         if not self.is_wanted:
             return None
         conversation = self._session.conversation
-        written = await self._ask()
-        if written is None:
+        try:
+            written = await self._ask()
+        except ChatappError:
+            written = ""  # its format is gone, or the engine: that is said where it is asked next
+        now = self._session.conversation  # the person may have gone elsewhere, or named it
+        if written is None or now.id != conversation.id:
             return None
         self._asked.add(conversation.id)
-        now = self._session.conversation  # the person may have gone elsewhere, or named it
         title = cleaned_title(written, conversation)
-        if not title or now.id != conversation.id or not has_first_words(now):
+        if not title or not has_first_words(now):
             return None
         return await self._session.change(replace(now, title=title))
 
     async def _ask(self) -> str | None:
-        """What the model writes; None when it had to give way."""
+        """What the model writes; None when it had to give way. Raises ChatappError."""
         conversation = self._session.conversation
         options = GenerateOptions(
             sampling=_GREEDY,
@@ -85,13 +87,11 @@ class TitleWriter:
         text: list[str] = []
         ended: FinishReason | None = None
         try:
-            # An engine that fails says so elsewhere, and the first words stay.
-            with contextlib.suppress(EngineError):
-                async for event in generation:
-                    if isinstance(event, TokenStep):
-                        text.append(event.record.text)
-                    elif isinstance(event, GenerationEnd):
-                        ended = event.reason
+            async for event in generation:
+                if isinstance(event, TokenStep):
+                    text.append(event.record.text)
+                elif isinstance(event, GenerationEnd):
+                    ended = event.reason
         finally:
             self._generation = None
             generation.cancel()

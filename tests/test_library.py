@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from chatapp.chat.sampling import SamplingParams
-from chatapp.chat.template import NO_TEMPLATE, TemplateError
-from chatapp.library import DEFAULT_TEMPLATE, load_formats, load_templates
+from chatapp.chat.template import NO_TEMPLATE, Template, TemplateError
+from chatapp.library import DEFAULT_TEMPLATE, load_formats, load_templates, save_template
 from chatapp.paths import Paths, assets
 
 
@@ -130,3 +130,13 @@ def test_formats(paths: Paths) -> None:
 def test_a_transcript_of_the_persons_own_is_what_auto_falls_back_to(paths: Paths) -> None:
     write(paths.formats, "transcript.jinja", "Q/A")
     assert load_formats(paths).format("auto").source == "Q/A"
+
+
+def test_a_template_is_kept_in_the_file_that_has_its_name(paths: Paths) -> None:
+    file = write(paths.templates, "foo.toml", 'name = "Bar"\nsystem = "old"\n')
+    kept = Template("Bar", system="new")
+    assert save_template(paths, kept, SamplingParams()) == file
+    assert load_templates(paths).template("Bar").system == "new"
+    with pytest.raises(TemplateError, match="holds the template 'Bar'; give another name"):
+        save_template(paths, Template("foo", system="other"), SamplingParams())
+    assert load_templates(paths).template("Bar").system == "new"

@@ -67,6 +67,7 @@ def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
         ('order = "mine"', "order must be transformers or llama.cpp"),
         ("order = 3", "order must be a name or a list"),
         ("banned = [-1]", "a token's id must be"),
+        ("banned = [99999999999999999999999]", "a token's id must be a whole number between"),
         ("banned = 1", "banned must be a list"),
         ("logit_bias = [[1]]", "pairs of a token's id and a number"),
         ('end = "soon"', "end must be allow, forbid or force"),

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from chatapp.chat.prompt import PromptFormat
 from chatapp.chat.record import FinishReason
+from chatapp.chat.template import TemplateError
 from chatapp.session import Session
 from chatapp.titles import TitleWriter
 from tests.test_session import WAIT, Store, collect, start
@@ -106,3 +107,14 @@ async def test_an_engine_that_dies_leaves_the_first_words() -> None:
     engine.dead = True
     assert await titles.write() is None
     assert session.conversation.title == "how do I prune a plum tree"
+
+
+async def test_a_conversation_whose_format_is_gone_keeps_its_first_words() -> None:
+    def gone(name: str) -> PromptFormat:
+        raise TemplateError(f"no format is called {name!r}")
+
+    session, _ = await begun(ScriptedEngine("Gently.", "Pruning plum trees"))
+    titles = TitleWriter(session, gone)
+    assert await titles.write() is None
+    assert session.conversation.title == "how do I prune a plum tree"
+    assert not titles.is_wanted

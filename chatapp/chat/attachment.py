@@ -43,7 +43,9 @@ class Attachment:
         """As it stands in a message: a fenced block that no line of the text can close."""
         longest = max((len(match[1]) for match in _BACKTICKS.finditer(self.text)), default=2)
         fence = "`" * max(3, longest + 1)
-        name = " ".join(self.name.replace("`", "'").split())
+        # A name on disk may be any bytes; what is no Unicode cannot be sent.
+        known = self.name.encode("utf-8", "replace").decode()
+        name = " ".join(known.replace("`", "'").split())
         end = "" if self.text.endswith("\n") else "\n"
         return f"{fence} {name}\n{self.text}{end}{fence}"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from chatapp.chat.sampling import ORDERS, PARAMETERS, ParameterError, SamplingParams, find
+from chatapp.chat.sampling import MOST, ORDERS, PARAMETERS, ParameterError, SamplingParams, find
 
 RULES = ("order", "end", "banned", "logit_bias")
 """What a table may hold besides the numbers."""
@@ -96,6 +96,8 @@ def _list(key: str, value: object) -> list[Any]:
 
 
 def _id(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ParameterError(f"a token's id must be a whole number of at least 0, not {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
+        raise ParameterError(
+            f"a token's id must be a whole number between 0 and {MOST}, not {str(value)[:40]}"
+        )
     return value

@@ -26,6 +26,9 @@ from chatapp.store.migrations import migrate
 from chatapp.store.packing import PackingError, unpack_prompt
 from chatapp.store.pages import DEFAULT_PAGE_SIZE, Pages, free_pages, table_rows
 
+LAST_ROWID = 2**63 - 1
+"""The largest key of a row in SQLite; damage can make any key look like it."""
+
 _KINDS: dict[str, tuple[type, ...]] = {
     "INTEGER": (int,),
     "REAL": (float, int),  # a whole number is stored as an integer
@@ -169,10 +172,12 @@ def _carry(old: sqlite3.Connection, new: sqlite3.Connection, table: Table) -> bo
             for row in old.execute(query + "ORDER BY rowid", (start,)):
                 if table.fits(row):
                     table.insert(new, row)
-                start = row[0] + 1
+                start = min(row[0] + 1, LAST_ROWID)
             return whole
         except sqlite3.Error:
             whole = False
+            if start == LAST_ROWID:
+                return False
             behind = _behind_damage(old, query, start)
             if behind is None:
                 return False
@@ -193,11 +198,11 @@ def _behind_damage(connection: sqlite3.Connection, query: str, start: int) -> in
             return True
 
     step = 1
-    while fails(start + step):
+    while fails(min(start + step, LAST_ROWID)):
         step *= 2
-        if step > 1 << 40:
+        if step > 1 << 40 or start + step > LAST_ROWID:
             return None
-    low, high = start + step // 2, start + step  # fails, reads
+    low, high = start + step // 2, min(start + step, LAST_ROWID)  # fails, reads
     while high - low > 1:
         middle = (low + high) // 2
         if fails(middle):

@@ -170,9 +170,10 @@ class ChatApp(App[None]):
 
     def action_warm(self, steps: int) -> None:
         """Turn the temperature, for the very next token: of the chat, or of a column compared."""
-        if isinstance(self.screen, CompareScreen):
-            self.screen.warm(steps)
-            return
+        for screen in reversed(self.screen_stack):  # its trace or help may stand over it
+            if isinstance(screen, CompareScreen):
+                screen.warm(steps)
+                return
         self.chat.set_sampling(self.chat.sampling.stepped("temperature", steps))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:

@@ -7,6 +7,7 @@ from typing import Any
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
+from chatapp.chat.inspection import FoundToken, ReplyStep
 from chatapp.chat.record import FinishReason
 from chatapp.ui.screens.chat import ChatScreen
 from chatapp.ui.screens.find import FindScreen
@@ -107,6 +108,35 @@ async def test_candidates_scroll_on_through_the_vocabulary() -> None:
         await pilot.press("end", "enter")
         await until(pilot, lambda: len(engine.requests) == 2, "the branch")
         assert engine.requests[1][1].forced_ids == (103,)
+
+
+async def test_digits_too_many_for_an_id_are_text() -> None:
+    class Engine(InspectedEngine):
+        async def find_tokens(
+            self, step: ReplyStep, wanted: str | int, limit: int = 50
+        ) -> tuple[FoundToken, ...]:
+            assert isinstance(wanted, str), "no number of that size goes over the wire"
+            return await super().find_tokens(step, wanted, limit)
+
+    engine = Engine("One two", " on")
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "count")
+        digits = "9" * 5000  # more than int() reads
+        chat.find_token(digits)
+        await until(pilot, lambda: bool(app.screen.query("#find-list")), "the screen")
+        options = app.screen.query_one(OptionList)
+        await until(pilot, lambda: "no token has" in words_of(options), "an answer")
+        await pilot.press("escape")
+        await say(pilot, f"/branch {digits}")
+        await until(pilot, lambda: len(engine.requests) == 2, "the branch")
+        assert engine.requests[1][1].forced_ids == (token_id(digits.encode()),)
+
+
+def words_of(options: OptionList) -> str:
+    """What the rows of a list say."""
+    return "\n".join(str(option.prompt) for option in options.options)
 
 
 async def test_a_token_is_found_with_what_it_takes_and_taken() -> None:

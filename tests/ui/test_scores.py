@@ -307,3 +307,52 @@ def test_the_newest_parts_are_scored_first_as_far_as_there_is_room() -> None:
     assert choose(places, {"c"}, None).keys() == {SYSTEM, "a", "b"}
     assert choose(places, (), 5).keys() == {"c", "b", SYSTEM}
     assert choose(places, (), 0) == {}
+
+
+CHATML = [
+    ("<|im_start|>", True),
+    ("system", False),
+    ("\n", False),
+    ("system", False),
+    ("<|im_end|>", True),
+    ("\n", False),
+    ("<|im_start|>", True),
+    ("user", False),
+    ("\n", False),
+    ("user", False),
+    ("<|im_end|>", True),
+    ("\n", False),
+    ("<|im_start|>", True),
+    ("assistant", False),
+    ("\n", False),
+]
+
+
+def test_a_message_is_not_taken_for_the_word_that_says_whose_turn_it_is() -> None:
+    tokens = [
+        TokenPiece(n, text, text.encode(), control) for n, (text, control) in enumerate(CHATML)
+    ]
+    parts = [Part(SYSTEM, "system"), Part("m", "user")]
+    assert find_places(parts, tokens) == {SYSTEM: [3], "m": [9]}
+
+
+def test_a_message_is_not_found_inside_of_a_control_token() -> None:
+    tokens = [
+        TokenPiece(n, text, text.encode(), control)
+        for n, (text, control) in enumerate((*CHATML[6:9], ("art", False), *CHATML[10:]))
+    ]
+    assert find_places([Part("m", "art")], tokens) == {"m": [3]}
+
+
+async def test_a_system_text_changed_in_mid_reply_is_shown_when_it_ends() -> None:
+    engine = InspectedEngine("One two", held=True)
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await say(pilot, "count")
+        engine.allow(1)
+        await until(pilot, lambda: chat.turns.tokens == 1, "the first token")
+        await say(pilot, "/system Be very kind.")
+        engine.allow_all()
+        await until(pilot, lambda: not chat.turns.busy, "the end")
+        await until(pilot, lambda: "Be very kind." in shown(chat), "the system text")

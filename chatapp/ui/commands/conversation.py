@@ -75,13 +75,17 @@ async def _continue(screen: ChatScreen, _argument: str) -> None:
     screen.action_continue_reply()
 
 
+MOST_DIGITS = 9
+"""A longer number is no rank: no vocabulary has as many tokens."""
+
+
 async def _branch(screen: ChatScreen, argument: str) -> None:
     place = screen.place
     if place is None:
         raise CommandError("there is no token to branch at; point at one in a reply first")
     if not argument:
         screen.action_branch()
-    elif argument.isdecimal():
+    elif argument.isdecimal() and len(argument) <= MOST_DIGITS:
         screen.take_tokens(place, (await _token_of_rank(screen, place, int(argument)),))
     else:
         screen.take_tokens(place, await _tokens_of_text(screen, place, argument))

@@ -45,16 +45,17 @@ def find_places(parts: Iterable[Part], tokens: Sequence[TokenPiece]) -> Places:
         parts: what the prompt was made of, in its order.
         tokens: the whole prompt.
     """
-    whole = b"".join(token.bytes for token in tokens)
+    # Control tokens hold no part; what is no UTF-8 is found in none.
+    whole = b"".join(b"\xff" * len(t.bytes) if t.control else t.bytes for t in tokens)
     starts = [0, *accumulate(len(token.bytes) for token in tokens)]
     found: dict[str, Sequence[int]] = {}
     position = 0
     for part in parts:
         text = part.text.encode("utf-8", "replace")
-        start = whole.find(text, position)
+        start = _find(whole, text, position)
         if start < 0:
             text = text.strip()  # formats may take away the white space around a message
-            start = whole.find(text, position)
+            start = _find(whole, text, position)
         if start < 0 or not text:
             continue
         position = start + len(text)
@@ -65,6 +66,20 @@ def find_places(parts: Iterable[Part], tokens: Sequence[TokenPiece]) -> Places:
                 if not token.control and starts[place] < position and starts[place + 1] > start
             ]
     return found
+
+
+def _find(whole: bytes, text: bytes, position: int) -> int:
+    """Where a text stands from a position on: where a control token ends it, if it does anywhere.
+
+    So a message "user" is not taken for the word that says whose turn it is. -1 for nowhere.
+    """
+    first = at = whole.find(text, position)
+    while at >= 0:
+        end = at + len(text)
+        if whole[end : end + 8].lstrip().startswith(b"\xff"):
+            return at
+        at = whole.find(text, at + 1)
+    return first
 
 
 def choose(places: Places, known: Collection[str], most: int | None) -> Places:

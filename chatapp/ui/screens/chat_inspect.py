@@ -87,7 +87,7 @@ class ChatInspect(ChatDialogs):
             self.say("held before the next token; F7 takes one, F6 goes on")
             self.query_one(Hints).hints = hints.HELD
         self.held = paused
-        self._leaving = False
+        self._leaving = not self._hold_wanted  # F6 may have come while this was on its way
         self.show_token()
         self.show_status()
 

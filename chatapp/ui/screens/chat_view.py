@@ -79,8 +79,10 @@ class ChatView(ChatBase):
             self.say(ended.notice, "warning")
 
     def turn_ended(self) -> None:
-        """Show the speed of the whole reply."""
+        """Show the speed of the whole reply, and a system text that was changed meanwhile."""
         self.show_status()
+        if self.session.conversation.system.strip() != self.transcript.system_text.strip():
+            self.transcript.show(self.session.conversation)
 
     # Models
 
@@ -112,8 +114,8 @@ class ChatView(ChatBase):
 
     def conversation_changed(self) -> None:
         """Show the current path from its end."""
-        # Another path is current only once what streamed has stopped; another title or system text
-        # changes nothing of what stands here, and the reply under way is drawn as it comes.
+        # Another path is current only once what streamed has stopped; another title changes nothing
+        # of what stands here, and the reply under way is drawn as it comes.
         if not self.turns.busy:
             self.transcript.show(self.session.conversation)
         texts = [m.text for m in self.session.conversation.path() if m.role == "user"]

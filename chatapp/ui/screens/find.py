@@ -106,7 +106,7 @@ class FindScreen(ModalScreen[tuple[int, ...] | None]):
         spelt: SpeltText | None = None
         empty = "no token has this text"
         try:
-            if re.fullmatch(r"[0-9]+", text):
+            if re.fullmatch(r"[0-9]{1,9}", text):  # no vocabulary has as many
                 by_id = await self._by_id(int(text))
             found = await self._inspector.find_tokens(self._step, text, _LIMIT)
         except ChatappError as error:

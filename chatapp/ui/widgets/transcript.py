@@ -164,6 +164,12 @@ class Transcript(TokenCursor, can_focus=True):
         return self._follow
 
     @property
+    def system_text(self) -> str:
+        """The system text that is shown; empty for none."""
+        first = self._stack.blocks[0] if self._stack.blocks else None
+        return first.message.text if isinstance(first, SystemBlock) else ""
+
+    @property
     def text_rows(self) -> list[str]:
         """All rows that are laid out, as plain text."""
         return [self._line(row).content.plain for row in range(self._stack.height)]
