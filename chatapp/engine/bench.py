@@ -8,7 +8,7 @@ them, and the ratios within a round hold.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,19 +102,23 @@ def bench(
             if number:
                 rounds.append(timed)
     yield BenchResult(
-        options,
-        torch.get_num_threads(),
-        tuple(
-            Measured(
-                name=case.name,
-                words=case.words,
-                tokens=column[0].tokens,
-                token_passes=column[0].passes,
-                seconds=tuple(one.seconds for one in column),
-            )
-            for case, column in zip(cases, zip(*rounds, strict=True), strict=bool(rounds))
-        ),
-        cancelled=not rounds,
+        options, torch.get_num_threads(), _measured(cases, rounds), cancelled=not rounds
+    )
+
+
+def _measured(cases: Sequence[_Case], rounds: Sequence[Sequence[_Timed]]) -> tuple[Measured, ...]:
+    """What the rounds say of each case; nothing where none is complete."""
+    if not rounds:
+        return ()
+    return tuple(
+        Measured(
+            name=case.name,
+            words=case.words,
+            tokens=column[0].tokens,
+            token_passes=column[0].passes,
+            seconds=tuple(one.seconds for one in column),
+        )
+        for case, column in zip(cases, zip(*rounds, strict=True), strict=True)
     )
 
 
