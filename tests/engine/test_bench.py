@@ -24,7 +24,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = save_model(tmp_path_factory.mktemp("tiny") / request.param, request.param)
     engine = LocalEngine(folder / "prepared")
     source = ModelSource("tiny", str(folder), "folder")
-    facts = engine.load(source, LoadOptions(device="cpu", threads=1), lambda _: None)
+    facts = engine.load(source, LoadOptions(device="cpu"), lambda _: None)
     return Loaded(engine, facts)
 
 
