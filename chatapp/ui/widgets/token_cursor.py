@@ -81,28 +81,21 @@ class TokenCursor(ScrollView):
 
     def action_move(self, steps: int) -> None:
         """Move by tokens, on to the next reply at the ends."""
-        here = self._here()
-        if here is None:
-            self.scroll_relative(y=steps, animate=False)
+        moving = self._moving(steps)
+        if moving is None:
             return
-        block, token = here
-        if self.cursor is None:
-            self.point(block.message.id, token)
-        elif token is not None and 0 <= token + steps < len(block.records):
+        block, token = moving
+        if token is not None and 0 <= token + steps < len(block.records):
             self.point(block.message.id, token + steps)
         else:
             self._enter(self._stack.beside(block, steps, with_tokens=True), steps)
 
     def action_move_row(self, steps: int) -> None:
         """Move by rows, on to the next message at the ends."""
-        here = self._here()
-        if here is None:
-            self.scroll_relative(y=steps, animate=False)
+        moving = self._moving(steps)
+        if moving is None:
             return
-        block, token = here
-        if self.cursor is None:
-            self.point(block.message.id, token)
-            return
+        block, token = moving
         below = block.token_below(token, steps) if token is not None else None
         if below is not None:
             self.point(block.message.id, below)
@@ -118,6 +111,18 @@ class TokenCursor(ScrollView):
         found = next_least_certain(block.records, token if self.cursor is not None else None)
         if found is not None:
             self.point(block.message.id, found)
+
+    def _moving(self, steps: int) -> tuple[MessageBlock, int | None] | None:
+        """Where a movement goes on from; None where it is done: without a message it scrolls, and
+        without a cursor it only puts one there."""
+        here = self._here()
+        if here is None:
+            self.scroll_relative(y=steps, animate=False)
+            return None
+        if self.cursor is None:
+            self.point(here[0].message.id, here[1])
+            return None
+        return here
 
     def _here(self) -> tuple[MessageBlock, int | None] | None:
         """Where a movement begins: the cursor, or the newest token."""
