@@ -151,7 +151,8 @@ class SamplingParams:
     What each one does, exactly, stands with its function in `chatapp.engine.sampler`.
 
     Raises:
-        ParameterError: a value is outside its bounds, or the order is not a permutation.
+        ParameterError: a value or a token's id is outside its bounds, or the order is not a
+            permutation.
     """
 
     temperature: float = _parameter(
@@ -235,7 +236,10 @@ class SamplingParams:
             raise ParameterError(
                 f"order must name each of {', '.join(TRANSFORMERS_ORDER)} once, not {self.order}"
             )
-        for _, bias in self.logit_bias:
+        for token in self.banned:
+            _check_token(token)
+        for token, bias in self.logit_bias:
+            _check_token(token)
             if math.isnan(bias):
                 raise ParameterError("a logit bias must be a number")
 
@@ -266,6 +270,13 @@ class SamplingParams:
 
     def _with(self, values: Mapping[str, Any]) -> SamplingParams:
         return replace(self, **values)
+
+
+def _check_token(token: object) -> None:
+    if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token <= MOST:
+        raise ParameterError(
+            f"a token's id must be a whole number between 0 and {MOST}, not {str(token)[:40]}"
+        )
 
 
 def _read_table() -> dict[str, Parameter]:

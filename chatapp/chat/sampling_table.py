@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from chatapp.chat.sampling import MOST, ORDERS, PARAMETERS, ParameterError, SamplingParams, find
+from chatapp.chat.sampling import ORDERS, PARAMETERS, ParameterError, SamplingParams, find
 
 RULES = ("order", "end", "banned", "logit_bias")
 """What a table may hold besides the numbers."""
@@ -67,14 +67,14 @@ def _order(value: object) -> tuple[str, ...]:
 
 
 def _banned(value: object) -> tuple[int, ...]:
-    return tuple(_id(token) for token in _list("banned", value))
+    return tuple(_list("banned", value))
 
 
 def _logit_bias(value: object) -> tuple[tuple[int, float], ...]:
     pairs = [_list("logit_bias", pair) for pair in _list("logit_bias", value)]
     if any(len(pair) != 2 or not _is_number(pair[1]) for pair in pairs):
         raise ParameterError("logit_bias must be a list of pairs of a token's id and a number")
-    return tuple((_id(token), float(bias)) for token, bias in pairs)
+    return tuple((token, float(bias)) for token, bias in pairs)
 
 
 _READERS: Mapping[str, Any] = {
@@ -92,12 +92,4 @@ def _is_number(value: object) -> bool:
 def _list(key: str, value: object) -> list[Any]:
     if not isinstance(value, list):
         raise ParameterError(f"{key} must be a list, not {value!r}")
-    return value
-
-
-def _id(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
-        raise ParameterError(
-            f"a token's id must be a whole number between 0 and {MOST}, not {str(value)[:40]}"
-        )
     return value

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatapp.chat.sampling import LLAMA_CPP_ORDER, TRANSFORMERS_ORDER, SamplingParams
+from chatapp.chat.sampling import LLAMA_CPP_ORDER, MOST, TRANSFORMERS_ORDER, SamplingParams
 from chatapp.chat.template import Template, TemplateError, parse_template, template_text
 
 WHOLE = '''
@@ -53,6 +53,8 @@ def test_an_empty_file_is_a_template_that_adds_nothing() -> None:
         ("[sampling]\nend = 'soon'", "end must be allow, forbid or force"),
         ("[sampling]\norder = ['top_k']", "order must name each of"),
         ("[sampling]\nbanned = ['the']", "a token's id must be a whole number"),
+        (f"[sampling]\nbanned = [{MOST + 1}]", f"between 0 and {MOST}, not {MOST + 1}"),
+        ("[sampling]\nlogit_bias = [[-1, 2]]", "a token's id must be a whole number"),
         ("[sampling]\nlogit_bias = [[1, nan]]", "a logit bias must be a number"),
         ("preset = 1", "preset must be a text"),
         ("stop = [1]", "stop must be a list"),
@@ -87,11 +89,11 @@ logit_bias = [[5, -1.5], [9, inf]]
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
-IDS = st.integers(0, 2**31)
+IDS = st.integers(0, MOST)
 SAMPLINGS = st.builds(
     SamplingParams,
     temperature=st.floats(0, 5),
-    top_k=st.integers(0, 2**31 - 1),
+    top_k=st.integers(0, MOST),
     min_p=st.floats(0, 1),
     presence_penalty=st.floats(-5, 5),
     banned=st.lists(IDS, max_size=4).map(tuple),
