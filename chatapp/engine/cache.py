@@ -25,7 +25,6 @@ class PrefixCache:
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
         self._cache: Any = None
-        self._recurrent = _is_recurrent(loaded.model)
         self.ids: list[int] = []
         self._states = FinalStates()
 
@@ -88,12 +87,8 @@ class PrefixCache:
 
     @property
     def chunkable(self) -> bool:
-        """Whether a prompt may be read in several pieces.
-
-        Not where state is recurrent: transformers' scans over several tokens begin from nothing,
-        whatever the cache holds, and only single tokens go on from it.
-        """
-        return not self._recurrent
+        """Whether a prompt may be read in several pieces."""
+        return not self._loaded.recurrent
 
     @property
     def bytes_used(self) -> int:
@@ -108,7 +103,7 @@ class PrefixCache:
         return head.capture() if head is not None else nullcontext()
 
     def _crop(self, keep: int) -> bool:
-        if self._recurrent:
+        if self._loaded.recurrent:
             return False  # it cannot be put back, and several ids at once would begin it anew
         surplus = len(self.ids) - keep
         if surplus and not self._croppable():
@@ -130,14 +125,6 @@ class PrefixCache:
             if full:
                 return False
         return True
-
-
-def _is_recurrent(model: Any) -> bool:
-    """Whether any layer carries a state from token to token instead of keys and values."""
-    from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixin
-
-    layers = DynamicCache(config=model.config).layers
-    return any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

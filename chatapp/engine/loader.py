@@ -29,6 +29,9 @@ from chatapp.engine.progress import report_weights
 from chatapp.engine.tokenizer import ModelTokenizer
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params")
+"""What forward calls its cache: since transformers 5.24, before, and before for state spaces."""
+
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 
 
@@ -41,7 +44,13 @@ class LoadedModel:
     tokenizer: ModelTokenizer
     facts: ModelFacts
     cache_argument: str
-    """What its forward calls the KV cache: past_key_values, or cache_params for state spaces."""
+    """What its forward takes the KV cache as, and gives it back as."""
+    recurrent: bool
+    """Whether any layer carries a state from token to token instead of keys and values.
+
+    transformers' scans over several tokens begin from nothing, whatever the cache holds, and only
+    single tokens go on from it. So such a model reads a text in one go, and is never put back.
+    """
     input_device: torch.device
     """Where token ids have to be."""
     head: OutputHead | None
@@ -74,13 +83,13 @@ def load(
         tokenizer = ModelTokenizer.from_folder(folder)
     except (OSError, ValueError) as error:
         raise EngineError(f"cannot read the tokenizer of {source.path}: {_line(error)}") from error
-    forward = inspect.signature(model.forward).parameters
     input_device = model.get_input_embeddings().weight.device
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         facts=_facts(model, tokenizer, source, folder, options, time.monotonic() - started),
-        cache_argument="past_key_values" if "past_key_values" in forward else "cache_params",
+        cache_argument=_cache_argument(model, source),
+        recurrent=_is_recurrent(model),
         input_device=input_device,
         head=find_head(model, input_device),
     )
@@ -201,6 +210,25 @@ def _load_weights(
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, TypeError) as error:
         raise EngineError(f"cannot load {source.path}: {_line(error)}") from error
     return model.eval()
+
+
+def _cache_argument(model: Any, source: ModelSource) -> str:
+    """The name of forward's cache; without it every token would be read without those before."""
+    taken = inspect.signature(model.forward).parameters
+    for name in _CACHE_ARGUMENTS:
+        if name in taken:
+            return name
+    raise EngineError(
+        f"{source.name} is a {type(model).__name__}, which keeps no KV cache that this program"
+        " knows; choose a model of another architecture"
+    )
+
+
+def _is_recurrent(model: Any) -> bool:
+    from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixin
+
+    layers = DynamicCache(config=model.config).layers
+    return any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
 
 
 def _facts(

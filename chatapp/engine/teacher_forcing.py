@@ -58,8 +58,8 @@ def force(
     if start < 1:
         raise ValueError(f"the first token has no context; start at 1, not {start}")
     rows = piece_rows(loaded.facts.vocab_size)
-    chunkable = loaded.cache_argument == "past_key_values"
-    read = _read_on(loaded, ids, start, rows) if chunkable else _read_anew(loaded, ids, start, rows)
+    how = _read_anew if loaded.recurrent else _read_on
+    read = how(loaded, ids, start, rows)
     total = len(ids) - 1  # nothing comes after the last token, so it need not be read
     while not cancelled():
         try:

@@ -145,7 +145,7 @@ class _ContrastiveSearch:
             The logits after it, (V,) float32; None when it was cancelled.
         """
         ids = self._prompt_ids
-        size = PREFILL_CHUNK if self._loaded.cache_argument == "past_key_values" else len(ids)
+        size = len(ids) if self._loaded.recurrent else PREFILL_CHUNK
         for start in range(0, len(ids), size):
             reading = self._batch.read([ids[start : start + size]], hidden=True)
             self._batch.check_rows()
