@@ -7,18 +7,19 @@ whole row, and put back into the table of logits where they now belong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
 from chatapp.chat.sampling import SamplingParams
 from chatapp.engine.sampler import edits
-from chatapp.engine.sampler.repeats import GrowingMatches
+from chatapp.engine.sampler.repeats import TextMatches, growing_matches
 from chatapp.engine.whatif_tables import LogitTable, Removals, ReplyPart
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class ReplyIds:
     """What the stages may look at besides the logits; `StepContext` for all steps."""
 
@@ -29,6 +30,11 @@ class ReplyIds:
     """(e,) int64."""
     dry_breakers: Callable[[], frozenset[int]]
     """The tokens over which no repeat reaches; asked for only while DRY is on."""
+
+    @cached_property
+    def matches(self) -> TextMatches:
+        """Where the end of the text before each row stood before."""
+        return growing_matches(self.ids.tolist(), self.prompt_length)
 
     def before(self, row: int) -> torch.Tensor:
         """The ids before the token that a row is about."""
@@ -187,46 +193,72 @@ class _Editing:
 
     def _dry(self, params: SamplingParams) -> torch.Tensor:
         """What DRY subtracts, (r, u) float32."""
-        breakers = self._reply.dry_breakers()
-        window = params.penalty_window
-        found: list[tuple[int, int, float]] = []
-        for row, text in self._texts():
-            penalties = edits.dry_penalties(
-                text.ids,
-                text.matches,
-                max(len(text.ids) - window, 0) if window else 0,
-                multiplier=params.dry_multiplier,
-                base=params.dry_base,
-                allowed_length=params.dry_allowed_length,
-                breakers=breakers,
-            )
-            found += [(row, id_, penalty) for id_, penalty in penalties.items()]
-        return self._spread(found)
+        allowed = params.dry_allowed_length
+        known = self._matches()
+        # No repeat reaches over a breaker, nor out of the window.
+        limit, start = self._since_breaker(), self._starts(params.penalty_window)
+        lengths = torch.minimum(limit[known.texts], known.places - start[known.texts])
+        lengths = torch.minimum(known.lengths, lengths)
+        counted = lengths >= max(allowed, 1)
+        known, lengths = known.where(counted), lengths[counted]
+        penalties = torch.zeros(len(self._part.rows), self._ids.numel() + 1)
+        if lengths.numel():
+            each = [
+                edits.dry_penalty(length, params.dry_multiplier, params.dry_base, allowed)
+                for length in range(allowed, int(lengths.max()) + 1)
+            ]
+            values = torch.tensor(each)[lengths - allowed]
+            target = known.texts * penalties.shape[1] + self._columns(self._reply.ids[known.places])
+            penalties.view(-1).scatter_reduce_(0, target, values, "amax")
+        if allowed == 0:
+            # Every token of the window but its first follows a repeat of no tokens at all.
+            floor = edits.dry_penalty(0, params.dry_multiplier, params.dry_base, 0)
+            followed = self._last_places() > start.unsqueeze(1)
+            penalties[:, :-1].clamp_(min=floor * followed)
+        breakers = torch.tensor(list(self._reply.dry_breakers()), dtype=torch.int64)
+        return penalties[:, :-1].masked_fill_(torch.isin(self._ids, breakers), 0.0)
 
     def _repeats(self, size: int) -> torch.Tensor:
         """Which tokens would repeat an n-gram of that size, (r, u) bool."""
         if size == 1:
-            return self._occurrences(0) > 0
-        found: list[tuple[int, int, float]] = []
-        for row, text in self._texts():
-            repeats = edits.ngram_repeats(text.ids, text.matches, size)
-            found += [(row, id_, 1.0) for id_ in repeats]
-        return self._spread(found) > 0
+            return self._last_places() >= 0
+        known = self._matches()
+        known = known.where(known.lengths >= size - 1)
+        repeats = torch.zeros(len(self._part.rows), self._ids.numel() + 1, dtype=torch.bool)
+        repeats[known.texts, self._columns(self._reply.ids[known.places])] = True
+        return repeats[:, :-1]  # ids of other models have no column
 
-    def _texts(self) -> Iterator[tuple[int, GrowingMatches]]:
-        """Each row with the text before it; the text is one that grows."""
-        text = GrowingMatches(self._reply.before(self._first).tolist())
-        for row, id_ in enumerate(self._part.taken.tolist()):
-            yield row, text
-            text.append(id_)
+    def _matches(self) -> TextMatches:
+        """The matches of the text before each row."""
+        return self._reply.matches.of(self._first, self._first + len(self._part.rows))
 
-    def _spread(self, found: list[tuple[int, int, float]]) -> torch.Tensor:
-        """Triples of row, id and value as (r, u) float32, 0 elsewhere."""
-        spread = torch.zeros(len(self._part.rows), self._ids.numel() + 1)
-        if found:
-            rows, ids, values = zip(*found, strict=True)
-            spread[torch.tensor(rows), self._columns(torch.tensor(ids))] = torch.tensor(values)
-        return spread[:, :-1]  # ids of other models have no column
+    def _sizes(self) -> torch.Tensor:
+        """How long the text before each row is, (r,) int64."""
+        return torch.arange(len(self._part.rows)) + self._reply.prompt_length + self._first
+
+    def _starts(self, window: int) -> torch.Tensor:
+        """Where the penalty window of each row begins, (r,) int64."""
+        sizes = self._sizes()
+        return (sizes - window).clamp_(min=0) if window else torch.zeros_like(sizes)
+
+    def _since_breaker(self) -> torch.Tensor:
+        """How many tokens at the end of each text are no breakers, (r,) int64."""
+        breakers = torch.tensor(list(self._reply.dry_breakers()), dtype=torch.int64)
+        ids = self._reply.ids
+        after = torch.where(torch.isin(ids, breakers), torch.arange(1, ids.numel() + 1), 0)
+        behind = torch.cat((torch.zeros(1, dtype=torch.int64), after.cummax(0).values))
+        sizes = self._sizes()
+        return sizes - behind[sizes]
+
+    def _last_places(self) -> torch.Tensor:
+        """Where each id stands last in the text before each row, (r, u) int64; -1 for nowhere."""
+        sizes, width = self._sizes(), self._ids.numel()
+        places = torch.arange(int(sizes[-1]))
+        columns = self._columns(self._reply.ids[: places.numel()])
+        row = (places + 1 - sizes[0]).clamp_(min=0)  # the first whose text holds the place
+        last = torch.full((sizes.numel(), width + 1), -1)
+        last.view(-1).scatter_reduce_(0, row * (width + 1) + columns, places, "amax")
+        return last.cummax(0).values[:, :-1]
 
     def _run_end_rules(self, params: SamplingParams) -> None:
         ends = torch.isin(self._ids, self._reply.end_ids)

@@ -41,6 +41,9 @@ PROMPTS = (
     "Spell 'strawberry' backwards.",
 )
 
+LITERAL = PROMPTS[:4]
+"""Those whose replies are compared with generate() token for token."""
+
 GREEDY = SamplingParams(temperature=0)
 
 
@@ -79,6 +82,23 @@ def oracle(model: Any, ids: Sequence[int], count: int) -> list[int]:
     return [int(item) for item in made[0, len(ids) :]]
 
 
+def check_generate(model: Any, prompt_ids: Sequence[int], reply_ids: Sequence[int]) -> None:
+    """That generate() adds the same ids."""
+    assert list(reply_ids) == oracle(model, prompt_ids, len(reply_ids))
+
+
+def check_arg_max(model: Any, prompt_ids: Sequence[int], reply_ids: Sequence[int]) -> None:
+    """That each id has the largest logit: greedy decoding's definition, in one pass of the model.
+
+    The pass adds in another order than a step does, so a logit may fall short by its rounding.
+    """
+    with torch.inference_mode():
+        logits = model(torch.tensor([[*prompt_ids, *reply_ids[:-1]]])).logits[0]
+    logits = logits[len(prompt_ids) - 1 :]
+    taken = logits.gather(1, torch.tensor([list(reply_ids)]).T)[:, 0]
+    assert taken.tolist() == pytest.approx(logits.amax(1).tolist(), abs=1e-3)
+
+
 @pytest.fixture(scope="module")
 def reference(model_folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
@@ -102,27 +122,30 @@ def engine(model_source: ModelSource, shared_paths: Any) -> LocalEngine:
 
 @pytest.mark.model
 @pytest.mark.parametrize("question", PROMPTS)
-def test_first_and_third_turn_equal_generate(
+def test_first_and_third_turn_are_greedy(
     engine: LocalEngine, reference: Any, reference_tokenizer: Any, question: str
 ) -> None:
+    """By generate() itself for some, which is slow, and by one pass of the model for the others."""
+    literal = question in LITERAL
+    check = check_generate if literal else check_arg_max
     turns = [Turn("user", question)]
     first = ask(engine, turns, 64)
     plain = reference_tokenizer.apply_chat_template(
         [{"role": "user", "content": question}], add_generation_prompt=True
     )["input_ids"]
     assert list(first.read.prompt_ids) == plain
-    assert first.ids == oracle(reference, plain, 64)
+    check(reference, plain, first.ids)
 
     end_ids = [reference.generation_config.eos_token_id]
     turns += [reply_turn(first, end_ids), Turn("user", "Tell me more about that.")]
-    second = ask(engine, turns, 12)
+    second = ask(engine, turns, 6)
     turns += [reply_turn(second, end_ids), Turn("user", "Now say it in five words.")]
-    third = ask(engine, turns, 64)
+    third = ask(engine, turns, 64 if literal else 24)
     prompt = third.read.prompt_ids
     # Everything up to the end of the second reply was read before, but for its last token.
     assert third.read.cached_tokens >= len(second.read.prompt_ids) + len(second.ids) - 2
     assert tuple(first.read.prompt_ids + tuple(first.ids)) == prompt[: len(plain) + len(first.ids)]
-    assert third.ids == oracle(reference, prompt, 64)
+    check(reference, prompt, third.ids)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "qwen2", "gemma2", "mamba"])
@@ -157,15 +180,13 @@ def test_thirty_turns_until_the_context_is_full(
     model_source: ModelSource, shared_paths: Any
 ) -> None:
     engine = LocalEngine(shared_paths.prepared)
-    facts = engine.load(
-        model_source, LoadOptions(device="cpu", context_length=1100), lambda _: None
-    )
-    assert facts.context_length == 1100
+    facts = engine.load(model_source, LoadOptions(device="cpu", context_length=760), lambda _: None)
+    assert facts.context_length == 760
     turns: list[Turn] = []
     reasons = []
     for number in range(40):
         turns.append(Turn("user", f"Question {number}: name another animal."))
-        options = GenerateOptions(sampling=GREEDY, max_tokens=16, top_logprobs=0)
+        options = GenerateOptions(sampling=GREEDY, max_tokens=4, top_logprobs=0)
         prompt = Prompt(system="", turns=tuple(turns))
         events = list(engine.generate(prompt, options, Controls(GREEDY)))
         end = events[-1]
@@ -173,7 +194,7 @@ def test_thirty_turns_until_the_context_is_full(
         reasons.append(end.reason)
         if end.reason is FinishReason.CONTEXT:
             assert "the context is full" in end.message
-            assert "1100" in end.message
+            assert "760" in end.message
             break
         turns.append(reply_turn(Answer(events), facts.end_ids))
     assert len(reasons) >= 30

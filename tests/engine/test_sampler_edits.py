@@ -134,7 +134,7 @@ def test_biases_add_up_and_a_ban_beats_them() -> None:
 
 
 def test_what_is_not_in_the_vocabulary_is_passed_over() -> None:
-    params = off({"logit_bias": ((7, 1.0),), "banned": (-1, 8), "no_repeat_ngram": 1})
+    params = off({"logit_bias": ((7, 1.0),), "banned": (9, 8), "no_repeat_ngram": 1})
     outcome = run_chain(tensor([1, 2]), params, context([5, 6]), state())
     assert outcome.edits == ()
     assert outcome.edited is outcome.model

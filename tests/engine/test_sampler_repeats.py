@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from chatapp.engine.sampler.repeats import GrowingMatches, suffix_matches
+from chatapp.engine.sampler.repeats import growing_matches, suffix_matches
 
 
 @settings(max_examples=200, deadline=None)
@@ -34,10 +34,12 @@ def test_the_worst_repeats_are_found_in_linear_time(ids: list[int]) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(ids=st.lists(st.integers(0, 2), max_size=30), known=st.integers(0, 30))
-def test_a_growing_text_has_the_matches_of_the_whole(ids: list[int], known: int) -> None:
-    growing = GrowingMatches(ids[:known])
-    for length in range(min(known, len(ids)), len(ids)):
-        assert growing.matches == suffix_matches(ids[:length])
-        growing.append(ids[length])
-    assert list(growing.matches.items()) == list(suffix_matches(ids).items())
-    assert growing.ids == ids
+def test_growing_texts_have_the_matches_of_each_whole_text(ids: list[int], known: int) -> None:
+    known = min(known, len(ids))
+    growing = growing_matches(ids, known)
+    for text in range(len(ids) - known):
+        one = growing.of(text, text + 1)
+        assert not one.texts.any()
+        found = dict(zip(one.places.tolist(), one.lengths.tolist(), strict=True))
+        assert found == suffix_matches(ids[: known + text])
+    assert growing.of(0, len(ids) - known).places.equal(growing.places)

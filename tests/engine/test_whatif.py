@@ -187,7 +187,7 @@ def stage_values() -> st.SearchStrategy[dict[str, Any]]:
         "end": st.sampled_from(["allow", "allow", "allow", "forbid", "force"]),
         "banned": st.lists(st.integers(0, 20), max_size=3).map(tuple),
         "logit_bias": st.lists(
-            st.tuples(st.integers(-1, 20), st.sampled_from([-3.0, 0.5, 9.0])), max_size=2
+            st.tuples(st.integers(0, 20), st.sampled_from([-3.0, 0.5, 9.0])), max_size=2
         ).map(tuple),
         "order": st.permutations(TRANSFORMERS_ORDER).map(tuple),
     }

@@ -11,11 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 
-from chatapp.engine.sampler.repeats import Matches, suffix_matches
+from chatapp.engine.sampler.repeats import suffix_matches
 
 _FLOAT32_MAX_LOG = 88.7228391
 """ln of the largest float32: what llama.cpp clamps DRY's exponent by."""
@@ -131,10 +130,8 @@ def dry(
         allowed_length: shorter repeats are free.
         breakers: ids that end a sequence.
     """
-    ids: list[int] = history.tolist()
-    penalties = dry_penalties(
-        ids,
-        suffix_matches(ids),
+    penalties = _dry_penalties(
+        history.tolist(),
         multiplier=multiplier,
         base=base,
         allowed_length=allowed_length,
@@ -146,45 +143,39 @@ def dry(
     return Edit("dry", multiplier, touched, logits[touched], logits[touched] - penalty)
 
 
-def dry_penalties(
+def _dry_penalties(
     ids: Sequence[int],
-    matches: Matches,
-    start: int = 0,
     *,
     multiplier: float,
     base: float,
     allowed_length: int,
     breakers: frozenset[int],
 ) -> dict[int, float]:
-    """What `dry` subtracts from the logit of each token, by id.
-
-    Args:
-        ids: the text so far.
-        matches: its `suffix_matches`.
-        start: where the penalty window begins in it.
-        multiplier, base, allowed_length, breakers: as for `dry`.
-    """
-    if len(ids) - start <= allowed_length:
+    """What `dry` subtracts from the logit of each token, by id."""
+    if len(ids) <= allowed_length:
         return {}
-    # No further back than a repeat can reach does it matter where the last breaker stands.
-    reach = max(allowed_length, max(matches.values(), default=0))
-    latest = enumerate(islice(reversed(ids), reach))
-    limit = next((i for i, id_ in latest if id_ in breakers), reach)
+    latest = enumerate(reversed(ids))
+    limit = next((i for i, id_ in latest if id_ in breakers), len(ids))
     if limit < allowed_length:
         return {}
-    longest = dict.fromkeys(ids[start + 1 :], 0) if allowed_length == 0 else {}
-    for place, length in matches.items():
-        length = min(length, limit, place - start)
+    longest = dict.fromkeys(ids[1:], 0) if allowed_length == 0 else {}
+    for place, length in suffix_matches(ids).items():
+        length = min(length, limit)
         if length >= max(allowed_length, 1) and length >= longest.get(ids[place], 0):
             longest[ids[place]] = length
-    exponent_limit = math.inf
-    if base > 1.000001:
-        exponent_limit = int(_FLOAT32_MAX_LOG / math.log(base))
     return {
-        id_: multiplier * base ** min(length - allowed_length, exponent_limit)
+        id_: dry_penalty(length, multiplier, base, allowed_length)
         for id_, length in longest.items()
         if id_ not in breakers
     }
+
+
+def dry_penalty(length: int, multiplier: float, base: float, allowed_length: int) -> float:
+    """What DRY subtracts for a repeat of that length, which is at least the allowed one."""
+    beyond: float = length - allowed_length
+    if base > 1.000001:
+        beyond = min(beyond, int(_FLOAT32_MAX_LOG / math.log(base)))
+    return float(multiplier * base**beyond)
 
 
 def no_repeat_ngram(logits: torch.Tensor, history: torch.Tensor, size: int) -> Edit:
@@ -194,15 +185,10 @@ def no_repeat_ngram(logits: torch.Tensor, history: torch.Tensor, size: int) -> E
     NoRepeatNGramLogitsProcessor. It looks at the whole history, as there.
     """
     ids: list[int] = history.tolist()
-    repeats = sorted(ngram_repeats(ids, suffix_matches(ids), size))
-    return ban(logits, repeats, "no_repeat_ngram", float(size))
-
-
-def ngram_repeats(ids: Sequence[int], matches: Matches, size: int) -> set[int]:
-    """The tokens that `no_repeat_ngram` bans after a text with these `suffix_matches`."""
     if size == 1:
-        return set(ids)
-    return {ids[place] for place, length in matches.items() if length >= size - 1}
+        return ban(logits, sorted(set(ids)), "no_repeat_ngram", 1.0)
+    repeats = {ids[place] for place, length in suffix_matches(ids).items() if length >= size - 1}
+    return ban(logits, sorted(repeats), "no_repeat_ngram", float(size))
 
 
 def ban(logits: torch.Tensor, ids: Iterable[int], stage: str, setting: float) -> Edit:
