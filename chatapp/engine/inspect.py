@@ -33,8 +33,9 @@ from chatapp.engine.history import LogitHistory, LogitRow, Rows, recompute
 from chatapp.engine.loader import LoadedModel
 from chatapp.engine.replay import Before, state_before
 from chatapp.engine.sampler.chain import ChainState, Outcome, StepContext, run_chain
-from chatapp.engine.sampler.record import column, ranks, removals, spell
-from chatapp.engine.sampler.trace import trace_outcome
+from chatapp.engine.sampler.lookup import Lookup
+from chatapp.engine.sampler.record import make_candidates
+from chatapp.engine.sampler.trace import trace_tokens
 from chatapp.engine.whatif import ReplyUnderTest
 
 PAGE = 1000
@@ -136,12 +137,13 @@ class Inspection:
         with self._lock, torch.inference_mode():
             asked = list(dict.fromkeys(self._check_ids(ids)))
             seen = self._look(step)
+            lookup = Lookup(seen.outcome, asked)
             sampling = seen.outcome.params
             own = step.sampling is None or step.sampling == step.reply.sampling_at(step.index)
             draws = step.reply.draws
             return TracedStep(
-                trace=trace_outcome(seen.outcome, asked),
-                candidates=self._describe(seen, asked),
+                trace=trace_tokens(lookup),
+                candidates=make_candidates(lookup, self._loaded.tokenizer.token_bytes),
                 sampling=sampling,
                 draw=draws[step.index] if own and step.index < len(draws) else None,
                 recomputed=recomputed,
@@ -307,23 +309,8 @@ class Inspection:
             seen: the step.
             listed: ids, in any order.
         """
-        outcome = seen.outcome
-        ids = torch.tensor(list(listed), dtype=torch.int64)
-        logits = outcome.model.at(ids)
-        raw = [self._loaded.tokenizer.token_bytes(id_) for id_ in listed]
-        return tuple(
-            Candidate(id_, spell(data), data, logprob, warm, prob, rank, removal)
-            for id_, data, logprob, warm, prob, rank, removal in zip(
-                listed,
-                raw,
-                outcome.model.logprobs(logits).tolist(),
-                column(outcome.tempered, ids).probs,
-                column(outcome.final, ids).probs,
-                ranks(outcome.model, ids),
-                removals(outcome, ids),
-                strict=True,
-            )
-        )
+        lookup = Lookup(seen.outcome, listed)
+        return make_candidates(lookup, self._loaded.tokenizer.token_bytes)
 
     def _spelt(self, seen: _Seen, wanted: str, limit: int) -> list[int]:
         """The ids whose text is, begins with, or holds what is wanted."""

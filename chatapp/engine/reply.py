@@ -19,9 +19,10 @@ from chatapp.chat.sampling import SamplingParams
 from chatapp.engine.ending import Limit, untaken
 from chatapp.engine.loader import LoadedModel
 from chatapp.engine.reply_text import ReplyText
-from chatapp.engine.sampler.chain import ChainState, Outcome, Snapshot, StepContext, draw, run_chain
-from chatapp.engine.sampler.record import make_record
-from chatapp.engine.sampler.trace import trace_outcome
+from chatapp.engine.sampler.chain import ChainState, Snapshot, StepContext, draw, run_chain
+from chatapp.engine.sampler.lookup import Lookup
+from chatapp.engine.sampler.record import look_up_leaders, make_record
+from chatapp.engine.sampler.trace import trace_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,9 @@ class Reply:
         # A copy of the state: looking ahead must not use up the numbers of the real draw.
         state = ChainState.restore(self._state.snapshot())
         outcome = run_chain(logits, sampling, self._context(sampling), state)
-        return self._record(outcome, outcome.final.first(), text="", uniform=None)
+        first = outcome.final.first()
+        lookup = look_up_leaders(outcome, self._task.options.top_logprobs, first)
+        return self._record(lookup, first, text="", uniform=None)
 
     def take(
         self, logits: torch.Tensor, sampling: SamplingParams, forced: int | None = None
@@ -127,16 +130,15 @@ class Reply:
         self._ids.append(token_id)
         last = self.count + 1 >= self._limit.longest
         printed = self._text.push(token_id, self._limit.reason if last else None)
-        record = self._record(outcome, token_id, printed.text, uniform)
+        lookup = look_up_leaders(outcome, self._task.options.top_logprobs, token_id)
+        record = self._record(lookup, token_id, printed.text, uniform)
         self.count += 1
         self.finished = printed.ending
         self._last_at = self._now()
         self._first_at = self._first_at or self._last_at
         changed = sampling if sampling != self._used else None
         self._used = sampling
-        trace = None
-        if self._task.options.trace:
-            trace = trace_outcome(outcome, [one.id for one in record.candidates])
+        trace = trace_tokens(lookup) if self._task.options.trace else None
         return TokenStep(record, changed, trace)
 
     def end(
@@ -168,13 +170,12 @@ class Reply:
         )
 
     def _record(
-        self, outcome: Outcome, token_id: int, text: str, uniform: float | None
+        self, lookup: Lookup, token_id: int, text: str, uniform: float | None
     ) -> TokenRecord:
         return make_record(
-            outcome,
+            lookup,
             token_id,
             index=len(self._task.reply_ids) + self.count,
-            top_logprobs=self._task.options.top_logprobs,
             end_ids=self._end_ids,
             token_bytes=self._token_bytes,
             text=text,

@@ -24,7 +24,7 @@ from chatapp.chat.scoring import PLAIN
 from chatapp.engine.loader import LoadedModel
 from chatapp.engine.reply_text import ReplyText
 from chatapp.engine.sampler.chain import ChainState, StepContext, run_chain
-from chatapp.engine.sampler.record import make_record
+from chatapp.engine.sampler.record import look_up_leaders, make_record
 from chatapp.engine.states import FinalStates
 from chatapp.engine.teacher_forcing import force, piece_rows
 
@@ -93,11 +93,11 @@ def _records(
             text.push(token_id, None)
         told = index + 1
         last = FinishReason.LENGTH if index == len(ids) - 1 else None
+        outcome = run_chain(logits, PLAIN, context, state)
         yield make_record(
-            run_chain(logits, PLAIN, context, state),
+            look_up_leaders(outcome, top_logprobs, ids[index]),
             ids[index],
             index=index,
-            top_logprobs=top_logprobs,
             end_ids=end_ids,
             token_bytes=loaded.tokenizer.token_bytes,
             text=text.push(ids[index], last).text,

@@ -35,7 +35,7 @@ from chatapp.engine.sampler.chain import (
     moved_mu,
     run_chain,
 )
-from chatapp.engine.sampler.record import removals
+from chatapp.engine.sampler.lookup import Lookup
 from chatapp.engine.whatif_edits import ReplyIds
 from chatapp.engine.whatif_mirostat import MirostatRows, on_the_edge
 from chatapp.engine.whatif_part import Branch, NothingAlive, PartUnderTest, Step
@@ -299,7 +299,7 @@ def _unsure(branches: Sequence[Branch]) -> list[int]:
 def _step_of(outcome: Outcome, id_: int) -> Step:
     """A step as the chain has it."""
     ids = torch.tensor([id_])
-    removal = removals(outcome, ids)[0]
+    removal = Lookup(outcome, [id_]).removals[0]
     return Step(
         tempered=float(outcome.tempered.at(ids)) - outcome.tempered.log_mass,
         final=float(outcome.final.at(ids)) - outcome.final.log_mass,

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from chatapp.chat.record import Removal, TokenRecord
 from chatapp.chat.sampling import EDITS, ORDERS, SamplingParams
 from chatapp.engine.sampler.chain import NothingLeft, Outcome, draw, run_chain
-from chatapp.engine.sampler.record import make_record
-from chatapp.engine.sampler.trace import trace, trace_outcome
+from chatapp.engine.sampler.lookup import Lookup
+from chatapp.engine.sampler.record import look_up_leaders, make_record
+from chatapp.engine.sampler.trace import trace, trace_tokens
 from tests.engine.sampler_cases import (
     FORMS,
     OFF,
@@ -38,10 +39,9 @@ def record_of(
     outcome: Outcome, chosen: int, top: int, end_ids: tuple[int, ...] = ()
 ) -> TokenRecord:
     return make_record(
-        outcome,
+        look_up_leaders(outcome, top, chosen),
         chosen,
         index=3,
-        top_logprobs=top,
         end_ids=torch.tensor(end_ids, dtype=torch.int64),
         token_bytes=spelt,
         text="t",
@@ -212,9 +212,9 @@ def test_trace_and_record_tell_the_same_story(
         except NothingLeft:
             return
         story = trace(tensor(row), params, where, snapshot, ids)
-        assert story == trace_outcome(outcome, ids)
+        assert story == trace_tokens(Lookup(outcome, ids))
         record = record_of(outcome, draw(outcome, chain).id, len(row))
-        part = trace_outcome(outcome, ids[:2])
+        part = trace_tokens(Lookup(outcome, ids[:2]))
     assert [stage.stage for stage in story.stages[1:]] == [
         *(edit.stage for edit in outcome.edits),
         *(stage.name for stage in outcome.stages),

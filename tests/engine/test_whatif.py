@@ -19,7 +19,7 @@ from chatapp.chat.sampling import LLAMA_CPP_ORDER, TRANSFORMERS_ORDER, SamplingP
 from chatapp.chat.whatif import WhatIf, WhatIfToken
 from chatapp.engine.history import HEAD_LIMIT, LogitRow, recompute
 from chatapp.engine.sampler.chain import ChainState, NothingLeft, StepContext, run_chain
-from chatapp.engine.sampler.record import removals
+from chatapp.engine.sampler.lookup import Lookup
 from chatapp.engine.whatif import PART_ROWS, ReplyUnderTest, what_if
 from tests.engine.sampler_cases import big_logits, logits, off
 
@@ -93,7 +93,7 @@ def by_chain(
         outcome = run_chain(exact[index], params, context, state)
         state.observe(outcome, id_)
         ids = torch.tensor([id_])
-        removal = removals(outcome, ids)[0]
+        removal = Lookup(outcome, [id_]).removals[0]
         tokens.append(
             WhatIfToken(
                 id=id_,

@@ -21,6 +21,9 @@ _DIRECT = 1024
 
 _BUCKETS = 2048
 
+_PAIRS = 1 << 16
+"""Up to so many pairs of ids are compared one by one; more are laid out along the vocabulary."""
+
 _BLOCK = 64
 """A row of logits is looked over in blocks of this many before single tokens are compared."""
 
@@ -153,10 +156,25 @@ class Alive:
 
     def at(self, ids: torch.Tensor) -> torch.Tensor:
         """The logits of those ids, (m,) float64; -inf for those that are out."""
+        return self.look_up(self.logits, ids, -math.inf).double()
+
+    def look_up(self, values: torch.Tensor, ids: torch.Tensor, missing: float) -> torch.Tensor:
+        """What some ids have of values that go with `logits`.
+
+        Args:
+            values: as long as `logits`.
+            ids: (m,) int64.
+            missing: what an id has that is not in the sorted form; at most the least of the values.
+
+        Returns:
+            (m,), of the values' type.
+        """
         if self.ids is None:
-            return self.logits[ids].double()
-        row = torch.full((self.vocabulary,), -math.inf, dtype=torch.float64)
-        row[self.ids] = self.logits
+            return values[ids]
+        if 0 < self.ids.numel() * ids.numel() <= _PAIRS:
+            return torch.where(self.ids == ids.unsqueeze(1), values, missing).amax(1)
+        row = values.new_full((self.vocabulary,), missing)
+        row[self.ids] = values
         return row[ids]
 
     def probs(self, ids: torch.Tensor) -> torch.Tensor:

@@ -200,20 +200,14 @@ def _mass_before(before: Alive, ids: torch.Tensor) -> torch.Tensor:
     # A set lists lower ids first among equals; turned round and sorted stably, it does not.
     logits, order = ahead.logits.flip(0).sort(descending=True, stable=True)
     probs = torch.exp(before.logprobs(logits))
-    row = torch.zeros(before.vocabulary, dtype=torch.float64)
-    row[ahead.ids.flip(0)[order]] = probs.cumsum(0) - probs
-    return row[ids]
+    ranked = Alive(logits, ahead.ids.flip(0)[order], before.vocabulary)
+    return ranked.look_up(probs.cumsum(0) - probs, ids, 0.0)
 
 
 def _more_typical_mass(before: Alive, ids: torch.Tensor) -> torch.Tensor:
     """The mass of what is strictly more typical than each id."""
     keys = _typicality(before).double()
-    if before.ids is None:
-        asked = keys[ids]
-    else:
-        row = torch.full((before.vocabulary,), -math.inf, dtype=torch.float64)
-        row[before.ids] = keys
-        asked = row[ids]
+    asked = before.look_up(keys, ids, -math.inf)
     ahead = keys >= float(asked.min())
     ordered, order = keys[ahead].sort()
     weights = before.weights[ahead].double()[order]

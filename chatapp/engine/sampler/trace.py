@@ -13,8 +13,8 @@ import torch
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.trace import StageTrace, StepTrace, TracedToken
 from chatapp.engine.sampler.alive import Alive
-from chatapp.engine.sampler.chain import ChainState, Outcome, Snapshot, StepContext, run_chain
-from chatapp.engine.sampler.record import column
+from chatapp.engine.sampler.chain import ChainState, Snapshot, StepContext, run_chain
+from chatapp.engine.sampler.lookup import Lookup
 
 
 def trace(
@@ -36,41 +36,40 @@ def trace(
     Raises:
         BadLogits, NothingLeft: as `run_chain`.
     """
-    return trace_outcome(run_chain(logits, params, context, ChainState.restore(snapshot)), ids)
+    outcome = run_chain(logits, params, context, ChainState.restore(snapshot))
+    return trace_tokens(Lookup(outcome, ids))
 
 
-def trace_outcome(outcome: Outcome, ids: Sequence[int]) -> StepTrace:
-    """The same for a step that has just been run."""
-    asked = torch.tensor(list(ids), dtype=torch.int64)
-    stages = [_describe("model", asked, None, outcome.model)]
-    before = outcome.model
+def trace_tokens(lookup: Lookup) -> StepTrace:
+    """The same for tokens of a step that has just been run."""
+    outcome = lookup.outcome
+    stages = [_describe("model", lookup, None, outcome.model)]
     logits = outcome.model.logits.clone() if outcome.edits else outcome.model.logits
     for edit in outcome.edits:
         edit.apply_to(logits)
-        after = Alive(logits.clone())
+        after = outcome.edited if edit is outcome.edits[-1] else Alive(logits.clone())
         setting = None if edit.stage == "bias" else edit.setting
-        stages.append(_describe(edit.stage, asked, before, after, setting=setting))
-        before = after
-    stages += [
-        _describe(
-            stage.name,
-            asked,
-            stage.before,
-            stage.after,
-            setting=stage.setting,
-            threshold=stage.cut.threshold,
-            temperature=stage.cut.temperature,
-            drawn=stage.cut.drawn,
+        stages.append(_describe(edit.stage, lookup, stages[-1], after, setting=setting))
+    for stage in outcome.stages:
+        stages.append(
+            _describe(
+                stage.name,
+                lookup,
+                stages[-1],
+                stage.after,
+                setting=stage.setting,
+                threshold=stage.cut.threshold,
+                temperature=stage.cut.temperature,
+                drawn=stage.cut.drawn,
+            )
         )
-        for stage in outcome.stages
-    ]
     return StepTrace(tuple(stages))
 
 
 def _describe(
     name: str,
-    asked: torch.Tensor,
-    before: Alive | None,
+    lookup: Lookup,
+    before: StageTrace | None,
     after: Alive,
     *,
     setting: float | None = None,
@@ -79,17 +78,14 @@ def _describe(
     drawn: float | None = None,
 ) -> StageTrace:
     """One column: the tokens asked for, and the rest as one number."""
-    seen = column(after, asked)
-    old: list[float] = before.at(asked).tolist() if before is not None else seen.logits
-    tokens = tuple(
-        TracedToken(
-            id=id_,
-            logit=logit if logit > -math.inf else None,
-            prob=prob,
-            removed=logit == -math.inf and was > -math.inf,
+    column = lookup.column(after)
+    if before is None:
+        tokens = tuple(
+            TracedToken(id_, logit if logit > -math.inf else None, prob, removed=False)
+            for id_, logit, prob in zip(lookup.ids, column.logits, column.probs, strict=True)
         )
-        for id_, logit, prob, was in zip(asked.tolist(), seen.logits, seen.probs, old, strict=True)
-    )
+    else:
+        tokens = tuple(map(_after, before.tokens, column.logits, column.probs))
     return StageTrace(
         stage=name,
         setting=setting,
@@ -97,6 +93,15 @@ def _describe(
         temperature=temperature,
         drawn=drawn,
         tokens=tokens,
-        other_prob=seen.other_prob,
+        other_prob=column.other_prob,
         alive=after.count,
     )
+
+
+def _after(before: TracedToken, logit: float, prob: float) -> TracedToken:
+    """A token after a stage."""
+    if logit > -math.inf:
+        return TracedToken(before.id, logit, prob, removed=False)
+    if before.logit is None and not before.removed:
+        return before  # out of play since long; a new value would only say it again
+    return TracedToken(before.id, None, 0.0, removed=before.logit is not None)

@@ -1,0 +1,130 @@
+"""Some tokens of one step, looked up in the sets that the chain left: what records and traces tell.
+
+Each set is looked at once, however many ask. So a record costs little beside the step it tells of,
+and a trace little beside the record.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from chatapp.chat.record import Removal
+from chatapp.engine.sampler.alive import Alive
+from chatapp.engine.sampler.chain import Outcome
+from chatapp.engine.sampler.filters import measure
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """The tokens in one set of the chain, and the rest as one number: it all sums to 1."""
+
+    alive: Alive
+    tensor: torch.Tensor
+    """(m,) float64, their logits; -inf for those that are out."""
+
+    @cached_property
+    def logits(self) -> list[float]:
+        """`tensor` as numbers."""
+        logits: list[float] = self.tensor.tolist()
+        return logits
+
+    @cached_property
+    def logprobs(self) -> list[float]:
+        """Natural; -inf for those that are out."""
+        if self.alive.count == 0:
+            return [-math.inf] * len(self.logits)
+        logprobs: list[float] = self.alive.logprobs(self.tensor).tolist()
+        return logprobs
+
+    @cached_property
+    def probs(self) -> list[float]:
+        """Among what is alive; 0 for those that are out."""
+        return [math.exp(logprob) for logprob in self.logprobs]
+
+    @cached_property
+    def other_prob(self) -> float:
+        """Of all other tokens; exactly 0 where none of them is alive."""
+        if sum(logit > -math.inf for logit in self.logits) >= self.alive.count:
+            return 0.0
+        # Sums that differ from 1 by rounding alone would make a rest of less than nothing.
+        return max(0.0, 1.0 - math.fsum(self.probs))
+
+
+class Lookup:
+    """Some tokens of a step."""
+
+    def __init__(
+        self, outcome: Outcome, ids: Sequence[int], ranks: Sequence[int] | None = None
+    ) -> None:
+        """Look up tokens.
+
+        Args:
+            outcome: what `run_chain` returned.
+            ids: the tokens, each once.
+            ranks: the model's ranks of them, where they are known.
+        """
+        self.outcome = outcome
+        self.ids = list(ids)
+        self._tensor = torch.tensor(self.ids, dtype=torch.int64)
+        self._ranks = None if ranks is None else list(ranks)
+        self._columns: dict[int, Column] = {}
+
+    def column(self, alive: Alive) -> Column:
+        """The tokens in one of the step's sets."""
+        # By identity: a set is kept alive by its column, so its id is never another's.
+        if (column := self._columns.get(id(alive))) is None:
+            column = self._columns[id(alive)] = Column(alive, alive.at(self._tensor))
+        return column
+
+    @cached_property
+    def ranks(self) -> list[int]:
+        """For each 1 + the number of tokens with a larger model logit, without sorting them all."""
+        if self._ranks is not None:
+            return self._ranks
+        model = self.outcome.model
+        bounds, place = torch.unique(model.at(self._tensor).float(), return_inverse=True)
+        below = torch.bucketize(model.logits, bounds)  # for each token, how many bounds it exceeds
+        exceeding = torch.bincount(below, minlength=bounds.numel() + 1)
+        larger = exceeding.flip(0).cumsum(0).flip(0)[1:]
+        ranked: list[int] = (1 + larger[place]).tolist()
+        return ranked
+
+    @cached_property
+    def removals(self) -> list[Removal | None]:
+        """For each the first stage that took it out; None where it is alive, or never was."""
+        outcome = self.outcome
+        found: list[Removal | None] = [None] * len(self.ids)
+        model, final = self.column(outcome.model).logits, self.column(outcome.final).logits
+        pending = [
+            place
+            for place, (first, last) in enumerate(zip(model, final, strict=True))
+            if last == -math.inf and first > -math.inf
+        ]
+        for edit in outcome.edits:
+            if not pending:
+                return found
+            banned = set(edit.banned.tolist())
+            for place in pending:
+                if self.ids[place] in banned:
+                    found[place] = Removal(edit.stage, edit.setting, -math.inf, -math.inf)
+            pending = [place for place in pending if found[place] is None]
+        for stage in outcome.stages:
+            if not pending:
+                return found
+            threshold = stage.cut.threshold
+            if threshold is None or stage.after is stage.before:
+                continue
+            after = self.column(stage.after).logits
+            places = [place for place in pending if after[place] == -math.inf]
+            pending = [place for place in pending if after[place] > -math.inf]
+            if places:
+                ids = self._tensor[torch.tensor(places)]
+                values: list[float] = measure(stage.name, stage.before, ids).tolist()
+                for place, value in zip(places, values, strict=True):
+                    found[place] = Removal(stage.name, stage.setting, threshold, value)
+        return found
