@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from chatapp.chat.conversation import Conversation, Message, title_from
 from chatapp.chat.prompt import Prompt, PromptFormat, Turn
+from chatapp.chat.record import FinishReason
 from chatapp.chat.text import sanitise
 
 MOST_TOKENS = 12
@@ -27,6 +28,9 @@ _EXAMPLES = (
 """Shown as turns. Models of 135 million parameters follow an example, but no instruction."""
 
 
+_BROKEN_OFF = (None, FinishReason.CANCELLED, FinishReason.ERROR)
+
+
 def has_first_words(conversation: Conversation) -> bool:
     """Whether the title is still the one that was made from the first words.
 
@@ -41,7 +45,7 @@ def is_begun(conversation: Conversation) -> bool:
     """Whether something was said and answered to the end."""
     return any(
         message.reply is not None
-        and message.reply.finish_reason is not None
+        and message.reply.finish_reason not in _BROKEN_OFF
         and bool(message.text.strip())
         for message in conversation.path()
     )

@@ -137,7 +137,8 @@ async def _export(store: Store, args: argparse.Namespace) -> int:
     conversations: list[Conversation] = [await store.load(id_) for id_ in ids]
     text = export_text(conversations, form)
     if to_file:
-        write_private_file(Path(args.output), text, force=args.force)
+        way_out = "give another name, or --force"
+        write_private_file(Path(args.output), text, force=args.force, way_out=way_out)
         _tell(f"wrote {len(conversations)} conversation(s) to {args.output}")
     else:
         _print(text, end="")

@@ -9,7 +9,9 @@ from pathlib import Path
 from chatapp.chat.errors import StoreError
 
 
-def write_private_file(path: Path, text: str, *, force: bool = False) -> None:
+def write_private_file(
+    path: Path, text: str, *, force: bool = False, way_out: str = "give another name"
+) -> None:
     """Write a file that only its owner can read: it is a private conversation.
 
     It is written beside and then put in place, so that no half file is left. What is no file of its
@@ -19,6 +21,7 @@ def write_private_file(path: Path, text: str, *, force: bool = False) -> None:
         path: where to.
         text: what to write.
         force: write over what is there.
+        way_out: what a person can do about a file that is there.
 
     Raises:
         StoreError: it is there and may not be written over, or it cannot be written.
@@ -28,7 +31,7 @@ def write_private_file(path: Path, text: str, *, force: bool = False) -> None:
         if path.is_symlink():  # newer Pythons resolve links in a circle to themselves
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         if path.exists() and not force:
-            raise StoreError(f"{path} is there already; give another name, or --force")
+            raise StoreError(f"{path} is there already; {way_out}")
         if path.exists() and not path.is_file():
             path.write_text(text, "utf-8")
         else:

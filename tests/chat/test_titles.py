@@ -53,6 +53,7 @@ def test_the_first_words_are_known_also_after_a_restart() -> None:
 def test_a_chat_is_begun_once_something_was_answered() -> None:
     assert is_begun(chat())
     assert not is_begun(chat(reason=None))
+    assert not is_begun(chat(reason=FinishReason.CANCELLED))
     assert not is_begun(chat().at("u"))
 
 
