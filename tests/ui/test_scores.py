@@ -93,6 +93,21 @@ async def test_own_messages_are_scored_coloured_and_inspectable() -> None:
         assert not block.records
 
 
+async def test_a_message_scored_under_the_cursor_is_walked_into() -> None:
+    app = make_app(InspectedEngine("One two"))
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "count to two")
+        mine = chat.transcript.messages[0]
+        chat.transcript.point(mine.id, None)
+        await say(pilot, "/score")
+        await until(pilot, lambda: chat.scores, "the scores")
+        chat.transcript.focus()
+        for key, token in (("right", 0), ("right", 1), ("left", 0)):
+            await pilot.press(key)
+            assert chat.transcript.cursor == Cursor(mine.id, token)
+
+
 async def test_what_was_read_is_scored_unasked_and_only_once() -> None:
     engine = InspectedEngine("One two", "Three")
     app = make_app(engine, template=TEMPLATES["pirate"], score_prompt_tokens=100)

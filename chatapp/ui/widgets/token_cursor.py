@@ -87,6 +87,8 @@ class TokenCursor(ScrollView):
         block, token = moving
         if token is not None and 0 <= token + steps < len(block.records):
             self.point(block.message.id, token + steps)
+        elif token is None and block.has_tokens:
+            self._enter(block, steps)  # it was scored while the cursor was on it
         else:
             self._enter(self._stack.beside(block, steps, with_tokens=True), steps)
 
