@@ -108,9 +108,9 @@ class Lookup:
         for edit in outcome.edits:
             if not pending:
                 return found
-            banned = set(edit.banned.tolist())
-            for place in pending:
-                if self.ids[place] in banned:
+            hits = torch.isin(self._tensor[torch.tensor(pending)], edit.banned).tolist()
+            for place, hit in zip(pending, hits, strict=True):
+                if hit:
                     found[place] = Removal(edit.stage, edit.setting, -math.inf, -math.inf)
             pending = [place for place in pending if found[place] is None]
         for stage in outcome.stages:
