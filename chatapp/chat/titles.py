@@ -27,8 +27,8 @@ _EXAMPLES = (
 )
 """Shown as turns. Models of 135 million parameters follow an example, but no instruction."""
 
-
 _BROKEN_OFF = (None, FinishReason.CANCELLED, FinishReason.ERROR)
+"""How a reply ends that is no answer to name a chat by; None is one that was cut."""
 
 
 def has_first_words(conversation: Conversation) -> bool:

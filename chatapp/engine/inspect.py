@@ -307,7 +307,7 @@ class Inspection:
 
         Args:
             seen: the step.
-            listed: ids, in any order.
+            listed: ids, in any order, each once.
         """
         lookup = Lookup(seen.outcome, listed)
         return make_candidates(lookup, self._loaded.tokenizer.token_bytes)

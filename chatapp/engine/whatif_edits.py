@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 
@@ -19,7 +18,7 @@ from chatapp.engine.sampler.repeats import TextMatches, growing_matches
 from chatapp.engine.whatif_tables import LogitTable, Removals, ReplyPart
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class ReplyIds:
     """What the stages may look at besides the logits; `StepContext` for all steps."""
 
@@ -30,11 +29,6 @@ class ReplyIds:
     """(e,) int64."""
     dry_breakers: Callable[[], frozenset[int]]
     """The tokens over which no repeat reaches; asked for only while DRY is on."""
-
-    @cached_property
-    def matches(self) -> TextMatches:
-        """Where the end of the text before each row stood before."""
-        return growing_matches(self.ids.tolist(), self.prompt_length)
 
     def before(self, row: int) -> torch.Tensor:
         """The ids before the token that a row is about."""
@@ -194,9 +188,10 @@ class _Editing:
     def _dry(self, params: SamplingParams) -> torch.Tensor:
         """What DRY subtracts, (r, u) float32."""
         allowed = params.dry_allowed_length
+        breakers = torch.tensor(list(self._reply.dry_breakers()), dtype=torch.int64)
         known = self._matches()
         # No repeat reaches over a breaker, nor out of the window.
-        limit, start = self._since_breaker(), self._starts(params.penalty_window)
+        limit, start = self._since(breakers), self._starts(params.penalty_window)
         lengths = torch.minimum(limit[known.texts], known.places - start[known.texts])
         lengths = torch.minimum(known.lengths, lengths)
         counted = lengths >= max(allowed, 1)
@@ -215,7 +210,6 @@ class _Editing:
             floor = edits.dry_penalty(0, params.dry_multiplier, params.dry_base, 0)
             followed = self._last_places() > start.unsqueeze(1)
             penalties[:, :-1].clamp_(min=floor * followed)
-        breakers = torch.tensor(list(self._reply.dry_breakers()), dtype=torch.int64)
         return penalties[:, :-1].masked_fill_(torch.isin(self._ids, breakers), 0.0)
 
     def _repeats(self, size: int) -> torch.Tensor:
@@ -229,8 +223,9 @@ class _Editing:
         return repeats[:, :-1]  # ids of other models have no column
 
     def _matches(self) -> TextMatches:
-        """The matches of the text before each row."""
-        return self._reply.matches.of(self._first, self._first + len(self._part.rows))
+        """The matches of the text before each row; not kept, since loops have very many."""
+        first = self._reply.prompt_length + self._first
+        return growing_matches(self._reply.ids[: first + len(self._part.rows)].tolist(), first)
 
     def _sizes(self) -> torch.Tensor:
         """How long the text before each row is, (r,) int64."""
@@ -241,9 +236,8 @@ class _Editing:
         sizes = self._sizes()
         return (sizes - window).clamp_(min=0) if window else torch.zeros_like(sizes)
 
-    def _since_breaker(self) -> torch.Tensor:
-        """How many tokens at the end of each text are no breakers, (r,) int64."""
-        breakers = torch.tensor(list(self._reply.dry_breakers()), dtype=torch.int64)
+    def _since(self, breakers: torch.Tensor) -> torch.Tensor:
+        """How many tokens at the end of each text are none of (b,) breakers, (r,) int64."""
         ids = self._reply.ids
         after = torch.where(torch.isin(ids, breakers), torch.arange(1, ids.numel() + 1), 0)
         behind = torch.cat((torch.zeros(1, dtype=torch.int64), after.cummax(0).values))

@@ -38,8 +38,8 @@ def test_growing_texts_have_the_matches_of_each_whole_text(ids: list[int], known
     known = min(known, len(ids))
     growing = growing_matches(ids, known)
     for text in range(len(ids) - known):
-        one = growing.of(text, text + 1)
-        assert not one.texts.any()
+        one = growing.where(growing.texts == text)
         found = dict(zip(one.places.tolist(), one.lengths.tolist(), strict=True))
         assert found == suffix_matches(ids[: known + text])
-    assert growing.of(0, len(ids) - known).places.equal(growing.places)
+    assert growing.texts.tolist() == sorted(growing.texts.tolist())
+    assert all(0 <= text < len(ids) - known for text in growing.texts.tolist())

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
@@ -154,12 +155,15 @@ def _dry_penalties(
     """What `dry` subtracts from the logit of each token, by id."""
     if len(ids) <= allowed_length:
         return {}
-    latest = enumerate(reversed(ids))
-    limit = next((i for i, id_ in latest if id_ in breakers), len(ids))
+    matches = suffix_matches(ids)
+    # No further back than a repeat can reach does it matter where the last breaker stands.
+    reach = max(allowed_length, max(matches.values(), default=0))
+    latest = enumerate(islice(reversed(ids), reach))
+    limit = next((i for i, id_ in latest if id_ in breakers), reach)
     if limit < allowed_length:
         return {}
     longest = dict.fromkeys(ids[1:], 0) if allowed_length == 0 else {}
-    for place, length in suffix_matches(ids).items():
+    for place, length in matches.items():
         length = min(length, limit)
         if length >= max(allowed_length, 1) and length >= longest.get(ids[place], 0):
             longest[ids[place]] = length

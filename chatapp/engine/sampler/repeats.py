@@ -53,12 +53,6 @@ class TextMatches:
     lengths: torch.Tensor
     """For how many tokens, going back, both agree: at least 1."""
 
-    def of(self, first: int, stop: int) -> TextMatches:
-        """Those of the texts from `first` to before `stop`, which are counted from 0 again."""
-        ends = torch.searchsorted(self.texts, torch.tensor([first, stop]))
-        inside = slice(*ends.tolist())
-        return TextMatches(self.texts[inside] - first, self.places[inside], self.lengths[inside])
-
     def where(self, kept: torch.Tensor) -> TextMatches:
         """Those marked in (m,) bool."""
         return TextMatches(self.texts[kept], self.places[kept], self.lengths[kept])
