@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -189,7 +190,7 @@ class _Editing:
         """What DRY subtracts, (r, u) float32."""
         allowed = params.dry_allowed_length
         breakers = torch.tensor(list(self._reply.dry_breakers()), dtype=torch.int64)
-        known = self._matches()
+        known = self._matches
         # No repeat reaches over a breaker, nor out of the window.
         limit, start = self._since(breakers), self._starts(params.penalty_window)
         lengths = torch.minimum(limit[known.texts], known.places - start[known.texts])
@@ -216,14 +217,15 @@ class _Editing:
         """Which tokens would repeat an n-gram of that size, (r, u) bool."""
         if size == 1:
             return self._last_places() >= 0
-        known = self._matches()
+        known = self._matches
         known = known.where(known.lengths >= size - 1)
         repeats = torch.zeros(len(self._part.rows), self._ids.numel() + 1, dtype=torch.bool)
         repeats[known.texts, self._columns(self._reply.ids[known.places])] = True
         return repeats[:, :-1]  # ids of other models have no column
 
+    @cached_property
     def _matches(self) -> TextMatches:
-        """The matches of the text before each row; not kept, since loops have very many."""
+        """The matches of the text before each row; kept no longer than the part is edited."""
         first = self._reply.prompt_length + self._first
         return growing_matches(self._reply.ids[: first + len(self._part.rows)].tolist(), first)
 

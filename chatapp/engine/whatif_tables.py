@@ -185,17 +185,25 @@ class ReplyPart:
 
     def _count_tails(self) -> None:
         """How often each half-precision value occurs in a row, without the row's head."""
-        counts = np.empty((len(self.rows), _INFINITE), dtype=np.int32)
-        for index, row in enumerate(self.rows):
+        found: list[np.ndarray] = []
+        counts: list[np.ndarray] = []
+        present = np.zeros(_INFINITE, dtype=bool)
+        for row in self.rows:
             keys = row.half.numpy().view(np.uint16) & 0x7FFF
             keys[row.head_ids.numpy()] = _INFINITE
-            counts[index] = np.bincount(keys, minlength=_INFINITE)[:_INFINITE]
-        used = np.flatnonzero(counts.any(axis=0))
-        self._tail_counts = torch.from_numpy(counts[:, used]).double()
-        halves = torch.from_numpy((used | 0x8000).astype(np.uint16).view(np.int16))
-        self._tail_logits = self._below_head(halves.view(torch.float16))
+            tail = np.bincount(keys, minlength=_INFINITE)[:_INFINITE]
+            found.append(np.flatnonzero(tail != 0))  # of truth values it is found faster
+            counts.append(tail[found[-1]])
+            present[found[-1]] = True
+        used = np.flatnonzero(present)
         place = np.zeros(0x8000, dtype=np.int64)
         place[used] = np.arange(used.size)
+        table = np.zeros((len(self.rows), used.size))
+        for row_counts, keys, tail in zip(table, found, counts, strict=True):
+            row_counts[place[keys]] = tail
+        self._tail_counts = torch.from_numpy(table)
+        halves = torch.from_numpy((used | 0x8000).astype(np.uint16).view(np.int16))
+        self._tail_logits = self._below_head(halves.view(torch.float16))
         self._place_of_half = torch.from_numpy(place)
 
     def _below_head(self, half: torch.Tensor) -> torch.Tensor:
