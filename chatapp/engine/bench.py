@@ -2,7 +2,9 @@
 
 Every way of writing gets the same prompt and settings and writes the same number of tokens, in
 turn: one round of all of them, then the next. So what slows the machine for a while slows all of
-them, and the ratios within a round hold.
+them, and the ratios within a round hold. What the numbers beside a token cost is a few parts in a
+hundred, less than a machine's own swings from one second to the next; so writing with and without
+them goes on side by side, and takes turns at every token.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -58,7 +61,15 @@ class _Case:
 
     name: str
     words: str
-    run: Callable[[], _Timed]
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What is timed in one go."""
+
+    cases: tuple[_Case, ...]
+    run: Callable[[], Sequence[_Timed]]
+    """Returns one for each case."""
 
 
 def bench(
@@ -84,23 +95,24 @@ def bench(
             f"{options.prompt_tokens} tokens of a prompt and {options.new_tokens} new ones are more"
             f" than the model's context of {room}; take fewer"
         )
-    bencher = _Bencher(loaded, history, options)
-    cases = bencher.cases()
+    turns = _Bencher(loaded, history, options).turns()
     rounds: list[list[_Timed]] = []
-    total = (options.rounds + 1) * len(cases)
+    total = (options.rounds + 1) * len(turns)
     with torch.inference_mode():
         # The first round warms caches and allocators up, and is not told.
         for number in range(options.rounds + 1):
-            timed: list[_Timed] = []
-            for case in cases:
-                yield Progress(f"measuring: {case.words}", number * len(cases) + len(timed), total)
+            timed: list[Sequence[_Timed]] = []
+            for turn in turns:
+                words = turn.cases[0].words
+                yield Progress(f"measuring: {words}", number * len(turns) + len(timed), total)
                 if cancelled():
                     break
-                timed.append(case.run())
-            if len(timed) < len(cases):
+                timed.append(turn.run())
+            if len(timed) < len(turns):
                 break
             if number:
-                rounds.append(timed)
+                rounds.append(list(chain.from_iterable(timed)))
+    cases = [case for turn in turns for case in turn.cases]
     yield BenchResult(
         options, torch.get_num_threads(), _measured(cases, rounds), cancelled=not rounds
     )
@@ -133,37 +145,51 @@ class _Bencher:
         repeats = -(-options.prompt_tokens // len(ids))
         self._prompt = tuple((list(ids) * repeats)[: options.prompt_tokens])
 
-    def cases(self) -> list[_Case]:
+    def turns(self) -> list[_Turn]:
         """All of them; `decode` is what the others are compared with."""
+        read = _Case("prefill", "reading the prompt")
+        decode = _Case("decode", "writing: model and draw alone")
+        records = _Case("records", f"with {CANDIDATES} candidates a token, logits kept")
+        trace = _Case("trace", "with candidates and every stage's trace")
+        generated = _Case("generate", "transformers' generate()")
+        uncached = _Case("no_cache", "without the KV cache")
         return [
-            _Case("prefill", "reading the prompt", self._read),
-            _Case("decode", "writing: model and draw alone", lambda: self._write(0)),
-            _Case(
-                "records",
-                f"with {CANDIDATES} candidates a token, logits kept",
-                lambda: self._write(CANDIDATES, self._history),
-            ),
-            _Case(
-                "trace",
-                "with candidates and every stage's trace",
-                lambda: self._write(CANDIDATES, self._history, trace=True),
-            ),
-            _Case("generate", "transformers' generate()", self._generate),
-            _Case("no_cache", "without the KV cache", self._write_uncached),
+            _Turn((read,), self._read),
+            _Turn((decode, records, trace), self._write),
+            _Turn((generated,), self._generate),
+            _Turn((uncached,), self._write_uncached),
         ]
 
-    def _read(self) -> _Timed:
+    def _read(self) -> Sequence[_Timed]:
         cache = PrefixCache(self._loaded)
         began = time.perf_counter()
         cache.read(self._prompt)
         self._wait()
         count = len(self._prompt)
-        return _Timed(count, count, time.perf_counter() - began)
+        return [_Timed(count, count, time.perf_counter() - began)]
 
-    def _write(
-        self, candidates: int, history: LogitHistory | None = None, *, trace: bool = False
-    ) -> _Timed:
-        """Our own loop. The time counts from its first token, as the end of a reply tells it."""
+    def _write(self) -> Sequence[_Timed]:
+        """Our own loop: bare, with records, and with traces, a token of each in turn."""
+        loops = [
+            self._loop(0, None),
+            self._loop(CANDIDATES, self._history),
+            self._loop(CANDIDATES, self._history, trace=True),
+        ]
+        for loop in loops:
+            next(loop)  # it belongs to the reading
+        seconds = [0.0] * len(loops)
+        for number in range(1, self._count):
+            for place in range(len(loops)):
+                index = (number + place) % len(loops)
+                began = time.perf_counter()
+                next(loops[index])
+                seconds[index] += time.perf_counter() - began
+        return [self._timed(self._count, one) for one in seconds]
+
+    def _loop(
+        self, candidates: int, history: LogitHistory | None, *, trace: bool = False
+    ) -> Iterator[TokenStep]:
+        """The steps of one reply."""
         options = GenerateOptions(
             sampling=_SAMPLING,
             seed=0,
@@ -172,18 +198,14 @@ class _Bencher:
             trace=trace,
         )
         task = Task(prompt_ids=self._prompt, options=options, end_ids=())
-        count = 0
         controls = Controls(_SAMPLING)
         for event in generate(self._loaded, PrefixCache(self._loaded), task, controls, history):
             if isinstance(event, TokenStep):
-                count += 1
-            elif isinstance(event, GenerationEnd):
-                if event.reason is FinishReason.ERROR:
-                    raise EngineError(event.message)
-                return self._timed(count, event.seconds)
-        raise EngineError("the reply did not end")
+                yield event
+            elif isinstance(event, GenerationEnd) and event.reason is FinishReason.ERROR:
+                raise EngineError(event.message)
 
-    def _generate(self) -> _Timed:
+    def _generate(self) -> Sequence[_Timed]:
         """transformers' own loop with the same settings, timed by when its tokens come out."""
         times: list[float] = []
 
@@ -212,9 +234,9 @@ class _Bencher:
             streamer=Clock(),
         )
         # The prompt is put out first, then every token.
-        return self._timed(len(times) - 1, times[-1] - times[1])
+        return [self._timed(len(times) - 1, times[-1] - times[1])]
 
-    def _write_uncached(self) -> _Timed:
+    def _write_uncached(self) -> Sequence[_Timed]:
         """Every token by reading all of the text again."""
         count = max(2, self._count // UNCACHED_SHARE)
         ids = list(self._prompt)
@@ -225,7 +247,7 @@ class _Bencher:
             output = self._loaded.model(tokens, use_cache=False, logits_to_keep=1)
             passes += len(ids)
             ids.append(int(output.logits[0, -1].argmax()))
-        return _Timed(count, passes, time.perf_counter() - began)
+        return [_Timed(count, passes, time.perf_counter() - began)]
 
     def _timed(self, tokens: int, seconds: float) -> _Timed:
         """What was written after the first token: that one belongs to the reading."""

@@ -47,7 +47,7 @@ def test_every_way_of_writing_is_timed_in_every_round(loaded: Loaded) -> None:
 
 
 def test_stopped_in_its_first_round_it_tells_nothing(loaded: Loaded) -> None:
-    left = iter([False] * 8)  # in the middle of the first round that counts
+    left = iter([False] * 6)  # in the middle of the first round that counts
     options = BenchOptions(prompt_tokens=5, new_tokens=3, rounds=3)
     *_, result = loaded.engine.bench(options, lambda: next(left, True))
     assert isinstance(result, BenchResult)
