@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable, Iterable
 from typing import ClassVar
 
-from textual import on
+from textual import events, on
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
@@ -114,6 +114,12 @@ class ChatApp(App[None]):
         screen = self.screen_stack[0]
         assert isinstance(screen, ChatScreen)  # `get_default_screen` made it
         return screen
+
+    async def on_event(self, event: events.Event) -> None:
+        """Pass an event on; a letter goes to the prompt where nothing else wants it."""
+        if isinstance(event, events.Key) and not event.is_forwarded and len(self.screen_stack) == 1:
+            self.chat.welcome_typing(event)
+        await super().on_event(event)
 
     def on_mount(self) -> None:
         """Take the person's settings, and listen to signals."""

@@ -12,6 +12,7 @@ from textual.widgets import Static
 from chatapp.chat.errors import ChatappError
 from chatapp.ui.control.editor import edit_text, editor_command
 from chatapp.ui.control.history import History
+from chatapp.ui.widgets.candidates import CandidateList
 from tests.ui.host import ask, make_app, ready, until
 from tests.ui.scripted import ScriptedEngine
 
@@ -92,6 +93,21 @@ async def test_typing_in_the_transcript_goes_to_the_prompt() -> None:
         await pilot.press("w", "h", "y")
         assert chat.focused is chat.prompt
         assert chat.prompt.text == "why"
+
+
+async def test_letters_that_come_in_one_go_all_reach_the_prompt() -> None:
+    app = make_app(ScriptedEngine("Yes."))
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "Hello")
+        candidates = chat.query_one(CandidateList)
+        candidates.focus()
+        await until(pilot, lambda: chat.focused is candidates, "the candidates focused")
+        # All of them wait before the first is looked at; "t" alone would show the trace.
+        for key, character in (("slash", "/"), ("s", "s"), ("e", "e"), ("t", "t"), ("space", " ")):
+            app.post_message(events.Key(key, character))
+        await until(pilot, lambda: chat.prompt.text == "/set ", "every letter in the prompt")
+        assert app.screen is chat
 
 
 async def test_empty_messages_are_not_sent() -> None:

@@ -165,21 +165,23 @@ class ChatScreen(ChatTitles):
         """Let the person's own editor change the text."""
         self.edit_in_editor()
 
-    def on_key(self, event: events.Key) -> None:
-        """Let what is typed anywhere go to the prompt, unless it is a key of what is focused."""
-        if not event.is_printable or self.focused is self.prompt or event.character is None:
+    def welcome_typing(self, event: events.Key) -> None:
+        """Focus the prompt for what is typed anywhere, unless it is a key of what is focused.
+
+        The app asks before it passes a key on: of letters that come in one go, each finds the
+        focus where the one before has put it.
+        """
+        if not event.is_printable or not self.is_mounted or event.key in self.active_bindings:
             return
-        if event.key in self.active_bindings:
-            return
-        event.stop()
-        self.prompt.focus()
-        self.prompt.insert(event.character)
+        focused = self.focused
+        if focused is None or not focused.check_consume_key(event.key, event.character):
+            self.set_focus(self.prompt)
 
     def on_paste(self, event: events.Paste) -> None:
         """Let what is pasted anywhere go to the prompt."""
         if self.focused is not self.prompt:
             event.stop()
-            self.prompt.focus()
+            self.set_focus(self.prompt)
             self.prompt.post_message(events.Paste(event.text))
 
     # Sampling

@@ -128,7 +128,8 @@ class TraceTable(Widget, can_focus=True):
         left = self.first_stage
         right = len(stages) - left - len(self._stages)
         more = (f"‹ {left} " if left else "") + (f"{right} ›" if right > 0 else "")
-        segments = [Segment(fit(("after:", f"{self.figures[:5]}. {more}")[y], _TOKEN), style)]
+        what = "probability, %" if self.figures == "probability" else "logit"
+        segments = [Segment(fit(("after: " + more, what)[y], _TOKEN), style)]
         for stage in self._stages:
             name = stage_name(stage.stage)
             text = name if y == 0 else _setting(stage)
@@ -163,7 +164,9 @@ class TraceTable(Widget, can_focus=True):
         match name:
             case "others":
                 rest = self._alive_others()
-                return self._summed(rest, [percent_figure(s.other_prob) for s in self._stages])
+                # Beside logits it says what it is: there is none of so many tokens.
+                write = percent_figure if self.figures == "probability" else percent
+                return self._summed(rest, [write(stage.other_prob) for stage in self._stages])
             case "sum":
                 return self._summed("   sum", [_total(stage) for stage in self._stages])
             case "alive":
