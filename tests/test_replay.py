@@ -134,7 +134,7 @@ def test_rules_about_tokens(tiny: str) -> None:
         (["hi", "--n", "0"], "n must be a whole number of at least 1"),
         (["hi", "--n", "2", "-c"], "leave out --n"),
         (["hi", "--replay", "x"], "leave out the prompt"),
-        (["hi", "--logit-bias", "z"], "logit-bias must be TOKEN=NUMBER"),
+        (["hi", "--logit-bias", "z"], "a bias must be TOKEN=NUMBER"),
         (["hi", "--order", "top_k,top_p"], "order must be transformers or llama.cpp"),
         (["hi", "--decoder", "beam", "--length-penalty", "nan"], "length_penalty must be"),
         (["hi", "--decoder", "contrastive", "--penalty-alpha", "2"], "penalty_alpha must be"),

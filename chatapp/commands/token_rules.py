@@ -1,32 +1,23 @@
 """Rules about single tokens on the command line: bias, ban, the end, and the order of the stages.
 
-A token is named by its id or by its text. What a text's token is only the model's tokenizer knows,
-so texts are resolved once the model is loaded.
+Names of tokens are resolved once the model is loaded.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from chatapp.chat.errors import UsageError
 from chatapp.chat.sampling import ORDERS, TRANSFORMERS_ORDER
+from chatapp.token_names import Bias, TokenNameError, parse_bias, token_named
 
 if TYPE_CHECKING:
     from chatapp.chat.facts import ModelFacts
     from chatapp.chat.sampling import SamplingParams
     from chatapp.protocols import Engine
-
-
-@dataclass(frozen=True, slots=True)
-class Bias:
-    """A token, as it was named, and what is added to its logit."""
-
-    token: str
-    value: float
 
 
 def add_token_rules(parser: argparse.ArgumentParser) -> None:
@@ -77,32 +68,17 @@ async def with_token_rules(
 
 
 async def _token_id(option: str, token: str, engine: Engine, facts: ModelFacts) -> int:
-    if token.isascii() and token.isdecimal():
-        if int(token) >= facts.vocab_size:
-            raise UsageError(
-                f"{option}: there is no token {token}; ids go from 0 to {facts.vocab_size - 1}"
-            )
-        return int(token)
-    pieces = await engine.tokenize(token)
-    if len(pieces) != 1:
-        parts = ", ".join(f"{piece.id} {piece.token!r}" for piece in pieces[:8])
-        raise UsageError(
-            f"{option}: {token!r} is {len(pieces)} tokens of this model ({parts}); name one of them"
-        )
-    return pieces[0].id
+    try:
+        return (await token_named(token, engine, facts.vocab_size)).id
+    except TokenNameError as error:
+        raise UsageError(f"{option}: {error}") from None
 
 
 def _bias(text: str) -> Bias:
-    token, sign, number = text.rpartition("=")
     try:
-        value = float(number)
-    except ValueError:
-        value = math.nan
-    if not sign or not token or math.isnan(value) or value == math.inf:
-        raise argparse.ArgumentTypeError(
-            f"logit-bias must be TOKEN=NUMBER, as in 464=-2.5, not {text!r}"
-        )
-    return Bias(token, value)
+        return parse_bias(text)
+    except TokenNameError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _order(text: str) -> Sequence[str]:

@@ -108,6 +108,11 @@ class InspectedEngine(ScriptedEngine):
         tokens = split(script) if isinstance(script, str) else list(script)
         return SteeredGeneration(self, tokens, prompt, options)
 
+    async def pieces(self, ids: Sequence[int]) -> tuple[TokenPiece, ...]:
+        self._live()
+        known = {token_id(OTHER): OTHER}
+        return tuple(TokenPiece(id_, known[id_].decode(), known[id_]) for id_ in ids)
+
     async def candidates(self, step: ReplyStep, start: int, count: int) -> CandidatePage:
         self._live()
         self.asked.append(step)

@@ -31,7 +31,7 @@ async def test_the_candidate_under_the_row_cursor_is_banned_and_biased() -> None
         other = token_id(OTHER)
         await pilot.press("down", "x")
         assert chat.session.sampling.banned == (other,)
-        assert notice(chat) == "␣other is banned; x allows it again"
+        assert notice(chat) == f"␣other ({other}) is banned; x allows it again"
         title = chat.query_one("#sampling-title", Static)
         assert str(title.content) == "sampling · 1 banned"
         await pilot.press("x", "plus", "plus", "minus")
@@ -40,6 +40,28 @@ async def test_the_candidate_under_the_row_cursor_is_banned_and_biased() -> None
         await pilot.press("minus")
         assert chat.session.sampling.logit_bias == ()
         assert str(title.content) == "sampling"
+
+
+async def test_tokens_are_banned_and_biased_by_text_and_by_id() -> None:
+    app = make_app(InspectedEngine("One two"))
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        other = token_id(OTHER)
+        await say(pilot, f"/ban {other}")
+        assert chat.session.sampling.banned == (other,)
+        assert "is banned; the same allows it again" in notice(chat)
+        await say(pilot, f"/ban {other}")
+        assert chat.session.sampling.banned == ()
+        await say(pilot, f"/bias {other}=-2.5")
+        assert chat.session.sampling.logit_bias == ((other, -2.5),)
+        assert notice(chat) == f"␣other ({other}) has a bias of −2.50"
+        await say(pilot, f"/bias {other}=0")
+        assert chat.session.sampling.logit_bias == ()
+        await say(pilot, "/ban two words")
+        assert "is 2 tokens of this model" in notice(chat)
+        await say(pilot, "/bias other")
+        assert "a bias must be TOKEN=NUMBER" in notice(chat)
+        assert chat.session.sampling == SamplingParams()
 
 
 async def test_the_end_is_ruled_and_all_rules_are_cleared() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from chatapp.chat.sampling import ORDERS
 from chatapp.presets import PresetError
+from chatapp.token_names import parse_bias
 from chatapp.ui.commands.registry import Command, CommandError
 
 if TYPE_CHECKING:
@@ -19,7 +20,14 @@ async def _bias(screen: ChatScreen, argument: str) -> None:
     elif not argument:
         await screen.tell_rules()
     else:
-        raise CommandError(f"/bias takes clear or nothing, not {argument!r}")
+        await screen.set_bias(parse_bias(argument))
+
+
+async def _ban(screen: ChatScreen, argument: str) -> None:
+    if argument:
+        await screen.turn_ban(argument)
+    else:
+        await screen.tell_rules()
 
 
 async def _end(screen: ChatScreen, argument: str) -> None:
@@ -61,8 +69,11 @@ def _presets(screen: ChatScreen) -> Sequence[str]:
 
 COMMANDS = (
     Command(
-        "bias", "[clear]", "Which tokens are banned or biased; clear frees all.", _bias,
-        lambda _: ["clear"],
+        "ban", "[TOKEN]", "Never take a token, by id or text; again allows it.", _ban,
+    ),
+    Command(
+        "bias", "[TOKEN=N]", "Add to a token's logit; none tells what holds, clear frees all.",
+        _bias, lambda _: ["clear"],
     ),
     Command(
         "end", "RULE", "The end of a reply: allow, forbid, or force it now.", _end,

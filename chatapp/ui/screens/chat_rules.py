@@ -7,10 +7,12 @@ from dataclasses import replace
 from textual.content import Content
 from textual.widgets import Static
 
+from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.record import Candidate
 from chatapp.chat.sampling import ORDERS, TRANSFORMERS_ORDER, EndRule, SamplingParams
 from chatapp.chat.text import visible_token
 from chatapp.presets import PresetError, Presets
+from chatapp.token_names import Bias, token_named
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.numbers import decimal
 from chatapp.ui.screens.chat_scores import ChatScores
@@ -31,27 +33,44 @@ class ChatRules(ChatScores):
 
     def action_ban(self) -> None:
         """Ban the candidate under the row cursor, or allow it again."""
-        one = self._candidate()
-        if one is None:
-            return
+        if (one := self._candidate()) is not None:
+            self._turn_ban(one.id, one.bytes, "x")
+
+    async def turn_ban(self, name: str) -> None:
+        """Ban the token of that name, or allow it again. Raises ChatappError."""
+        piece = await self._named(name)
+        self._turn_ban(piece.id, piece.bytes, "the same")
+
+    def _turn_ban(self, id_: int, token: bytes, how: str) -> None:
         banned = self.sampling.banned
-        allowed = one.id in banned
-        kept = tuple(id_ for id_ in banned if id_ != one.id)
-        self.set_sampling(replace(self.sampling, banned=kept if allowed else (*kept, one.id)))
-        what = "may be taken again" if allowed else "is banned; x allows it again"
-        self.say(f"{visible_token(one.bytes)} {what}")
+        allowed = id_ in banned
+        kept = tuple(one for one in banned if one != id_)
+        self.set_sampling(replace(self.sampling, banned=kept if allowed else (*kept, id_)))
+        what = "may be taken again" if allowed else f"is banned; {how} allows it again"
+        self.say(f"{visible_token(token)} ({id_}) {what}")
 
     def action_bias(self, steps: int) -> None:
         """Add to the logit of the candidate under the row cursor."""
-        one = self._candidate()
-        if one is None:
-            return
-        biases = dict(self.sampling.logit_bias)
-        bias = biases.get(one.id, 0.0) + steps
-        biases[one.id] = bias
-        pairs = tuple((id_, value) for id_, value in biases.items() if value)
+        if (one := self._candidate()) is not None:
+            bias = dict(self.sampling.logit_bias).get(one.id, 0.0) + steps
+            self._bias(one.id, one.bytes, bias, "; + and − turn it")
+
+    async def set_bias(self, bias: Bias) -> None:
+        """Add to a token's logit from now on; 0 is as if nothing were said. Raises ChatappError."""
+        piece = await self._named(bias.token)
+        self._bias(piece.id, piece.bytes, bias.value)
+
+    def _bias(self, id_: int, token: bytes, bias: float, more: str = "") -> None:
+        biases = {**dict(self.sampling.logit_bias), id_: bias}
+        pairs = tuple((one, value) for one, value in biases.items() if value)
         self.set_sampling(replace(self.sampling, logit_bias=pairs))
-        self.say(f"{visible_token(one.bytes)} has a bias of {decimal(bias)}; + and − turn it")
+        self.say(f"{visible_token(token)} ({id_}) has a bias of {decimal(bias)}{more}")
+
+    async def _named(self, name: str) -> TokenPiece:
+        await self.models.ready()
+        facts = self.session.facts
+        assert facts is not None  # the model is ready
+        return await token_named(name, self.session.engine, facts.vocab_size)
 
     def _candidate(self) -> Candidate | None:
         one = self.panel.candidates.candidate

@@ -21,15 +21,15 @@ _PARAMETER_OF_STAGE = {
 """Stages that are not called like the parameter that switches them on."""
 
 _NAMES = {
-    "bias": "a ban",
-    "end": "the end rule",
+    "end": "end rule",
     "temperature": "T",
     "xtc": "XTC",
     "mirostat": "mirostat τ",
 }
 """Stages with a name of their own; the others are called like their parameter."""
 
-_WITHOUT_SETTING = ("bias", "end")
+_CUTTERS = {"bias": "a ban", "end": "the end rule"}
+"""What cuts where a stage has no setting to name."""
 
 
 def stage_name(stage: str) -> str:
@@ -60,7 +60,7 @@ def cut_by(removal: Removal) -> str:
 
 def cut_by_variants(removal: Removal) -> tuple[str, ...]:
     """The same in ever fewer characters, for narrow columns."""
-    name = stage_name(removal.stage)
+    name = _CUTTERS.get(removal.stage, stage_name(removal.stage))
     return cut_by(removal), f"cut by {name}", _stage_and_setting(removal), name, "cut"
 
 
@@ -94,10 +94,9 @@ def shortfall(removal: Removal) -> str:
 
 
 def _stage_and_setting(removal: Removal) -> str:
-    name = stage_name(removal.stage)
-    if removal.stage in _WITHOUT_SETTING:
-        return name
-    return f"{name} {setting_text(removal.stage, removal.setting)}"
+    if removal.stage in _CUTTERS:
+        return _CUTTERS[removal.stage]
+    return f"{stage_name(removal.stage)} {setting_text(removal.stage, removal.setting)}"
 
 
 def _logit(value: float, other: float) -> str:
