@@ -187,4 +187,4 @@ class ContrastiveTable:
         return rows
 
 
-_CONTRASTIVE_HEAD = "token   candidate            model  penalty   score  likest to"
+_CONTRASTIVE_HEAD = "token   candidate            model  penalty   score most like"

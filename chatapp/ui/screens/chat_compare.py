@@ -65,9 +65,9 @@ class ChatCompare(ChatRules):
         """Answer the last message by beam search. Raises ChatappError."""
         parent = await self._parent_to_answer()
         running = self.inspector.beam(parent, self._limited(options))
-        screen = SearchScreen(
-            f"Beam search, {options.num_beams} beams", running, BeamTree(), LEGEND
-        )
+        title = f"Beam search, {options.num_beams} beams"
+        legend = f"{LEGEND} · enter or 1–4 take as the reply"
+        screen = SearchScreen(title, running, BeamTree(), legend)
         self.app.push_screen(screen, lambda taken: self._take_found(taken, parent))
 
     async def contrastive(self, options: ContrastiveOptions) -> None:
@@ -75,7 +75,9 @@ class ChatCompare(ChatRules):
         parent = await self._parent_to_answer()
         running = self.inspector.contrastive(parent, self._limited(options))
         title = f"Contrastive search, k {options.top_k}, α {options.penalty_alpha:g}"
-        legend = "● taken: the highest score · likest to: a place in prompt and reply"
+        legend = (
+            "● taken: the highest score · most like: a place in prompt and reply · enter takes it"
+        )
         screen = SearchScreen(title, running, ContrastiveTable(), legend)
         self.app.push_screen(screen, lambda taken: self._take_found(taken, parent))
 

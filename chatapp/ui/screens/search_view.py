@@ -58,7 +58,7 @@ class SearchScreen(ModalScreen[tuple[tuple[int, ...], Found] | None]):
         picture: SearchPicture,
         legend: str,
     ) -> None:
-        """Show a search that begins with this screen."""
+        """Show a search that begins with this screen; the legend says what can be taken."""
         super().__init__()
         self._title = title
         self._search = running
@@ -69,12 +69,11 @@ class SearchScreen(ModalScreen[tuple[tuple[int, ...], Found] | None]):
 
     def compose(self) -> ComposeResult:
         """What it is, how far it is, the lines, the keys."""
-        keys = "esc stop, leave · enter or 1–4 take as the reply"
         with Vertical(classes="dialog tall"):
             yield Static(Content.styled(self._title, "bold"), markup=False)
             yield Static(Content(""), id="search-status", markup=False, classes="dialog-title")
             yield LinesView(self._picture.lines, id="search-lines")
-            yield Static(Content.styled(f"{self._legend} · {keys}", MUTED), markup=False)
+            yield Static(Content.styled(f"{self._legend} · esc stop, leave", MUTED), markup=False)
 
     def on_mount(self) -> None:
         """Begin."""
