@@ -289,8 +289,8 @@ class Transcript(TokenCursor, can_focus=True):
             changed: those to lay out for the present width; the others are laid out for it already.
             first: the first message to be laid out from now on; None leaves it where it is.
         """
-        if not self.is_mounted:
-            return
+        if not self.is_mounted or not self.size.width:
+            return  # on_resize lays out everything
         stack = self._stack
         top = self.scroll_offset.y
         anchor = stack.top(top)
