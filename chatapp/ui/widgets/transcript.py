@@ -86,6 +86,7 @@ class Transcript(TokenCursor, can_focus=True):
         super().__init__(id=id)
         self._follow = True
         self._placing = False
+        self._sized = False  # before its first size is known, nothing is laid out
 
     # What is shown
 
@@ -247,6 +248,7 @@ class Transcript(TokenCursor, can_focus=True):
 
     def on_resize(self) -> None:
         """Lay out for the new width, and keep what was in view."""
+        self._sized = True
         self._lay_out(self._stack.blocks)
 
     def render_line(self, y: int) -> Strip:
@@ -289,8 +291,8 @@ class Transcript(TokenCursor, can_focus=True):
             changed: those to lay out for the present width; the others are laid out for it already.
             first: the first message to be laid out from now on; None leaves it where it is.
         """
-        if not self.is_mounted or not self.size.width:
-            return  # on_resize lays out everything
+        if not self._sized:
+            return
         stack = self._stack
         top = self.scroll_offset.y
         anchor = stack.top(top)
