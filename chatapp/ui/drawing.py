@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
 from textual.content import Content
+from textual.widgets import Static
 
 MUTED = "$foreground 60%"
 """How what matters less is drawn; `$text-muted` means nothing inside of Content."""
@@ -17,3 +19,20 @@ def bar(fraction: float, width: int) -> Content:
     filled = "█" * full + _EIGHTHS[rest]
     empty = "·" * (width - len(filled))
     return Content.styled(filled, "$accent") + Content.styled(empty, MUTED)
+
+
+def renew(line: Static, text: Content) -> None:
+    """Show another text; the screen is laid out anew only where it may need other rows.
+
+    To lay out a screen costs as much as to paint it, and the rows of a legend seldom change.
+    """
+    before, width = line.content, line.content_size.width
+    rows = _rows(text, width)
+    same = rows is not None and isinstance(before, Content) and rows == _rows(before, width)
+    line.update(text, layout=not same)
+
+
+def _rows(text: Content, width: int) -> int | None:
+    """How many rows a text takes; None where some wrap, or where there is none."""
+    rows = text.plain.split("\n")
+    return len(rows) if text and all(cell_len(row) <= width for row in rows) else None

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import math
 import os
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import cache
+from operator import neg
 from typing import Literal, get_args
 
 from textual.color import Color
@@ -112,8 +114,8 @@ def step_of(value: float, scale: Scale) -> int:
         return 0
     definition = _DEFINITIONS[scale]
     if definition.falling:
-        return sum(value < bound for bound in definition.bounds)
-    return sum(value >= bound for bound in definition.bounds)
+        return bisect_left(definition.bounds, -value, key=neg)
+    return bisect_right(definition.bounds, value)
 
 
 @cache

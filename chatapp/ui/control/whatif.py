@@ -60,6 +60,7 @@ class WhatIfControl:
         if self.question is None or self.question.message_id != message_id:
             self.result = None
         self._ask(Question(message_id, sampling))
+        self._view.what_if_changed()
 
     def turn(self, sampling: SamplingParams) -> None:
         """Look at the same reply under other settings."""
@@ -78,7 +79,6 @@ class WhatIfControl:
         if self._task is None:
             self._task = asyncio.create_task(self._answer())
             self._task.add_done_callback(self._surface)
-        self._view.what_if_changed()
 
     async def _answer(self) -> None:
         try:

@@ -140,7 +140,7 @@ class ChatRules(ChatScores):
         rules = rule_words(self.sampling)
         style = "bold $text-warning" if self.what_if.on else MUTED
         text = Content.styled(" · ".join([title, *rules]), style)
-        self.query_one("#sampling-title", Static).update(text)
+        self.query_one("#sampling-title", Static).update(text, layout=False)
 
 
 def rule_words(sampling: SamplingParams) -> list[str]:

@@ -13,7 +13,6 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.widgets import Static
 
 from chatapp.chat.conversation import Conversation, Message
 from chatapp.chat.errors import ChatappError
@@ -185,10 +184,9 @@ class ChatScores(ChatWhatIf):
         words = f"given · token {count(index + 1)}"
         self.panel.show_other(block.records, index, block.records[index], words)
 
-    def show_legend(self) -> None:
-        """Name the scale, and say what the numbers of a given token are."""
-        super().show_legend()
-        if self._given is not None:
-            scale = legend(self.transcript.scale, dark=self.app.current_theme.dark)
-            words = Content.styled(GIVEN, MUTED)
-            self.query_one("#legend", Static).update(scale + Content("\n") + words)
+    def legend_text(self) -> Content:
+        """The scale, and what the numbers of a given token are."""
+        if self._given is None:
+            return super().legend_text()
+        scale = legend(self.transcript.scale, dark=self.app.current_theme.dark)
+        return scale + Content("\n") + Content.styled(GIVEN, MUTED)

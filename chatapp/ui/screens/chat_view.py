@@ -14,7 +14,7 @@ from chatapp.chat.sampling import SamplingParams
 from chatapp.session import ReplyEnded
 from chatapp.ui import numbers
 from chatapp.ui.control.model import ModelState
-from chatapp.ui.drawing import bar
+from chatapp.ui.drawing import bar, renew
 from chatapp.ui.screens.chat_base import ChatBase
 from chatapp.ui.screens.download import DownloadScreen
 from chatapp.ui.screens.settings import SettingsScreen
@@ -216,15 +216,17 @@ class ChatView(ChatBase):
             self.show_token()
 
     def show_legend(self) -> None:
-        """Name the scale while tokens are coloured."""
-        shown = self.transcript.view == "tokens" or self.transcript.cursor is not None
+        """Say what the colours mean."""
+        text = self.legend_text()
         line = self.query_one("#legend", Static)
-        line.display = shown
-        line.update(
-            legend(self.transcript.scale, dark=self.app.current_theme.dark)
-            if shown
-            else Content("")
-        )
+        line.display = bool(text)
+        renew(line, text)
+
+    def legend_text(self) -> Content:
+        """The scale while tokens are coloured; empty for none."""
+        if self.transcript.view != "tokens" and self.transcript.cursor is None:
+            return Content("")
+        return legend(self.transcript.scale, dark=self.app.current_theme.dark)
 
     async def _count_tokens(self, text: str) -> int | None:
         """How many tokens a text has; None while no model can tell."""

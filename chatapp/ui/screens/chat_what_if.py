@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.widgets import Static
 
 from chatapp.chat.conversation import Message
 from chatapp.chat.errors import ChatappError
@@ -130,23 +130,17 @@ class ChatWhatIf(ChatInspect):
         elif result is not None and answered is not None:
             dark = self.app.current_theme.dark
             self.transcript.look = what_if_look(answered.message_id, result, dark=dark)
-        title = Content.styled(TITLE, "bold $text-warning") if control.on else None
-        self.query_one("#sampling-title", Static).update(title or Content.styled("sampling", MUTED))
         self.show_sampling()
         self.show_legend()
         self.show_token()
 
-    def show_legend(self) -> None:
-        """Name the scale, and tell the totals of what is tried."""
-        super().show_legend()
-        control = self.what_if
-        if not control.on:
-            return
-        line = self.query_one("#legend", Static)
-        line.display = True
+    def legend_text(self) -> Content:
+        """The scale, and the totals of what is tried."""
+        if not self.what_if.on:
+            return super().legend_text()
         scale = legend("probability", dark=self.app.current_theme.dark)
         named = Content("final probability") + scale[len("model probability") :]
-        line.update(named + Content("\n") + self._totals(control.result))
+        return named + Content("\n") + self._totals(self.what_if.result)
 
     def _totals(self, result: WhatIf | None) -> Content:
         question = self.what_if.question
@@ -176,11 +170,10 @@ class ChatWhatIf(ChatInspect):
         result = self.what_if.result
         if result is None or self.what_if.answered != question or index >= len(result.tokens):
             return  # the answer is on its way
-        self.run_worker(
-            self._show_tried(block.message.id, index, result.tokens[index], question.sampling),
-            group="what-if-token",
-            exclusive=True,
-        )
+        token, sampling = result.tokens[index], question.sampling
+        asked = partial(self._show_tried, block.message.id, index, token, sampling)
+        # The reply's colours first: the engine would take the cores that paint them.
+        self.call_after_refresh(self.run_worker, asked, group="what-if-token", exclusive=True)
 
     async def _show_tried(
         self, message_id: str, index: int, token: WhatIfToken, sampling: SamplingParams
