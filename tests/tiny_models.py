@@ -1,7 +1,8 @@
 """Tiny random models of several architectures, saved as real folders.
 
 They speak nonsense, but through transformers' own code: learned positions (GPT-2), grouped queries
-(Qwen), sliding windows (Gemma), and a recurrent state that cannot be cropped (Mamba).
+(Qwen), sliding windows (Gemma), and a recurrent state that cannot be cropped (Mamba). GPT-1 and XLM
+keep no KV cache, and are refused.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def save_tokenizer(folder: Path, *, chat: bool) -> int:
 
 
 def save_model(folder: Path, kind: str, *, chat: bool = True) -> Path:
-    """Save a random model of that kind: gpt2, qwen2, gemma2 or mamba."""
+    """Save a random model of that kind: gpt2, qwen2, gemma2, mamba, gpt1 or xlm."""
     import torch
     import transformers
 
@@ -69,6 +70,12 @@ def save_model(folder: Path, kind: str, *, chat: bool = True) -> Path:
         ),
         "mamba": lambda: transformers.MambaConfig(
             hidden_size=32, num_hidden_layers=2, state_size=8, **shared
+        ),
+        "gpt1": lambda: transformers.OpenAIGPTConfig(
+            n_embd=32, n_layer=2, n_head=4, n_positions=64, **shared
+        ),
+        "xlm": lambda: transformers.XLMConfig(
+            emb_dim=32, n_layers=2, n_heads=4, causal=True, **shared
         ),
     }
     torch.manual_seed(0)

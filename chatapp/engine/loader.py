@@ -216,7 +216,8 @@ def _cache_argument(model: Any, source: ModelSource) -> str:
     """The name of forward's cache; without it every token would be read without those before."""
     taken = inspect.signature(model.forward).parameters
     for name in _CACHE_ARGUMENTS:
-        if name in taken:
+        # XLM and Flaubert call a table of their own "cache"; it holds nothing from call to call.
+        if name in taken and "dict" not in str(taken[name].annotation):
             return name
     raise EngineError(
         f"{source.name} is a {type(model).__name__}, which keeps no KV cache that this program"

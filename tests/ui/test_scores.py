@@ -106,6 +106,9 @@ async def test_a_message_scored_under_the_cursor_is_walked_into() -> None:
         for key, token in (("right", 0), ("right", 1), ("left", 0)):
             await pilot.press(key)
             assert chat.transcript.cursor == Cursor(mine.id, token)
+        chat.transcript.point(mine.id, None)
+        await pilot.press("down")
+        assert chat.transcript.cursor == Cursor(mine.id, 0)
 
 
 async def test_what_was_read_is_scored_unasked_and_only_once() -> None:

@@ -101,6 +101,8 @@ class TokenCursor(ScrollView):
         below = block.token_below(token, steps) if token is not None else None
         if below is not None:
             self.point(block.message.id, below)
+        elif token is None and block.has_tokens:
+            self._enter(block, steps)
         else:
             self._enter(self._stack.beside(block, steps, with_tokens=False), steps)
 
