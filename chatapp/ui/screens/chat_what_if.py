@@ -22,7 +22,7 @@ from chatapp.ui.numbers import count, decimal
 from chatapp.ui.screens.chat_inspect import ChatInspect
 from chatapp.ui.token_colours import legend
 
-_CANDIDATES = 50
+_CANDIDATES, _CANDIDATES_MOST = 50, 1000
 TITLE = "what if: sampling"
 
 
@@ -180,7 +180,9 @@ class ChatWhatIf(ChatInspect):
     ) -> None:
         try:
             step = self.inspector.step(message_id, index, sampling)
-            page = await self.inspector.candidates(step, 0, _CANDIDATES)
+            listed = len(self.panel.candidates.listed)  # as deep as the person has read on
+            wanted = min(max(listed, _CANDIDATES), _CANDIDATES_MOST)
+            page = await self.inspector.candidates(step, 0, wanted)
             candidates = page.candidates
             if all(one.id != token.id for one in candidates):
                 found = await self.inspector.find_tokens(step, token.id)

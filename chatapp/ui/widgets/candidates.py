@@ -144,16 +144,18 @@ class CandidateList(ScrollView, can_focus=True):
     def show(self, record: TokenRecord | None, *, taken: bool = True) -> None:
         """Show a token's candidates; the row cursor goes to the one that was taken.
 
+        Where it is the step shown before (a control was turned), it stays on its candidate.
         `taken` is False for a step at which nothing is taken yet.
         """
         if record is self._shown:
             return
+        pointed = self.candidate if _same_step(self._shown, record) else None
         self._record = self._shown = record
         self._taken_id = record.id if record is not None and taken else None
         self._places = without_gap(record.candidates) if record is not None else 0
         self._asked = False
         self._arrange()
-        self.row = self._taken_row()
+        self.row = self._row_of(pointed.id if pointed is not None else self._taken_id)
         self._bring_into_view()
         self.refresh()
 
@@ -188,13 +190,10 @@ class CandidateList(ScrollView, can_focus=True):
         candidates = self._record.candidates if self._record else ()
         return candidates[self.row] if 0 <= self.row < len(candidates) else None
 
-    def _taken_row(self) -> int:
-        if self._record is None:
-            return 0
-        for place, candidate in enumerate(self._record.candidates):
-            if candidate.id == self._taken_id:
-                return place
-        return 0
+    def _row_of(self, id_: int | None) -> int:
+        """Where a token is listed; the first row where it is not."""
+        places = (place for place, one in enumerate(self.listed) if one.id == id_)
+        return next(places, 0)
 
     def _arrange(self) -> None:
         """Make room for the rows, and for what stands around them."""
@@ -378,3 +377,12 @@ class CandidateList(ScrollView, can_focus=True):
         self.row = place + self.scroll_offset.y
         if event.chain == 2:
             self.action_choose()
+
+
+def _same_step(one: TokenRecord | None, other: TokenRecord | None) -> bool:
+    """Whether two records tell of one step; no two distributions share their entropy's last bit."""
+    return (
+        one is not None
+        and other is not None
+        and (one.index, one.entropy_bits) == (other.index, other.entropy_bits)
+    )
