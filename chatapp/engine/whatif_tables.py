@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from chatapp.engine.history import LogitRow
+from chatapp.engine.sampler.alive import marked
 
 _INFINITE = 0x7C00
 """The bits of half precision's infinity, without the sign; all below are finite."""
@@ -168,7 +169,7 @@ class ReplyPart:
 
     def tail_id(self, row: int, logit: float, without: torch.Tensor) -> int | None:
         """The lowest id with exactly that unedited logit, but for those in `without`."""
-        found = (self.rows[row].logits() == logit).nonzero().squeeze(1)
+        found = marked(self.rows[row].logits() == logit)
         found = found[~torch.isin(found, without)]
         return int(found[0]) if found.numel() else None
 
