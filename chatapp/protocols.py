@@ -91,8 +91,8 @@ class Engine(Protocol):
     def generate(self, prompt: Prompt, options: GenerateOptions) -> Generation:
         """Begin a reply."""
 
-    async def tokenize(self, text: str) -> tuple[TokenPiece, ...]:
-        """Split a text as ordinary text."""
+    async def tokenize(self, text: str, *, inside: bool = False) -> tuple[TokenPiece, ...]:
+        """Split a text as ordinary text; `inside` is for one that goes on in a reply."""
 
     async def render(self, prompt: Prompt) -> RenderedPrompt:
         """What the model would read."""

@@ -40,12 +40,17 @@ def parse_bias(text: str) -> Bias:
     return Bias(token, value)
 
 
+def unquoted(name: str) -> str:
+    """A name without the quotes in which a person keeps the space that most words begin with."""
+    name = name.strip()
+    return name[1:-1] if len(name) > 1 and name[0] == name[-1] == '"' else name
+
+
 async def token_named(name: str, engine: Engine, vocabulary: int) -> TokenPiece:
     """The token that goes by a name.
 
     Args:
-        name: an id in decimal digits, or a text that is one token. Quotes around it are not part
-            of it: they keep the space that most words begin with.
+        name: an id in decimal digits, or a text that is one token inside of a reply.
         engine: its model must be loaded.
         vocabulary: how many tokens the model has.
 
@@ -53,18 +58,20 @@ async def token_named(name: str, engine: Engine, vocabulary: int) -> TokenPiece:
         TokenNameError: there is no such id, or the text is several tokens.
         EngineError: the engine could not say.
     """
+    if not name:
+        raise TokenNameError("a token is named by its id or by its text, not by nothing")
     if name.isascii() and name.isdecimal():
-        # Compared as texts first: an id of thousands of digits is no number that Python reads.
-        if len(name.lstrip("0")) > len(str(vocabulary)) or int(name) >= vocabulary:
+        digits = name.lstrip("0") or "0"
+        # Python reads no number of thousands of digits.
+        if len(digits) > len(str(vocabulary)) or int(digits) >= vocabulary:
             raise TokenNameError(
-                f"there is no token {name[:20]}; ids go from 0 to {vocabulary - 1}"
+                f"there is no token {digits[:20]}; ids go from 0 to {vocabulary - 1}"
             )
-        return (await engine.pieces([int(name)]))[0]
-    text = name[1:-1] if len(name) > 2 and name[0] == name[-1] == '"' else name
-    pieces = await engine.tokenize(text)
+        return (await engine.pieces([int(digits)]))[0]
+    pieces = await engine.tokenize(name, inside=True)
     if len(pieces) != 1:
         parts = ", ".join(f"{piece.id} {piece.token!r}" for piece in pieces[:8])
         raise TokenNameError(
-            f"{text!r} is {len(pieces)} tokens of this model ({parts}); name one of them"
+            f"{name!r} is {len(pieces)} tokens of this model ({parts}); name one of them"
         )
     return pieces[0]

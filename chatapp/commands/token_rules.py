@@ -6,6 +6,7 @@ Names of tokens are resolved once the model is loaded.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,8 @@ async def with_token_rules(
         for bias in args.logit_bias
     ]
     banned = [await _token_id("--ban", token, engine, facts) for token in args.ban]
+    banned += [id_ for id_, value in biases if value == -math.inf]
+    biases = [(id_, value) for id_, value in biases if value > -math.inf]
     changes: dict[str, Any] = {}
     if biases:
         changes["logit_bias"] = (*sampling.logit_bias, *biases)

@@ -4,7 +4,8 @@ Every way of writing gets the same prompt and settings and writes the same numbe
 turn: one round of all of them, then the next. So what slows the machine for a while slows all of
 them, and the ratios within a round hold. What the numbers beside a token cost is a few parts in a
 hundred, less than a machine's own swings from one second to the next; so writing with and without
-them goes on side by side, and takes turns at every token.
+them goes on side by side, and takes turns at every token. (transformers' generate() cannot be held
+between two tokens, so it runs by itself, behind them.)
 """
 
 from __future__ import annotations
@@ -67,9 +68,11 @@ class _Case:
 class _Turn:
     """What is timed in one go."""
 
+    words: str
+    """What people call it."""
     cases: tuple[_Case, ...]
-    run: Callable[[], Sequence[_Timed]]
-    """Returns one for each case."""
+    run: Callable[[], Sequence[_Timed] | None]
+    """Returns one for each case; None when it was cancelled."""
 
 
 def bench(
@@ -95,7 +98,7 @@ def bench(
             f"{options.prompt_tokens} tokens of a prompt and {options.new_tokens} new ones are more"
             f" than the model's context of {room}; take fewer"
         )
-    turns = _Bencher(loaded, history, options).turns()
+    turns = _Bencher(loaded, history, options, cancelled).turns()
     rounds: list[list[_Timed]] = []
     total = (options.rounds + 1) * len(turns)
     with torch.inference_mode():
@@ -103,11 +106,10 @@ def bench(
         for number in range(options.rounds + 1):
             timed: list[Sequence[_Timed]] = []
             for turn in turns:
-                words = turn.cases[0].words
-                yield Progress(f"measuring: {words}", number * len(turns) + len(timed), total)
-                if cancelled():
+                yield Progress(f"measuring: {turn.words}", number * len(turns) + len(timed), total)
+                if cancelled() or (result := turn.run()) is None:
                     break
-                timed.append(turn.run())
+                timed.append(result)
             if len(timed) < len(turns):
                 break
             if number:
@@ -137,8 +139,15 @@ def _measured(cases: Sequence[_Case], rounds: Sequence[Sequence[_Timed]]) -> tup
 class _Bencher:
     """The ways of writing, all for one prompt."""
 
-    def __init__(self, loaded: LoadedModel, history: LogitHistory, options: BenchOptions) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        history: LogitHistory,
+        options: BenchOptions,
+        cancelled: Callable[[], bool],
+    ) -> None:
         self._loaded = loaded
+        self._cancelled = cancelled
         self._history = history
         self._count = options.new_tokens
         ids = loaded.tokenizer.encode_text(_TEXT)
@@ -154,10 +163,10 @@ class _Bencher:
         generated = _Case("generate", "transformers' generate()")
         uncached = _Case("no_cache", "without the KV cache")
         return [
-            _Turn((read,), self._read),
-            _Turn((decode, records, trace), self._write),
-            _Turn((generated,), self._generate),
-            _Turn((uncached,), self._write_uncached),
+            _Turn(read.words, (read,), self._read),
+            _Turn("writing, with and without the numbers", (decode, records, trace), self._write),
+            _Turn(generated.words, (generated,), self._generate),
+            _Turn(uncached.words, (uncached,), self._write_uncached),
         ]
 
     def _read(self) -> Sequence[_Timed]:
@@ -168,7 +177,7 @@ class _Bencher:
         count = len(self._prompt)
         return [_Timed(count, count, time.perf_counter() - began)]
 
-    def _write(self) -> Sequence[_Timed]:
+    def _write(self) -> Sequence[_Timed] | None:
         """Our own loop: bare, with records, and with traces, a token of each in turn."""
         loops = [
             self._loop(0, None),
@@ -179,6 +188,8 @@ class _Bencher:
             next(loop)  # it belongs to the reading
         seconds = [0.0] * len(loops)
         for number in range(1, self._count):
+            if self._cancelled():
+                return None
             for place in range(len(loops)):
                 index = (number + place) % len(loops)
                 began = time.perf_counter()
@@ -204,6 +215,7 @@ class _Bencher:
                 yield event
             elif isinstance(event, GenerationEnd) and event.reason is FinishReason.ERROR:
                 raise EngineError(event.message)
+        raise EngineError("the reply ended before all of its tokens were written")
 
     def _generate(self) -> Sequence[_Timed]:
         """transformers' own loop with the same settings, timed by when its tokens come out."""

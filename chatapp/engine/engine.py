@@ -217,10 +217,16 @@ class LocalEngine:
         """Measure how fast the model reads and writes. Raises EngineError."""
         return bench(self._model(), self._history, options, cancelled)
 
-    def tokenize(self, text: str) -> tuple[TokenPiece, ...]:
-        """A text in tokens, as ordinary text. Raises EngineError when no model is loaded."""
+    def tokenize(self, text: str, *, inside: bool = False) -> tuple[TokenPiece, ...]:
+        """A text in tokens, as ordinary text. Raises EngineError when no model is loaded.
+
+        Args:
+            text: no control token is read in it.
+            inside: it goes on in a reply; else it stands by itself.
+        """
         tokenizer = self._model().tokenizer
-        return tokenizer.pieces(tokenizer.encode_text(text))
+        encode = tokenizer.encode_inside if inside else tokenizer.encode_text
+        return tokenizer.pieces(encode(text))
 
     def render(self, prompt: Prompt) -> RenderedPrompt:
         """What the model would read. Raises EngineError when it cannot be made."""

@@ -92,9 +92,9 @@ class EngineClient:
         request = messages.GenerateRequest(request=self._number(), prompt=prompt, options=options)
         return RemoteGeneration(self._connection, request)
 
-    async def tokenize(self, text: str) -> tuple[TokenPiece, ...]:
+    async def tokenize(self, text: str, *, inside: bool = False) -> tuple[TokenPiece, ...]:
         """Split a text as ordinary text. Raises EngineError."""
-        request = messages.TokenizeRequest(request=self._number(), text=text)
+        request = messages.TokenizeRequest(request=self._number(), text=text, inside=inside)
         return (await self._answer(request, messages.TokenizedEvent)).tokens
 
     async def render(self, prompt: Prompt) -> RenderedPrompt:

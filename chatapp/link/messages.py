@@ -87,6 +87,8 @@ class TokenizeRequest(Message, frozen=True, tag=True, kw_only=True):
     """Split a text into tokens, as ordinary text."""
 
     text: str
+    inside: bool = False
+    """Whether it goes on in a reply: then no vocabulary puts a space before it."""
 
 
 class RenderRequest(Message, frozen=True, tag=True, kw_only=True):

@@ -249,7 +249,7 @@ class Server:
         number = request.request
         match request:
             case messages.TokenizeRequest():
-                tokens = self._running().tokenize(request.text)
+                tokens = self._running().tokenize(request.text, inside=request.inside)
                 self._send(messages.TokenizedEvent(request=number, tokens=tokens))
             case messages.RenderRequest():
                 rendered = self._running().render(request.prompt)

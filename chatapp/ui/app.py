@@ -10,8 +10,8 @@ import signal
 from collections.abc import Callable, Iterable
 from typing import ClassVar
 
-from textual import events, on
-from textual.app import App, SystemCommand
+from textual import on
+from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
@@ -39,6 +39,7 @@ from chatapp.ui.screens.trace import TraceScreen
 from chatapp.ui.screens.tree import TreeScreen
 from chatapp.ui.screens.write import WriteScreen
 from chatapp.ui.services import Services
+from chatapp.ui.typed_keys import TypedKeys
 from chatapp.ui.widgets.candidates import CandidateList
 from chatapp.ui.widgets.column import ReplyColumn
 from chatapp.ui.widgets.prompt import PromptInput
@@ -84,7 +85,7 @@ _KEY_OWNERS = (
 """Whose keys the person may change, besides those of the application."""
 
 
-class ChatApp(App[None]):
+class ChatApp(TypedKeys):
     """chatapp in the terminal. `run_async` returns when the person leaves or a signal says so."""
 
     CSS_PATH = "chatapp.tcss"
@@ -107,19 +108,6 @@ class ChatApp(App[None]):
     def get_default_screen(self) -> Screen[None]:
         """The chat."""
         return ChatScreen(self.services, self._complaints())
-
-    @property
-    def chat(self) -> ChatScreen:
-        """The chat, which is always the lowest screen."""
-        screen = self.screen_stack[0]
-        assert isinstance(screen, ChatScreen)  # `get_default_screen` made it
-        return screen
-
-    async def on_event(self, event: events.Event) -> None:
-        """Pass an event on; a letter goes to the prompt where nothing else wants it."""
-        if isinstance(event, events.Key) and not event.is_forwarded and len(self.screen_stack) == 1:
-            self.chat.welcome_typing(event)
-        await super().on_event(event)
 
     def on_mount(self) -> None:
         """Take the person's settings, and listen to signals."""

@@ -186,7 +186,7 @@ class ScriptedEngine:
         tokens = split(script) if isinstance(script, str) else list(script)
         return ScriptedGeneration(self, tokens, prompt, options)
 
-    async def tokenize(self, text: str) -> tuple[TokenPiece, ...]:
+    async def tokenize(self, text: str, *, inside: bool = False) -> tuple[TokenPiece, ...]:
         self._live()
         return tuple(TokenPiece(token_id(token), token.decode(), token) for token in split(text))
 

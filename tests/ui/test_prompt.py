@@ -10,11 +10,13 @@ from textual import events
 from textual.widgets import Static
 
 from chatapp.chat.errors import ChatappError
+from chatapp.ui.app import ChatApp
 from chatapp.ui.control.editor import edit_text, editor_command
 from chatapp.ui.control.history import History
-from chatapp.ui.widgets.candidates import CandidateList
+from chatapp.ui.widgets.sampling_panel import SamplingPanel
 from tests.ui.host import ask, make_app, ready, until
-from tests.ui.scripted import ScriptedEngine
+from tests.ui.inspected import OTHER, InspectedEngine
+from tests.ui.scripted import ScriptedEngine, token_id
 
 SIZE = (100, 30)
 
@@ -95,19 +97,59 @@ async def test_typing_in_the_transcript_goes_to_the_prompt() -> None:
         assert chat.prompt.text == "why"
 
 
+def burst(app: ChatApp, *keys: str) -> None:
+    """Press keys so fast that all of them wait before the first is looked at."""
+    names = {"/": "slash", " ": "space", ".": "full_stop"}
+    for key in keys:
+        character = key if len(key) == 1 else None
+        app.post_message(events.Key(names.get(key, key), character))
+
+
 async def test_letters_that_come_in_one_go_all_reach_the_prompt() -> None:
     app = make_app(ScriptedEngine("Yes."))
     async with app.run_test(size=SIZE) as pilot:
         chat = await ready(pilot)
         await ask(pilot, "Hello")
-        candidates = chat.query_one(CandidateList)
-        candidates.focus()
-        await until(pilot, lambda: chat.focused is candidates, "the candidates focused")
-        # All of them wait before the first is looked at; "t" alone would show the trace.
-        for key, character in (("slash", "/"), ("s", "s"), ("e", "e"), ("t", "t"), ("space", " ")):
-            app.post_message(events.Key(key, character))
+        chat.panel.candidates.focus()
+        await until(pilot, lambda: chat.focused is chat.panel.candidates, "the candidates")
+        burst(app, *"/set ")  # "t" alone would show the trace
         await until(pilot, lambda: chat.prompt.text == "/set ", "every letter in the prompt")
         assert app.screen is chat
+
+
+async def test_keys_before_a_letter_are_judged_where_they_were_pressed() -> None:
+    engine = InspectedEngine("One two", "three")
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "count")
+        candidates = chat.panel.candidates
+        for keys, text in ((("down", "x", "w"), "draft w"), (("up", "y"), "draft wy")):
+            chat.prompt.take(chat.prompt.text or "draft ")
+            candidates.focus()
+            await until(pilot, lambda: chat.focused is candidates, "the candidates")
+            burst(app, *keys)
+            await until(pilot, lambda text=text: chat.prompt.text == text, "the letter")
+        assert chat.session.sampling.banned == (token_id(OTHER),)
+        assert candidates.row == 0
+        candidates.focus()
+        await until(pilot, lambda: chat.focused is candidates, "the candidates")
+        burst(app, "down", "enter", "z")  # takes the candidate; it does not send the draft
+        await until(pilot, lambda: len(engine.requests) == 2, "the branch")
+        await until(pilot, lambda: chat.prompt.text == "draft wyz", "the letter")
+        assert engine.requests[-1][1].forced_ids == (token_id(OTHER),)
+
+
+async def test_letters_behind_a_typed_number_reach_the_prompt() -> None:
+    app = make_app(ScriptedEngine("Yes."))
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        panel = chat.query_one(SamplingPanel)
+        panel.focus()
+        await until(pilot, lambda: chat.focused is panel, "the controls")
+        burst(app, *"0.5", "enter", *"Hi")
+        await until(pilot, lambda: chat.prompt.text == "Hi", "the letters")
+        assert chat.session.sampling.temperature == 0.5
 
 
 async def test_empty_messages_are_not_sent() -> None:

@@ -57,6 +57,13 @@ async def test_tokens_are_banned_and_biased_by_text_and_by_id() -> None:
         assert notice(chat) == f"␣other ({other}) has a bias of −2.50"
         await say(pilot, f"/bias {other}=0")
         assert chat.session.sampling.logit_bias == ()
+        await say(pilot, '/bias " other" = 1.5')
+        assert chat.session.sampling.logit_bias == ((other, 1.5),)
+        await say(pilot, '/bias " other"=0')
+        await say(pilot, f"/bias {other}=-inf")
+        assert notice(chat) == f"a bias of −∞ is a ban: /ban {other}"
+        await say(pilot, '/ban ""')
+        assert "not by nothing" in notice(chat)
         await say(pilot, "/ban two words")
         assert "is 2 tokens of this model" in notice(chat)
         await say(pilot, "/bias other")

@@ -4,6 +4,7 @@ what the person does; what any of it means is theirs to know."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import events, on
@@ -11,6 +12,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
+from textual.message import Message
 from textual.widgets import Static, TextArea
 
 from chatapp.chat.errors import ChatappError
@@ -38,6 +40,13 @@ _COMPLETIONS_SHOWN = 6
 
 class ChatScreen(ChatTitles):
     """The one screen that is always there."""
+
+    @dataclass
+    class Typed(Message):
+        """A letter that what was focused has not taken."""
+
+        key: str
+        character: str | None
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "escape", "stop the reply, else leave what is focused", id="chat.escape"),
@@ -165,17 +174,26 @@ class ChatScreen(ChatTitles):
         """Let the person's own editor change the text."""
         self.edit_in_editor()
 
-    def welcome_typing(self, event: events.Key) -> None:
-        """Focus the prompt for what is typed anywhere, unless it is a key of what is focused.
+    def is_for_prompt(self, event: events.Key) -> bool:
+        """Whether a key is a letter that the prompt should have, though another widget is focused.
 
-        The app asks before it passes a key on: of letters that come in one go, each finds the
-        focus where the one before has put it.
+        What is focused comes first: its own keys, and what it takes as text.
         """
-        if not event.is_printable or not self.is_mounted or event.key in self.active_bindings:
-            return
         focused = self.focused
-        if focused is None or not focused.check_consume_key(event.key, event.character):
-            self.set_focus(self.prompt)
+        if focused is self.prompt or not event.is_printable or not self.is_mounted:
+            return False
+        if not self.prompt.focusable:
+            return False
+        if focused is not None and focused.check_consume_key(event.key, event.character):
+            return False
+        return event.key not in self.active_bindings
+
+    def on_key(self, event: events.Key) -> None:
+        """Keep a letter that came to what is focused and was not taken there after all."""
+        known = event.key in self.active_bindings
+        if event.is_printable and not known and self.prompt.focusable:
+            event.stop()
+            self.post_message(self.Typed(event.key, event.character))
 
     def on_paste(self, event: events.Paste) -> None:
         """Let what is pasted anywhere go to the prompt."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from textual.content import Content
@@ -12,7 +13,8 @@ from chatapp.chat.record import Candidate
 from chatapp.chat.sampling import ORDERS, TRANSFORMERS_ORDER, EndRule, SamplingParams
 from chatapp.chat.text import visible_token
 from chatapp.presets import PresetError, Presets
-from chatapp.token_names import Bias, token_named
+from chatapp.token_names import Bias, TokenNameError, token_named, unquoted
+from chatapp.ui.control.model import ModelState
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.numbers import decimal
 from chatapp.ui.screens.chat_scores import ChatScores
@@ -58,6 +60,8 @@ class ChatRules(ChatScores):
     async def set_bias(self, bias: Bias) -> None:
         """Add to a token's logit from now on; 0 is as if nothing were said. Raises ChatappError."""
         piece = await self._named(bias.token)
+        if bias.value == -math.inf:
+            raise TokenNameError(f"a bias of −∞ is a ban: /ban {piece.id}")
         self._bias(piece.id, piece.bytes, bias.value)
 
     def _bias(self, id_: int, token: bytes, bias: float, more: str = "") -> None:
@@ -67,10 +71,11 @@ class ChatRules(ChatScores):
         self.say(f"{visible_token(token)} ({id_}) has a bias of {decimal(bias)}{more}")
 
     async def _named(self, name: str) -> TokenPiece:
-        await self.models.ready()
         facts = self.session.facts
-        assert facts is not None  # the model is ready
-        return await token_named(name, self.session.engine, facts.vocab_size)
+        if self.models.state is not ModelState.READY or facts is None:
+            # To wait would hold up all that is typed meanwhile.
+            raise TokenNameError("only a loaded model knows its tokens; try again once it is here")
+        return await token_named(unquoted(name), self.session.engine, facts.vocab_size)
 
     def _candidate(self) -> Candidate | None:
         one = self.panel.candidates.candidate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -178,10 +179,12 @@ class ChatWhatIf(ChatInspect):
     async def _show_tried(
         self, message_id: str, index: int, token: WhatIfToken, sampling: SamplingParams
     ) -> None:
+        if (reply := self._pointed_at(message_id, index, sampling)) is None:
+            return
+        depth = self.panel.candidates.depth(reply[index])
+        wanted = min(max(depth, _CANDIDATES), _CANDIDATES_MOST)
         try:
             step = self.inspector.step(message_id, index, sampling)
-            listed = len(self.panel.candidates.listed)  # as deep as the person has read on
-            wanted = min(max(listed, _CANDIDATES), _CANDIDATES_MOST)
             page = await self.inspector.candidates(step, 0, wanted)
             candidates = page.candidates
             if all(one.id != token.id for one in candidates):
@@ -190,11 +193,20 @@ class ChatWhatIf(ChatInspect):
         except ChatappError as error:
             self.say(str(error), "warning")
             return
-        block = self.transcript.block_of(message_id)
-        if block is None or not self.what_if.on:
-            return
-        record = tried_record(block.records[index], token, candidates, page.vocabulary, sampling)
-        self.panel.show_other(block.records, index, record, f"what if · token {count(index + 1)}")
+        if (reply := self._pointed_at(message_id, index, sampling)) is None:
+            return  # the person has gone on meanwhile
+        record = tried_record(reply[index], token, candidates, page.vocabulary, sampling)
+        self.panel.show_other(reply, index, record, f"what if · token {count(index + 1)}")
+
+    def _pointed_at(
+        self, message_id: str, index: int, sampling: SamplingParams
+    ) -> Sequence[TokenRecord] | None:
+        """The records of a reply while the token is pointed at and tried under these settings."""
+        question, pointed = self.what_if.question, self.transcript.pointed
+        if question is None or pointed is None or question.sampling != sampling:
+            return None
+        block, place = pointed
+        return block.records if (block.message.id, place) == (message_id, index) else None
 
 
 def tried_record(

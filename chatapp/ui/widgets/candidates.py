@@ -149,13 +149,13 @@ class CandidateList(ScrollView, can_focus=True):
         """
         if record is self._shown:
             return
-        pointed = self.candidate if _same_step(self._shown, record) else None
+        pointed = self.candidate if self._is_same_step(record, taken) else None
         self._record = self._shown = record
         self._taken_id = record.id if record is not None and taken else None
         self._places = without_gap(record.candidates) if record is not None else 0
         self._asked = False
         self._arrange()
-        self.row = self._row_of(pointed.id if pointed is not None else self._taken_id)
+        self.row = self._row_of(pointed.id if pointed is not None else None)
         self._bring_into_view()
         self.refresh()
 
@@ -190,10 +190,25 @@ class CandidateList(ScrollView, can_focus=True):
         candidates = self._record.candidates if self._record else ()
         return candidates[self.row] if 0 <= self.row < len(candidates) else None
 
+    def depth(self, record: TokenRecord) -> int:
+        """How far down the vocabulary the person has read at the step of a record."""
+        return self._places if self._is_same_step(record, taken=True) else 0
+
+    def _is_same_step(self, record: TokenRecord | None, taken: bool) -> bool:
+        """Whether what is shown tells of the same step, with the same token taken.
+
+        Equal entropies to the last bit are one distribution.
+        """
+        shown = self._shown
+        if shown is None or record is None or self._taken_id != (record.id if taken else None):
+            return False
+        return (shown.index, shown.entropy_bits) == (record.index, record.entropy_bits)
+
     def _row_of(self, id_: int | None) -> int:
-        """Where a token is listed; the first row where it is not."""
-        places = (place for place, one in enumerate(self.listed) if one.id == id_)
-        return next(places, 0)
+        """Where a token is listed, or else the one taken; the first row where neither is."""
+        rows = {one.id: row for row, one in enumerate(self.listed)}
+        first = rows.get(self._taken_id, 0) if self._taken_id is not None else 0
+        return first if id_ is None else rows.get(id_, first)
 
     def _arrange(self) -> None:
         """Make room for the rows, and for what stands around them."""
@@ -377,12 +392,3 @@ class CandidateList(ScrollView, can_focus=True):
         self.row = place + self.scroll_offset.y
         if event.chain == 2:
             self.action_choose()
-
-
-def _same_step(one: TokenRecord | None, other: TokenRecord | None) -> bool:
-    """Whether two records tell of one step; no two distributions share their entropy's last bit."""
-    return (
-        one is not None
-        and other is not None
-        and (one.index, one.entropy_bits) == (other.index, other.entropy_bits)
-    )

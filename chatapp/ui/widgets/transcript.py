@@ -122,8 +122,7 @@ class Transcript(TokenCursor, can_focus=True):
             return
         block = self._stack.blocks[-1]
         changed = block.feed(records)
-        start = self._stack.start_of(block)
-        if start is None or not self.is_mounted:
+        if not self._sized or (start := self._stack.start_of(block)) is None:
             return
         self._stack.measure_last()
         self._place(self._stack.top(self.scroll_offset.y), self.scroll_offset.y)
@@ -327,7 +326,7 @@ class Transcript(TokenCursor, can_focus=True):
     def bring_into_view(self) -> None:
         """Scroll to where the cursor is."""
         block = self.block_of(self.cursor.message_id) if self.cursor is not None else None
-        if block is None or self.cursor is None:
+        if block is None or self.cursor is None or not self._sized:
             return
         place = self._stack.blocks.index(block)
         if place < self._stack.first:
