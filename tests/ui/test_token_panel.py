@@ -248,6 +248,27 @@ async def test_the_row_cursor_stays_while_the_token_does() -> None:
         assert candidates.row == 1, "the one that was taken"
 
 
+async def test_a_step_under_other_settings_keeps_the_row_and_a_taken_one_gets_it() -> None:
+    one = reply(5)[3]
+    ids = [candidate.id for candidate in one.candidates]
+    app = Host(reply(5), cursor=2)
+    async with app.run_test(size=(NARROW, TALL)):
+        found = app.panel.candidates
+        found.show(one, taken=False)  # what is next, while the reply is held
+        found.row = 3
+        warmer = replace(one, temperature=0.9)
+        found.show(warmer, taken=False)
+        assert found.row == 3
+        assert found.depth(one) == 0, "nothing was taken at the step that is shown"
+        found.show(one)
+        assert found.row == ids.index(one.id), "the one that was drawn"
+        assert found.depth(warmer) == len(ids)
+        found.row = len(ids) - 1
+        found.show(replace(warmer, candidates=warmer.candidates[:-1]))
+        assert found.row == ids.index(one.id), "the last one is listed no more"
+        assert found.depth(reply(5)[2]) == 0
+
+
 async def test_the_curves_mark_the_cursor_and_the_changes() -> None:
     app = Host(reply(12), cursor=4, sampling_changed_at=(2, 9))
     async with app.run_test(size=(WIDE, TALL)) as pilot:
