@@ -129,6 +129,8 @@ def test_interrupt_keeps_what_came(server: Server, stored: Path, home: Path) -> 
     """Ctrl+C in the middle of a pull, in a process of its own: 130, and the part stays."""
     server.manner("x.gguf").silent_after = 40_000
     code = (
+        # A suite that runs in the background of a script has Ctrl+C ignored, and hands that on.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "import argparse, sys; from chatapp.commands import models;"
         "parser = argparse.ArgumentParser(); models.add_parser(parser.add_subparsers());"
         f"args = parser.parse_args(['models', 'pull', {REF!r}]); sys.exit(args.run(args))"
