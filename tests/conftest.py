@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import platformdirs
 import pytest
 
-from chatapp.paths import Paths, default_paths
+from chatapp.settings.paths import Paths, default_paths
 
 if TYPE_CHECKING:
     from chatapp.chat.facts import ModelSource
-    from chatapp.engine.loader import LoadedModel
+    from chatapp.engine.runtimes.loader import LoadedModel
 
 SHARED_HOME = Path(
     os.environ.get("CHATAPP_TEST_HOME") or platformdirs.user_cache_path("chatapp-tests")
@@ -66,7 +66,7 @@ def model_source(shared_paths: Paths) -> ModelSource:
 @pytest.fixture(scope="session")
 def model_folder(model_source: ModelSource, shared_paths: Paths) -> Path:
     """The real model as a folder of safetensors and tokenizer.json."""
-    from chatapp.engine.prepare import prepare_gguf
+    from chatapp.engine.runtimes.prepare import prepare_gguf
 
     return prepare_gguf(model_source, shared_paths.prepared, lambda _: None)
 
@@ -75,7 +75,7 @@ def model_folder(model_source: ModelSource, shared_paths: Paths) -> Path:
 def loaded_model(model_source: ModelSource, shared_paths: Paths) -> LoadedModel:
     """The real model in this process."""
     from chatapp.chat.facts import LoadOptions
-    from chatapp.engine.loader import load
+    from chatapp.engine.runtimes.loader import load
 
     return load(model_source, LoadOptions(device="cpu"), shared_paths.prepared, lambda _: None)
 

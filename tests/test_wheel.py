@@ -32,7 +32,8 @@ def test_the_wheel_carries_its_assets(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     script = (
-        "import chatapp, sys; from chatapp.library import *; from chatapp.paths import *;"
+        "import chatapp, sys; from chatapp.settings.library import *;"
+        "from chatapp.settings.paths import *;"
         "from chatapp.models import catalog;"
         "print(chatapp.__file__); print(*load_templates(default_paths()).by_name);"
         "print(*load_formats(default_paths()).by_name); print(catalog()[0].id)"

@@ -3,7 +3,7 @@
 A template is a TOML text with `name` (else its file's name), `description`, `system`, `format`,
 `first_message`, `preset`, a list `stop` and a table `[sampling]`, which may hold all that a preset
 can and stands over the preset that is named. This module only reads and writes such a text; where
-the files are is `chatapp.library`'s business.
+the files are is `chatapp.settings.library`'s business.
 """
 
 from __future__ import annotations

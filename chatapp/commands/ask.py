@@ -22,7 +22,7 @@ from chatapp.commands.token_rules import add_token_rules, with_token_rules
 if TYPE_CHECKING:
     from chatapp.chat.conversation import Reply
     from chatapp.commands.setup import Setup
-    from chatapp.session import Session
+    from chatapp.session.session import Session
 
 JSON_TOP_LOGPROBS = 5
 """How many candidates a token has in --json, when it isn't said."""
@@ -203,8 +203,8 @@ async def _turn(session: Session, prompt: str, writer: Writer) -> Reply:
     from chatapp.chat.facts import Progress
     from chatapp.chat.generation import PromptRead, TokenStep
     from chatapp.commands.progress import ProgressLine
-    from chatapp.saving import SaveFailed
-    from chatapp.session import MessageAdded, ReplyEnded
+    from chatapp.session.saving import SaveFailed
+    from chatapp.session.session import MessageAdded, ReplyEnded
 
     line = ProgressLine(sys.stderr)
     message_id = ""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         Hypothesis,
     )
     from chatapp.commands.setup import Setup
-    from chatapp.session import Session
+    from chatapp.session.session import Session
 
 
 async def ask_beam(

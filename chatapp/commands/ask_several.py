@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from chatapp.chat.conversation import Reply
     from chatapp.chat.generation import TokenStep
     from chatapp.commands.setup import Setup
-    from chatapp.inspector import Columns
+    from chatapp.session.inspector import Columns
 
 
 async def ask_several(
@@ -31,7 +31,7 @@ async def ask_several(
 ) -> int:
     """Write so many replies. Returns the exit status."""
     from chatapp.chat.search import MOST_COLUMNS
-    from chatapp.inspector import Columns
+    from chatapp.session.inspector import Columns
 
     if args.n > MOST_COLUMNS:
         raise UsageError(f"n must be between 1 and {MOST_COLUMNS}, not {args.n}")

@@ -62,11 +62,11 @@ async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[Ch
         resume: how the id of the conversation to open begins; LATEST for the last one.
     """
     from chatapp.commands.setup import open_conversation, open_store
-    from chatapp.config import save_setting
-    from chatapp.library import save_template
     from chatapp.link.client import EngineClient
-    from chatapp.presets import Presets
-    from chatapp.titles import TitleWriter
+    from chatapp.session.titles import TitleWriter
+    from chatapp.settings.config import save_setting
+    from chatapp.settings.library import save_template
+    from chatapp.settings.presets import Presets
     from chatapp.ui.app import ChatApp
     from chatapp.ui.services import Services
 

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _with_store(args: argparse.Namespace) -> int:
-    from chatapp.paths import default_paths
+    from chatapp.settings.paths import default_paths
     from chatapp.store.store import Store
 
     store = await Store.open(default_paths().database)

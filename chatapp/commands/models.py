@@ -15,7 +15,7 @@ from chatapp.commands.status import INTERRUPTED
 
 if TYPE_CHECKING:
     from chatapp.models.installed import ModelInfo
-    from chatapp.paths import Paths
+    from chatapp.settings.paths import Paths
 
 
 def add_parser(commands: Any) -> None:
@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked and return the exit status. Raises ChatappError."""
-    from chatapp.paths import default_paths
+    from chatapp.settings.paths import default_paths
 
     paths = default_paths()
     match args.action:

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from chatapp.paths import Paths
+    from chatapp.settings.paths import Paths
 
 
 def add_parser(commands: Any) -> None:
@@ -23,7 +23,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print them and return the exit status."""
-    from chatapp.paths import default_paths
+    from chatapp.settings.paths import default_paths
 
     shown = described(default_paths())
     if args.json:

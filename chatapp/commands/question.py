@@ -12,10 +12,10 @@ from chatapp.chat.attachment import Attachment, check_room, compose
 from chatapp.chat.errors import ChatappError, UsageError
 from chatapp.chat.prompt import Prompt, Turn
 from chatapp.chat.text import sanitise
-from chatapp.text_file import read_file
+from chatapp.chat.text_file import read_file
 
 if TYPE_CHECKING:
-    from chatapp.session import Session
+    from chatapp.session.session import Session
 
 MOST_PIPED_BYTES = 16_000_000
 

@@ -26,7 +26,7 @@ from chatapp.commands.status import DONE
 
 if TYPE_CHECKING:
     from chatapp.commands.setup import Setup
-    from chatapp.session import Session
+    from chatapp.session.session import Session
 
 
 class ReplayError(ChatappError):
@@ -76,7 +76,7 @@ async def _replay(
         TokenStep,
     )
     from chatapp.chat.prompt import Prompt
-    from chatapp.growing import GrowingReply
+    from chatapp.session.growing import GrowingReply
 
     first, *later = recorded.spans
     options = GenerateOptions(

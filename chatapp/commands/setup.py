@@ -22,14 +22,14 @@ from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.template import Template, TemplateError
 from chatapp.commands.options import flags_given
 from chatapp.commands.progress import ProgressLine
-from chatapp.config import ConfigError, Settings, load_settings, with_flags
-from chatapp.library import Formats, Templates, load_formats, load_templates
 from chatapp.link.client import EngineClient
 from chatapp.models import DEFAULT, obtain
-from chatapp.paths import Paths, default_paths
-from chatapp.presets import Presets, with_preset
-from chatapp.protocols import ChatStore, Engine
-from chatapp.session import Session
+from chatapp.session.protocols import ChatStore, Engine
+from chatapp.session.session import Session
+from chatapp.settings.config import ConfigError, Settings, load_settings, with_flags
+from chatapp.settings.library import Formats, Templates, load_formats, load_templates
+from chatapp.settings.paths import Paths, default_paths
+from chatapp.settings.presets import Presets, with_preset
 
 if TYPE_CHECKING:
     from chatapp.store.store import Store

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from chatapp.chat.errors import UsageError
 from chatapp.chat.sampling import ORDERS, TRANSFORMERS_ORDER
-from chatapp.token_names import Bias, TokenNameError, parse_bias, token_named
+from chatapp.session.token_names import Bias, TokenNameError, parse_bias, token_named
 
 if TYPE_CHECKING:
     from chatapp.chat.facts import ModelFacts
     from chatapp.chat.sampling import SamplingParams
-    from chatapp.protocols import Engine
+    from chatapp.session.protocols import Engine
 
 
 def add_token_rules(parser: argparse.ArgumentParser) -> None:

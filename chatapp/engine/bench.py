@@ -24,12 +24,12 @@ from chatapp.chat.facts import Progress
 from chatapp.chat.generation import GenerateOptions, GenerationEnd, TokenStep
 from chatapp.chat.record import FinishReason
 from chatapp.chat.sampling import SamplingParams
-from chatapp.engine.cache import PrefixCache
-from chatapp.engine.controls import Controls
-from chatapp.engine.decode import generate
-from chatapp.engine.history import LogitHistory
-from chatapp.engine.loader import LoadedModel
-from chatapp.engine.reply import Task
+from chatapp.engine.decoding.controls import Controls
+from chatapp.engine.decoding.decode import generate
+from chatapp.engine.decoding.reply import Task
+from chatapp.engine.look.history import LogitHistory
+from chatapp.engine.runtimes.cache import PrefixCache
+from chatapp.engine.runtimes.loader import LoadedModel
 
 CANDIDATES = 50
 """How many candidates a token has where records are measured."""

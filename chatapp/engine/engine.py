@@ -25,21 +25,21 @@ from chatapp.chat.search import (
     SeveralEvent,
 )
 from chatapp.engine.bench import bench
-from chatapp.engine.cache import PrefixCache
-from chatapp.engine.controls import Controls
-from chatapp.engine.decode import generate
-from chatapp.engine.held import HeldStep
-from chatapp.engine.history import LogitHistory
-from chatapp.engine.inspect import Inspection
-from chatapp.engine.loader import LoadedModel, load
-from chatapp.engine.prompt import PromptIds, render_prompt
-from chatapp.engine.reply import Task
-from chatapp.engine.score import score
-from chatapp.engine.search.beam import beam_search
-from chatapp.engine.search.contrastive import contrastive_search
-from chatapp.engine.several import generate_several
-from chatapp.engine.states import FinalStates
-from chatapp.engine.tokenizer import ModelTokenizer
+from chatapp.engine.decoding.beam import beam_search
+from chatapp.engine.decoding.contrastive import contrastive_search
+from chatapp.engine.decoding.controls import Controls
+from chatapp.engine.decoding.decode import generate
+from chatapp.engine.decoding.held import HeldStep
+from chatapp.engine.decoding.reply import Task
+from chatapp.engine.decoding.several import generate_several
+from chatapp.engine.look.history import LogitHistory
+from chatapp.engine.look.inspection import Inspection
+from chatapp.engine.look.score import score
+from chatapp.engine.prompt.render import PromptIds, render_prompt
+from chatapp.engine.runtimes.cache import PrefixCache
+from chatapp.engine.runtimes.loader import LoadedModel, load
+from chatapp.engine.runtimes.states import FinalStates
+from chatapp.engine.runtimes.tokenizer import ModelTokenizer
 
 _DRY_BREAKERS = (b"\n", b":", b'"', b"*")
 """llama.cpp's default sequence breakers: repeats are not followed across them."""

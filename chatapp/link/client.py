@@ -38,13 +38,13 @@ from chatapp.link.streams import (
     contrastive_event,
     score_event,
 )
-from chatapp.paths import Paths
+from chatapp.settings.paths import Paths
 
 _Answer = TypeVar("_Answer", bound=messages.Message)
 
 
 class EngineClient:
-    """An engine in a process of its own; implements `chatapp.protocols.Engine`."""
+    """An engine in a process of its own; implements `chatapp.session.protocols.Engine`."""
 
     def __init__(self, paths: Paths, on_death: Callable[[str], None] | None = None) -> None:
         """Nothing is started before the first `load`.

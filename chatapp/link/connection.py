@@ -17,7 +17,7 @@ from pathlib import Path
 
 from chatapp.chat.errors import EngineDied, EngineError
 from chatapp.link import frames, messages
-from chatapp.paths import make_folder
+from chatapp.settings.paths import make_folder
 
 CLOSE_SECONDS = 2.0
 """How long the process may take to end by itself."""

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, BinaryIO, NoReturn, TypeVar
 from chatapp.chat.errors import ChatappError, EngineError
 from chatapp.chat.facts import Progress
 from chatapp.chat.sampling import SamplingParams
-from chatapp.engine.controls import Controls
+from chatapp.engine.decoding.controls import Controls
 from chatapp.link import frames, messages
 from chatapp.link.wrap import Wrapped, wrap
 
@@ -198,7 +198,7 @@ class Server:
 
     def _inspect(self, request: messages.Inspection) -> None:
         """Answer out of the logits that are kept, or pass the question on to the long work."""
-        from chatapp.engine.inspect import LogitsGone  # brings torch, as a loaded model has
+        from chatapp.engine.look.inspection import LogitsGone  # brings torch, as a loaded model has
 
         passed_on = False
         try:

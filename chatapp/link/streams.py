@@ -19,7 +19,7 @@ _Event = TypeVar("_Event")
 
 
 class RemoteStream(Generic[_Event]):
-    """What comes of one request; implements `chatapp.protocols.Running`."""
+    """What comes of one request; implements `chatapp.session.protocols.Running`."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class RemoteStream(Generic[_Event]):
 
 
 class RemoteGeneration(RemoteStream[GenerationEvent]):
-    """A reply under way; implements `chatapp.protocols.Generation`."""
+    """A reply under way; implements `chatapp.session.protocols.Generation`."""
 
     def __init__(self, connection: Connection, request: messages.GenerateRequest) -> None:
         super().__init__(connection, request, generation_event)
@@ -97,7 +97,7 @@ class RemoteGeneration(RemoteStream[GenerationEvent]):
 
 
 class RemoteComparison(RemoteStream[SeveralEvent]):
-    """Several replies under way; implements `chatapp.protocols.Comparison`."""
+    """Several replies under way; implements `chatapp.session.protocols.Comparison`."""
 
     def __init__(self, connection: Connection, request: messages.CompareRequest) -> None:
         super().__init__(connection, request, several_event)

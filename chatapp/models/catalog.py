@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from chatapp.paths import assets
+from chatapp.settings.paths import assets
 
 DEFAULT = "smollm2-135m-instruct"
 """The reference that is used when the person names no model."""

@@ -33,7 +33,7 @@ from chatapp.models.local import find_local, leftovers, own_path
 from chatapp.models.safetensors_folder import check_folder
 from chatapp.models.verified import remember, sha256_of
 from chatapp.models.watch import Cancelled, OnProgress, Watch
-from chatapp.paths import Paths, make_folder
+from chatapp.settings.paths import Paths, make_folder
 
 _TRUE = {"1", "ON", "YES", "TRUE"}
 

@@ -24,7 +24,7 @@ from chatapp.models.local import find_local, leftovers, own_path
 from chatapp.models.resolve import entry_of, resolve
 from chatapp.models.safetensors_folder import FolderFacts, check_folder
 from chatapp.models.verified import forget, remembered_sha256
-from chatapp.paths import Paths
+from chatapp.settings.paths import Paths
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo, HFCacheInfo

@@ -17,7 +17,7 @@ from chatapp.models.gguf_file import check_gguf
 from chatapp.models.safetensors_folder import check_folder
 from chatapp.models.verified import remember, remembered_sha256, sha256_of
 from chatapp.models.watch import Watch
-from chatapp.paths import Paths
+from chatapp.settings.paths import Paths
 
 
 def own_path(entry: CatalogEntry, paths: Paths) -> Path:

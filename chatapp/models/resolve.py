@@ -19,7 +19,7 @@ from chatapp.models.local import find_local, sha256_of_model
 from chatapp.models.safetensors_folder import INDEX, SINGLE, check_folder
 from chatapp.models.verified import remembered_sha256
 from chatapp.models.watch import Cancelled, OnProgress, Watch
-from chatapp.paths import Paths
+from chatapp.settings.paths import Paths
 
 _LIST = "see: chatapp models list"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from chatapp.models.watch import Watch
-from chatapp.paths import PathError, Paths, make_folder
+from chatapp.settings.paths import PathError, Paths, make_folder
 
 _FILE = "verified.json"
 _CHUNK = 2**20

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Literal
 
 from chatapp.chat.errors import ChatappError, StoreError
-from chatapp.paths import make_folder
+from chatapp.settings.paths import make_folder
 from chatapp.store.migrations import is_foreign, migrate, newer_steps
 
 BUSY_SECONDS = 10.0

@@ -18,9 +18,9 @@ from chatapp.chat.facts import LoadOptions, ModelSource, Progress
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.summary import ConversationSummary, SearchHit
 from chatapp.chat.template import NO_TEMPLATE, Template
-from chatapp.presets import Presets
-from chatapp.session import Session
-from chatapp.titles import TitleWriter
+from chatapp.session.session import Session
+from chatapp.session.titles import TitleWriter
+from chatapp.settings.presets import Presets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

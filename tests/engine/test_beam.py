@@ -23,11 +23,11 @@ from chatapp.chat.search import (
     ExtensionFate,
     SearchError,
 )
-from chatapp.engine.batch import NoRows
-from chatapp.engine.cache import PrefixCache
-from chatapp.engine.loader import LoadedModel, load
-from chatapp.engine.prompt import render_prompt
-from chatapp.engine.search.beam import beam_search
+from chatapp.engine.decoding.beam import beam_search
+from chatapp.engine.prompt.render import render_prompt
+from chatapp.engine.runtimes.batch import NoRows
+from chatapp.engine.runtimes.cache import PrefixCache
+from chatapp.engine.runtimes.loader import LoadedModel, load
 from tests.engine.test_greedy import PROMPTS
 from tests.tiny_models import save_model
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chatapp.engine import chat_template
-from chatapp.engine.chat_template import ChatTemplate, FormatFailed, FormatRefused, RenderedText
+from chatapp.engine.prompt import template as chat_template
+from chatapp.engine.prompt.template import ChatTemplate, FormatFailed, FormatRefused, RenderedText
 
 MESSAGES = [
     {"role": "system", "content": "Be <kind> & brief."},

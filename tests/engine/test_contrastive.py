@@ -14,10 +14,10 @@ from chatapp.chat.facts import LoadOptions, ModelSource, Progress
 from chatapp.chat.prompt import Prompt, Turn
 from chatapp.chat.record import FinishReason
 from chatapp.chat.search import ContrastiveEnd, ContrastiveOptions, ContrastiveStep, SearchError
-from chatapp.engine.batch import BatchCache, NoRows
-from chatapp.engine.loader import LoadedModel, load
-from chatapp.engine.prompt import render_prompt
-from chatapp.engine.search.contrastive import contrastive_search, weigh
+from chatapp.engine.decoding.contrastive import contrastive_search, weigh
+from chatapp.engine.prompt.render import render_prompt
+from chatapp.engine.runtimes.batch import BatchCache, NoRows
+from chatapp.engine.runtimes.loader import LoadedModel, load
 from tests.tiny_models import save_model
 
 PROMPT = tuple(range(40, 64))

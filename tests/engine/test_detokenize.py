@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatapp.engine.detokenize import Detokenizer, StopSequences
-from chatapp.engine.token_bytes import LeadingSpace
-from chatapp.engine.tokenizer import ModelTokenizer
+from chatapp.engine.decoding.detokenize import Detokenizer, StopSequences
+from chatapp.engine.runtimes.token_bytes import LeadingSpace
+from chatapp.engine.runtimes.tokenizer import ModelTokenizer
 from tests.engine.tiny_tokenizers import byte_level, sentencepiece, unigram
 
 MULTI_BYTE = [

@@ -14,7 +14,7 @@ from chatapp.chat.generation import GenerateOptions, GenerationEnd, PromptRead, 
 from chatapp.chat.prompt import Prompt, PromptFormat, Turn
 from chatapp.chat.record import FinishReason
 from chatapp.chat.sampling import SamplingParams
-from chatapp.engine.controls import Controls
+from chatapp.engine.decoding.controls import Controls
 from chatapp.engine.engine import LocalEngine
 from tests.tiny_models import save_model
 

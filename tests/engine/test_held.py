@@ -13,17 +13,17 @@ from chatapp.chat.generation import GenerateOptions, GenerationEnd, Paused, Prom
 from chatapp.chat.inspection import ReplyStep, WrittenReply
 from chatapp.chat.record import SamplingSpan
 from chatapp.chat.sampling import SamplingParams
-from chatapp.engine.cache import PrefixCache
-from chatapp.engine.controls import Controls
-from chatapp.engine.decode import generate
-from chatapp.engine.held import HeldStep
-from chatapp.engine.history import LogitHistory
-from chatapp.engine.inspect import Inspection, LogitsGone
-from chatapp.engine.reply import Task
+from chatapp.engine.decoding.controls import Controls
+from chatapp.engine.decoding.decode import generate
+from chatapp.engine.decoding.held import HeldStep
+from chatapp.engine.decoding.reply import Task
+from chatapp.engine.look.history import LogitHistory
+from chatapp.engine.look.inspection import Inspection, LogitsGone
+from chatapp.engine.runtimes.cache import PrefixCache
 from tests.tiny_models import save_model
 
 if TYPE_CHECKING:
-    from chatapp.engine.loader import LoadedModel
+    from chatapp.engine.runtimes.loader import LoadedModel
 
 SEED = 5
 """Its second number is on another side of XTC's chance than its seventh and eighth."""
@@ -33,7 +33,7 @@ XTC = SamplingParams(temperature=1.5, min_p=0, xtc_probability=0.5, xtc_threshol
 
 @pytest.fixture(scope="module")
 def qwen(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    from chatapp.engine.loader import load
+    from chatapp.engine.runtimes.loader import load
 
     folder = save_model(tmp_path_factory.mktemp("qwen2"), "qwen2")
     source = ModelSource(name="qwen2", path=str(folder), kind="folder")
@@ -99,7 +99,7 @@ def test_the_time_a_reply_is_held_is_not_its_own(
     qwen: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("chatapp.engine.decode.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("chatapp.engine.decoding.decode.time.monotonic", lambda: clock[0])
     controls = Controls(XTC)
     controls.pause()
     task = Task(PROMPT, GenerateOptions(sampling=XTC, max_tokens=3), ())

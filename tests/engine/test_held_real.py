@@ -22,7 +22,7 @@ from chatapp.chat.inspection import ReplyStep, WrittenReply
 from chatapp.chat.prompt import Prompt, Turn
 from chatapp.chat.record import FinishReason, SamplingSpan, TokenRecord
 from chatapp.chat.sampling import SamplingParams
-from chatapp.engine.controls import Controls
+from chatapp.engine.decoding.controls import Controls
 from chatapp.engine.engine import LocalEngine
 
 pytestmark = pytest.mark.model

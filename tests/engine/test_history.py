@@ -11,11 +11,11 @@ import torch
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import LoadOptions, ModelSource, Progress
-from chatapp.engine.history import HEAD_LIMIT, LogitHistory, LogitRow, Rows, recompute
+from chatapp.engine.look.history import HEAD_LIMIT, LogitHistory, LogitRow, Rows, recompute
 from tests.tiny_models import save_model
 
 if TYPE_CHECKING:
-    from chatapp.engine.loader import LoadedModel
+    from chatapp.engine.runtimes.loader import LoadedModel
 
 KINDS = ("gpt2", "qwen2", "gemma2", "mamba")
 
@@ -30,7 +30,7 @@ def random_row(seed: int, size: int = 49152, spread: float = 3.0) -> torch.Tenso
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LoadedModel]:
-    from chatapp.engine.loader import load
+    from chatapp.engine.runtimes.loader import load
 
     loaded = {}
     for kind in KINDS:
@@ -215,7 +215,7 @@ def test_clearing_forgets_a_reply_under_way() -> None:
 def test_recomputed_rows_equal_one_pass(
     tiny: dict[str, LoadedModel], kind: str, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatapp.engine.teacher_forcing.PIECE_TOKENS", piece)
+    monkeypatch.setattr("chatapp.engine.look.teacher_forcing.PIECE_TOKENS", piece)
     loaded = tiny[kind]
     ids = torch.randint(0, 256, (70,), generator=torch.Generator().manual_seed(1)).tolist()
     seen: list[Progress] = []
@@ -248,7 +248,7 @@ def test_recomputing_more_than_the_context_is_refused(tiny: dict[str, LoadedMode
 
 @pytest.mark.model
 def test_recomputed_rows_equal_those_recorded_step_by_step(loaded_model: LoadedModel) -> None:
-    from chatapp.engine.cache import PrefixCache
+    from chatapp.engine.runtimes.cache import PrefixCache
 
     prompt = loaded_model.tokenizer.encode_text("The lighthouse keeper climbed the stairs and")
     history = LogitHistory(1 << 28)

@@ -8,14 +8,14 @@ from chatapp.chat.generation import GenerateOptions, TokenStep
 from chatapp.chat.inspection import ReplyStep, WrittenReply
 from chatapp.chat.record import SamplingSpan
 from chatapp.chat.sampling import SamplingParams
-from chatapp.engine.cache import PrefixCache
-from chatapp.engine.controls import Controls
-from chatapp.engine.decode import generate
-from chatapp.engine.held import HeldStep
-from chatapp.engine.history import LogitHistory
-from chatapp.engine.inspect import Inspection, LogitsGone
-from chatapp.engine.loader import LoadedModel
-from chatapp.engine.reply import Task
+from chatapp.engine.decoding.controls import Controls
+from chatapp.engine.decoding.decode import generate
+from chatapp.engine.decoding.held import HeldStep
+from chatapp.engine.decoding.reply import Task
+from chatapp.engine.look.history import LogitHistory
+from chatapp.engine.look.inspection import Inspection, LogitsGone
+from chatapp.engine.runtimes.cache import PrefixCache
+from chatapp.engine.runtimes.loader import LoadedModel
 
 pytestmark = pytest.mark.model
 

@@ -12,15 +12,15 @@ import torch
 
 from chatapp.chat.facts import LoadOptions, ModelSource
 from chatapp.chat.record import TokenRecord
-from chatapp.engine.cache import PrefixCache
-from chatapp.engine.head import find_head
-from chatapp.engine.prefill import prefill
-from chatapp.engine.score import score
-from chatapp.engine.states import FinalStates
+from chatapp.engine.decoding.prefill import prefill
+from chatapp.engine.look.score import score
+from chatapp.engine.runtimes.cache import PrefixCache
+from chatapp.engine.runtimes.head import find_head
+from chatapp.engine.runtimes.states import FinalStates
 from tests.tiny_models import save_model
 
 if TYPE_CHECKING:
-    from chatapp.engine.loader import LoadedModel
+    from chatapp.engine.runtimes.loader import LoadedModel
 
 KINDS = ("gpt2", "qwen2", "gemma2", "mamba")
 FIRST = "You are a lighthouse keeper's daughter 🏝️. Climb the stairs."
@@ -88,7 +88,7 @@ def no_layers(monkeypatch: pytest.MonkeyPatch) -> Callable[[LoadedModel], None]:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LoadedModel]:
-    from chatapp.engine.loader import load
+    from chatapp.engine.runtimes.loader import load
 
     loaded = {}
     for kind in KINDS:
@@ -104,7 +104,7 @@ def test_turns_and_branches_of_every_kind_of_model(
     tiny: dict[str, LoadedModel], kind: str, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Caps on logits, windows that slide past, states that cannot be cropped."""
-    monkeypatch.setattr("chatapp.engine.teacher_forcing.PIECE_TOKENS", piece)
+    monkeypatch.setattr("chatapp.engine.look.teacher_forcing.PIECE_TOKENS", piece)
     loaded = tiny[kind]
     encode = loaded.tokenizer.encode_text
     cache = PrefixCache(loaded)

@@ -14,7 +14,7 @@ from chatapp.chat.generation import GenerateOptions, GenerationEnd, TokenStep
 from chatapp.chat.prompt import Prompt, Turn
 from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.sampling import SamplingParams
-from chatapp.engine.controls import Controls
+from chatapp.engine.decoding.controls import Controls
 from chatapp.engine.engine import LocalEngine
 
 pytestmark = pytest.mark.model
@@ -199,7 +199,7 @@ def test_draws_follow_the_final_distribution(engine: LocalEngine) -> None:
     """20,000 draws of one step of the real model: chi-square against the final distribution."""
     from scipy.stats import chisquare
 
-    from chatapp.engine.cache import PrefixCache
+    from chatapp.engine.runtimes.cache import PrefixCache
     from chatapp.engine.sampler.chain import ChainState, StepContext, draw, run_chain
 
     prompt_ids, _ = run(engine, SamplingParams(), tokens=1)

@@ -12,9 +12,9 @@ from tokenizers import AddedToken, normalizers
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.prompt import Prompt, PromptFormat, Role, Turn
-from chatapp.engine.prompt import PromptIds, render_prompt
-from chatapp.engine.tokenizer import ModelTokenizer
-from chatapp.paths import assets
+from chatapp.engine.prompt.render import PromptIds, render_prompt
+from chatapp.engine.runtimes.tokenizer import ModelTokenizer
+from chatapp.settings.paths import assets
 from tests.engine.tiny_tokenizers import CHATML, LLAMA, byte_level, sentencepiece
 
 ROLES: tuple[Role, Role] = ("user", "assistant")

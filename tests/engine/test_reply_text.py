@@ -6,9 +6,9 @@ import pytest
 
 from chatapp.chat.conversation import Reply
 from chatapp.chat.record import FinishReason, TokenRecord
-from chatapp.engine.reply_text import ReplyText
-from chatapp.engine.tokenizer import ModelTokenizer
-from chatapp.growing import kept_to_continue
+from chatapp.engine.decoding.reply_text import ReplyText
+from chatapp.engine.runtimes.tokenizer import ModelTokenizer
+from chatapp.session.growing import kept_to_continue
 from tests.tiny_models import save_tokenizer
 
 STOP = ("\nUser:",)

@@ -13,11 +13,11 @@ import torch
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import LoadOptions, ModelSource, Progress
 from chatapp.chat.record import TokenRecord, perplexity
-from chatapp.engine.score import score
+from chatapp.engine.look.score import score
 from tests.tiny_models import save_model
 
 if TYPE_CHECKING:
-    from chatapp.engine.loader import LoadedModel
+    from chatapp.engine.runtimes.loader import LoadedModel
 
 KINDS = ("gpt2", "qwen2", "gemma2", "mamba")
 TEXT = (
@@ -40,7 +40,7 @@ def reference(model: Any, ids: list[int]) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LoadedModel]:
-    from chatapp.engine.loader import load
+    from chatapp.engine.runtimes.loader import load
 
     loaded = {}
     for kind in KINDS:
@@ -56,7 +56,7 @@ def test_every_kind_of_model(
     tiny: dict[str, LoadedModel], kind: str, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Windows that slide past, states that cannot be cropped; in one piece and in many."""
-    monkeypatch.setattr("chatapp.engine.teacher_forcing.PIECE_TOKENS", piece)
+    monkeypatch.setattr("chatapp.engine.look.teacher_forcing.PIECE_TOKENS", piece)
     loaded = tiny[kind]
     ids = loaded.tokenizer.encode_text(TEXT)[:60]
     wanted = reference(loaded.model, ids)
@@ -74,7 +74,7 @@ def test_every_kind_of_model(
 def test_what_stands_before_the_start_is_context_only(
     tiny: dict[str, LoadedModel], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatapp.engine.teacher_forcing.PIECE_TOKENS", 8)
+    monkeypatch.setattr("chatapp.engine.look.teacher_forcing.PIECE_TOKENS", 8)
     ids = tiny[kind].tokenizer.encode_text(TEXT)[:40]
     whole = run(tiny[kind], ids)
     late = run(tiny[kind], ids, start=23)
@@ -108,7 +108,7 @@ def test_the_texts_join_to_the_text(tiny: dict[str, LoadedModel]) -> None:
 def test_progress_and_cancelling(
     tiny: dict[str, LoadedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatapp.engine.teacher_forcing.PIECE_TOKENS", 10)
+    monkeypatch.setattr("chatapp.engine.look.teacher_forcing.PIECE_TOKENS", 10)
     seen: list[Progress] = []
     stop: list[bool] = []
     ids = tiny["qwen2"].tokenizer.encode_text(TEXT)[:51]

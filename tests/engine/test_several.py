@@ -15,14 +15,14 @@ from chatapp.chat.prompt import Prompt, Turn
 from chatapp.chat.record import FinishReason
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.search import ColumnEvent, SearchError, SeveralEvent
-from chatapp.engine.cache import PrefixCache
-from chatapp.engine.controls import Controls
-from chatapp.engine.decode import generate
-from chatapp.engine.history import LogitHistory
-from chatapp.engine.loader import LoadedModel, load
-from chatapp.engine.prompt import render_prompt
-from chatapp.engine.reply import Task
-from chatapp.engine.several import generate_several
+from chatapp.engine.decoding.controls import Controls
+from chatapp.engine.decoding.decode import generate
+from chatapp.engine.decoding.reply import Task
+from chatapp.engine.decoding.several import generate_several
+from chatapp.engine.look.history import LogitHistory
+from chatapp.engine.prompt.render import render_prompt
+from chatapp.engine.runtimes.cache import PrefixCache
+from chatapp.engine.runtimes.loader import LoadedModel, load
 from tests.tiny_models import save_model
 
 PROMPT = tuple(range(40, 64))

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from chatapp.chat.errors import EngineError
-from chatapp.engine.plain_text import ControlToken
-from chatapp.engine.token_bytes import LeadingSpace
-from chatapp.engine.tokenizer import ModelTokenizer
+from chatapp.engine.prompt.plain_text import ControlToken
+from chatapp.engine.runtimes.token_bytes import LeadingSpace
+from chatapp.engine.runtimes.tokenizer import ModelTokenizer
 from tests.engine.tiny_tokenizers import byte_level, save, sentencepiece, unigram
 
 TINY = {

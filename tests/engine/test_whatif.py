@@ -17,14 +17,14 @@ from hypothesis import given, settings
 from chatapp.chat.errors import EngineError
 from chatapp.chat.sampling import LLAMA_CPP_ORDER, TRANSFORMERS_ORDER, SamplingParams
 from chatapp.chat.whatif import WhatIf, WhatIfToken
-from chatapp.engine.history import HEAD_LIMIT, LogitRow, recompute
+from chatapp.engine.look.history import HEAD_LIMIT, LogitRow, recompute
+from chatapp.engine.look.whatif import PART_ROWS, ReplyUnderTest, what_if
 from chatapp.engine.sampler.chain import ChainState, NothingLeft, StepContext, run_chain
 from chatapp.engine.sampler.lookup import Lookup
-from chatapp.engine.whatif import PART_ROWS, ReplyUnderTest, what_if
 from tests.engine.sampler_cases import big_logits, logits, off
 
 if TYPE_CHECKING:
-    from chatapp.engine.loader import LoadedModel
+    from chatapp.engine.runtimes.loader import LoadedModel
 
 BREAKERS = frozenset({4})
 

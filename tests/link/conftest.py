@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from chatapp.chat.facts import LoadOptions, ModelSource
 from chatapp.link.client import EngineClient
-from chatapp.paths import Paths
+from chatapp.settings.paths import Paths
 from tests.tiny_models import save_model
 
 

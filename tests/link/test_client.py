@@ -18,7 +18,7 @@ from chatapp.chat.prompt import Prompt, PromptFormat, Turn
 from chatapp.chat.record import FinishReason
 from chatapp.chat.sampling import SamplingParams
 from chatapp.link.client import EngineClient
-from chatapp.paths import Paths
+from chatapp.settings.paths import Paths
 
 FORMAT = PromptFormat("plain", "{% for m in messages %}{{ m.content }}\n{% endfor %}")
 HELLO = Prompt("", (Turn("user", "hello"),), FORMAT)

@@ -10,7 +10,7 @@ import pytest
 
 from chatapp.chat.prompt import Prompt, PromptFormat, Turn
 from chatapp.chat.sampling import SamplingParams
-from chatapp.engine.controls import Controls
+from chatapp.engine.decoding.controls import Controls
 from chatapp.link import messages
 from chatapp.link.server import Server
 

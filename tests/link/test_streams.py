@@ -25,7 +25,7 @@ from chatapp.chat.search import (
     ContrastiveStep,
 )
 from chatapp.link.client import EngineClient
-from chatapp.protocols import Running
+from chatapp.session.protocols import Running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

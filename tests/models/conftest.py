@@ -10,7 +10,7 @@ import pytest
 
 from chatapp.models import download
 from chatapp.models.catalog import CatalogEntry, HubFile, WheelFile
-from chatapp.paths import Paths
+from chatapp.settings.paths import Paths
 from tests.models.samples import gguf_bytes, wheel_bytes
 from tests.models.server import Server
 

@@ -24,7 +24,7 @@ from chatapp.models.errors import FetchStopped, OfflineError
 from chatapp.models.fetch import fetch
 from chatapp.models.verified import remembered_sha256
 from chatapp.models.watch import Watch
-from chatapp.paths import PathError, Paths
+from chatapp.settings.paths import PathError, Paths
 from tests.models.conftest import FILE, MEMBER, REPO, WHEEL
 from tests.models.samples import gguf_bytes, wheel_bytes
 from tests.models.server import Server

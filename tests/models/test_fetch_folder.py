@@ -13,7 +13,7 @@ from chatapp.models.catalog import hub_folder_entry
 from chatapp.models.errors import FetchStopped
 from chatapp.models.fetch import fetch
 from chatapp.models.safetensors_folder import SINGLE
-from chatapp.paths import Paths
+from chatapp.settings.paths import Paths
 from tests.models.samples import folder_files, gguf_bytes, sharded, write_folder
 from tests.models.server import COMMIT, Server
 

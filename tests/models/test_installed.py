@@ -12,7 +12,7 @@ from chatapp.models.errors import RefusedModel, UnknownModel
 from chatapp.models.fetch import fetch
 from chatapp.models.installed import info, installed, remove
 from chatapp.models.verified import remembered_sha256
-from chatapp.paths import Paths
+from chatapp.settings.paths import Paths
 from tests.models.samples import folder_files, gguf_bytes, write_folder
 from tests.models.server import Server
 from tests.models.test_resolve import cached

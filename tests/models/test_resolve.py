@@ -14,7 +14,7 @@ from chatapp.models import DEFAULT, missing, obtain, resolve
 from chatapp.models.catalog import CatalogEntry, HubFile, HubFolder, find
 from chatapp.models.errors import DamagedModel, RefusedModel, UnknownModel
 from chatapp.models.local import find_local
-from chatapp.paths import Paths
+from chatapp.settings.paths import Paths
 from tests.models.samples import folder_files, gguf_bytes, write_folder
 from tests.models.server import COMMIT
 

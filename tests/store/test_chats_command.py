@@ -16,7 +16,7 @@ import pytest
 from chatapp.chat.errors import ChatappError, StoreError, UsageError
 from chatapp.commands import chats
 from chatapp.commands.options import Parser
-from chatapp.paths import Paths
+from chatapp.settings.paths import Paths
 from chatapp.store.store import Store
 from tests.store.samples import make_conversation, make_message
 

@@ -15,7 +15,7 @@ from chatapp.chat.facts import LoadOptions, ModelSource
 from chatapp.chat.prompt import PromptFormat
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.template import NO_TEMPLATE
-from chatapp.session import SaveFailed, Session, TurnEvent
+from chatapp.session.session import SaveFailed, Session, TurnEvent
 from chatapp.store.rows import as_kept
 from chatapp.store.store import Store
 from tests.store.samples import make_message

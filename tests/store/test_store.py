@@ -13,7 +13,7 @@ from chatapp.chat.conversation import Conversation
 from chatapp.chat.errors import StoreError
 from chatapp.chat.record import FinishReason, SamplingSpan
 from chatapp.chat.sampling import SamplingParams
-from chatapp.session import ChatStore
+from chatapp.session.session import ChatStore
 from chatapp.store.chats import KEPT_SECONDS
 from chatapp.store.database import connect, journal_mode
 from chatapp.store.store import Store

@@ -17,7 +17,7 @@ from chatapp.chat.prompt import PromptFormat
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.summary import ConversationSummary, SearchHit
 from chatapp.chat.template import NO_TEMPLATE, Template
-from chatapp.session import Session
+from chatapp.session.session import Session
 from chatapp.store.store import Store
 from chatapp.ui.app import ChatApp
 from chatapp.ui.screens.chat import ChatScreen

@@ -1,6 +1,6 @@
 """An engine that writes what a test tells it, token by token, when the test lets it.
 
-It implements `chatapp.protocols.Engine` without a model: every number of a record follows from the
+It implements the Engine Protocol without a model: every number of a record follows from the
 token's position, so that screens and panels are the same on every run.
 """
 

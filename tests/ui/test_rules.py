@@ -9,9 +9,9 @@ from textual.widgets import Static
 
 from chatapp.chat.sampling import LLAMA_CPP_ORDER, TRANSFORMERS_ORDER, SamplingParams
 from chatapp.chat.template import Template
-from chatapp.library import load_templates, save_template
-from chatapp.paths import Paths
-from chatapp.presets import Presets, with_preset
+from chatapp.settings.library import load_templates, save_template
+from chatapp.settings.paths import Paths
+from chatapp.settings.presets import Presets, with_preset
 from chatapp.ui.screens.order import OrderScreen
 from chatapp.ui.screens.settings import SettingsScreen
 from chatapp.ui.widgets.sampling_panel import SamplingPanel

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from chatapp.chat.prompt import PromptFormat
-from chatapp.titles import TitleWriter
+from chatapp.session.titles import TitleWriter
 from chatapp.ui.app import ChatApp
 from chatapp.ui.screens import chat_titles
 from tests.ui.host import ask, make_services, ready, say, until

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from chatapp.chat.sampling import ORDERS
-from chatapp.presets import PresetError
-from chatapp.token_names import parse_bias
+from chatapp.session.token_names import parse_bias
+from chatapp.settings.presets import PresetError
 from chatapp.ui.commands.registry import Command, CommandError
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from chatapp.chat.attachment import (
     compose,
     find_mentions,
 )
-from chatapp.text_file import read_file
+from chatapp.chat.text_file import read_file
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from chatapp.chat.errors import ChatappError
 from chatapp.chat.facts import Progress
 from chatapp.chat.generation import Paused, PromptRead, TokenStep
 from chatapp.chat.record import TokenRecord
-from chatapp.saving import SaveFailed
-from chatapp.session import MessageAdded, ReplyEnded, Session, TurnEvent
+from chatapp.session.saving import SaveFailed
+from chatapp.session.session import MessageAdded, ReplyEnded, Session, TurnEvent
 from chatapp.ui.control.speed import Speed
 
 DRAWS_PER_SECOND = 15

@@ -13,7 +13,7 @@ from typing import Protocol
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.whatif import WhatIf
-from chatapp.inspector import Inspector
+from chatapp.session.inspector import Inspector
 
 
 class WhatIfView(Protocol):

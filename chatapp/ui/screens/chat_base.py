@@ -12,7 +12,7 @@ from textual.message import Message
 from textual.screen import Screen
 
 from chatapp.chat.sampling import SamplingParams
-from chatapp.session import Session
+from chatapp.session.session import Session
 from chatapp.ui.control.conversations import ConversationControl
 from chatapp.ui.control.model import ModelControl
 from chatapp.ui.control.turns import Turns

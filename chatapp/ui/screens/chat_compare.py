@@ -9,7 +9,7 @@ from typing import TypeVar
 from chatapp.chat.conversation import Reply
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.search import BeamOptions, ContrastiveOptions
-from chatapp.presets import BUILT_IN
+from chatapp.settings.presets import BUILT_IN
 from chatapp.ui.layout.searches import LEGEND, BeamTree, ContrastiveTable, Found
 from chatapp.ui.screens.chat_rules import ChatRules
 from chatapp.ui.screens.compare import CompareScreen, Setting

@@ -14,7 +14,7 @@ from chatapp.chat.generation import Paused
 from chatapp.chat.inspection import ReplyStep
 from chatapp.chat.record import TokenRecord
 from chatapp.chat.sampling import SamplingParams
-from chatapp.inspector import Inspector
+from chatapp.session.inspector import Inspector
 from chatapp.ui.screens.chat_dialogs import ChatDialogs
 from chatapp.ui.screens.find import FindScreen
 from chatapp.ui.screens.trace import TraceScreen

@@ -12,8 +12,8 @@ from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.record import Candidate
 from chatapp.chat.sampling import ORDERS, TRANSFORMERS_ORDER, EndRule, SamplingParams
 from chatapp.chat.text import visible_token
-from chatapp.presets import PresetError, Presets
-from chatapp.token_names import Bias, TokenNameError, token_named, unquoted
+from chatapp.session.token_names import Bias, TokenNameError, token_named, unquoted
+from chatapp.settings.presets import PresetError, Presets
 from chatapp.ui.control.model import ModelState
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.numbers import decimal

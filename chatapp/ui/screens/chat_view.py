@@ -11,7 +11,7 @@ from chatapp.chat.facts import ModelFacts, Progress
 from chatapp.chat.generation import PromptRead
 from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.sampling import SamplingParams
-from chatapp.session import ReplyEnded
+from chatapp.session.session import ReplyEnded
 from chatapp.ui import numbers
 from chatapp.ui.control.model import ModelState
 from chatapp.ui.drawing import bar, renew

@@ -29,8 +29,8 @@ from chatapp.chat.search import (
     ContrastiveOptions,
     ContrastiveStep,
 )
-from chatapp.inspector import Columns, Inspector
-from chatapp.protocols import Running
+from chatapp.session.inspector import Columns, Inspector
+from chatapp.session.protocols import Running
 from chatapp.ui.control.turns import DRAWS_PER_SECOND
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.searches import BeamTree, ContrastiveTable

@@ -23,7 +23,7 @@ from chatapp.chat.errors import ChatappError
 from chatapp.chat.inspection import FoundToken, ReplyStep, SpeltText
 from chatapp.chat.record import Candidate
 from chatapp.chat.text import sanitise, visible_token
-from chatapp.inspector import Inspector
+from chatapp.session.inspector import Inspector
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.numbers import count, decimal, percent
 from chatapp.ui.widgets.cells import fit_token

@@ -15,7 +15,7 @@ from chatapp.chat.errors import ChatappError
 from chatapp.chat.facts import Progress
 from chatapp.chat.generation import PromptRead
 from chatapp.chat.search import BeamEvent, ContrastiveEvent
-from chatapp.protocols import Running
+from chatapp.session.protocols import Running
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.line import Line
 from chatapp.ui.layout.searches import Found

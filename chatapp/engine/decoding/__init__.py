@@ -1,0 +1,1 @@
+"""Writing: the loop for one reply or several, and the searches."""

@@ -1,0 +1,249 @@
+"""Beam search: keep the few best continuations alive, and show what was dropped.
+
+The rules are those of transformers' `generate(num_beams=…, do_sample=False)`, which follow the
+usual definition but for when to stop (see `BeamOptions.early_stopping`):
+
+1. Every living beam is extended by every token; of all extensions the (end tokens + 1) · beams with
+   the largest sum of logprobs are looked at, so that enough are left when the best ones end.
+2. Those that end become hypotheses if they are among the best `num_beams` extensions; a hypothesis'
+   score is its sum of logprobs / length ** length_penalty. The best `num_beams` are kept.
+3. Of those that don't end the best `num_beams` live on.
+
+Sums are added up in float32, as transformers does, so that near ties fall alike.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+
+from chatapp.chat.errors import EngineError
+from chatapp.chat.generation import PromptRead
+from chatapp.chat.record import FinishReason
+from chatapp.chat.search import (
+    Beam,
+    BeamEnd,
+    BeamEvent,
+    BeamExtension,
+    BeamOptions,
+    BeamStep,
+    BeamStop,
+    ExtensionFate,
+    Hypothesis,
+)
+from chatapp.engine.decoding.checks import check_logits
+from chatapp.engine.decoding.ending import Limit, failure
+from chatapp.engine.decoding.prefill import prefill
+from chatapp.engine.decoding.reply_text import ReplyText
+from chatapp.engine.runtimes.batch import BatchCache, NoRows
+from chatapp.engine.runtimes.cache import PrefixCache
+from chatapp.engine.runtimes.loader import LoadedModel
+
+
+def beam_search(
+    loaded: LoadedModel,
+    prompt_ids: Sequence[int],
+    options: BeamOptions,
+    *,
+    end_ids: Sequence[int],
+    cancelled: Callable[[], bool],
+    cache: PrefixCache | None = None,
+) -> Iterator[BeamEvent]:
+    """Search for the most probable continuation of a prompt.
+
+    Yields `Progress` while the prompt is read, `PromptRead`, a `BeamStep` for each level of the
+    tree, and a `BeamEnd`, which also tells of what went wrong in mid-search.
+
+    Args:
+        loaded: the model.
+        prompt_ids: what to continue; at least one id.
+        options: how to search.
+        end_ids: the tokens that end a continuation.
+        cancelled: asked before every step.
+        cache: holds the prompt afterwards, and may hold some of it before.
+
+    Raises:
+        NoRows: this model's cache cannot be split into beams (an EngineError).
+    """
+    search = _BeamSearch(loaded, len(prompt_ids), options, end_ids)
+    cache = cache or PrefixCache(loaded)
+    with torch.inference_mode():
+        if search.limit.room <= 0:
+            yield search.end(BeamStop.CONTEXT)
+            return
+        try:
+            read = yield from prefill(cache, tuple(prompt_ids), cancelled)
+            if read is None:
+                yield search.end(BeamStop.CANCELLED)
+                return
+            yield PromptRead(tuple(prompt_ids), read.cached_tokens, search.seconds)
+            batch = BatchCache.after(loaded, cache)
+            yield from search.run(batch, read.logits[None], cancelled)
+        except NoRows:
+            raise
+        except EngineError as error:
+            yield search.end(BeamStop.ERROR, str(error))
+        except (RuntimeError, MemoryError) as error:
+            yield search.end(BeamStop.ERROR, failure(error))
+
+
+class _BeamSearch:
+    """The beams alive, the hypotheses finished, and the choice at every level."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        prompt_length: int,
+        options: BeamOptions,
+        end_ids: Sequence[int],
+    ) -> None:
+        self._loaded = loaded
+        self._options = options
+        self._end_ids = tuple(end_ids)
+        self._beams: tuple[Beam, ...] = (Beam((), 0, 0.0, 0.0),)
+        self._finished: tuple[Hypothesis, ...] = ()
+        self._asked_at = self._first_at = self._last_at = time.monotonic()
+        self.limit = Limit(prompt_length, loaded.facts.context_length, options.max_tokens)
+
+    @property
+    def seconds(self) -> float:
+        """How long ago it was asked for."""
+        return time.monotonic() - self._asked_at
+
+    def run(
+        self, batch: BatchCache, logits: torch.Tensor, cancelled: Callable[[], bool]
+    ) -> Iterator[BeamEvent]:
+        """Search.
+
+        Args:
+            batch: one row, which has read the prompt.
+            logits: what it made of it, (1, V) float32.
+            cancelled: asked before every step.
+        """
+        self._first_at = self._last_at = time.monotonic()
+        totals = torch.zeros(1, device=logits.device)
+        for length in range(1, self.limit.longest + 1):
+            if cancelled():
+                yield self.end(BeamStop.CANCELLED)
+                return
+            check_logits(logits)
+            step = self._choose(logits, totals, length)
+            self._beams, self._finished = step.beams, step.finished
+            self._last_at = time.monotonic()
+            yield step
+            totals = torch.tensor([beam.total_logprob for beam in step.beams], device=logits.device)
+            if (reason := self._stop(totals, length)) is not None:
+                yield self.end(reason)
+                return
+            batch.select([beam.parent for beam in step.beams])
+            logits = batch.read([beam.ids[-1:] for beam in step.beams]).logits
+
+    def end(self, reason: BeamStop, words: str = "") -> BeamEnd:
+        """The last event: the best of what is finished, and of what was alive when it was cut."""
+        found = self._finished
+        if reason in (BeamStop.CANCELLED, BeamStop.ERROR):
+            cut = FinishReason(reason.value)
+            found += tuple(self._hypothesis(one.ids, one, cut) for one in self._beams if one.ids)
+        if reason is BeamStop.CONTEXT:
+            words = self.limit.words(self.limit.longest)
+        seconds = self._last_at - self._first_at
+        return BeamEnd(_best(found, self._options.num_return), reason, seconds, words)
+
+    def _choose(self, logits: torch.Tensor, totals: torch.Tensor, length: int) -> BeamStep:
+        """Extend every beam, and decide what lives, what is finished and what is dropped.
+
+        Args:
+            logits: (beams, V) float32.
+            totals: the beams' sums of logprobs, (beams,) float32.
+            length: how many tokens an extension has.
+        """
+        most = self._options.num_beams
+        extensions = self._extend(logits, totals, length)
+        paths = [(*self._beams[one.parent].ids, one.token.id) for one in extensions]
+        ended = [
+            self._hypothesis(path, one, self._reason(one.token.id))
+            for path, one in zip(paths[:most], extensions[:most], strict=True)
+            if one.ends
+        ]
+        finished = _best((*self._finished, *ended), most)
+        finished_paths = {one.ids for one in finished}
+        beams: list[Beam] = []
+        for place, (path, one) in enumerate(zip(paths, extensions, strict=True)):
+            if path in finished_paths:
+                extensions[place] = replace(one, fate=ExtensionFate.FINISHED)
+            elif not one.ends and len(beams) < most:
+                extensions[place] = replace(one, fate=ExtensionFate.KEPT, beam=len(beams))
+                beams.append(Beam(path, one.parent, one.total_logprob, one.score))
+        return BeamStep(length - 1, tuple(extensions), tuple(beams), finished)
+
+    def _extend(
+        self, logits: torch.Tensor, totals: torch.Tensor, length: int
+    ) -> list[BeamExtension]:
+        """The best extensions of all beams by any token, best first, none of them kept yet."""
+        logprobs = torch.log_softmax(logits, dim=-1)
+        sums = (logprobs + totals[:, None]).flatten()
+        count = max(2, 1 + len(self._end_ids)) * self._options.num_beams
+        best = torch.topk(sums, min(count, sums.numel()))
+        scores = best.values / length**self._options.length_penalty
+        extensions = []
+        for flat, own, total, score in zip(
+            best.indices.tolist(),
+            logprobs.flatten()[best.indices].tolist(),
+            best.values.tolist(),
+            scores.tolist(),
+            strict=True,
+        ):
+            parent, token_id = divmod(flat, logits.shape[-1])
+            extensions.append(
+                BeamExtension(
+                    parent=parent,
+                    token=self._loaded.tokenizer.piece(token_id),
+                    logprob=own,
+                    total_logprob=total,
+                    score=score,
+                    ends=length == self.limit.longest or token_id in self._end_ids,
+                    fate=ExtensionFate.DROPPED,
+                )
+            )
+        return extensions
+
+    def _stop(self, totals: torch.Tensor, length: int) -> BeamStop | None:
+        """Whether the search is over.
+
+        Args:
+            totals: the living beams' sums of logprobs, best first, (beams,) float32.
+            length: how many tokens they have.
+        """
+        if length == self.limit.longest:
+            return BeamStop(self.limit.reason.value)
+        if totals.numel() == 0:
+            return BeamStop.SETTLED
+        if len(self._finished) < self._options.num_beams:
+            return None
+        if self._options.early_stopping is True:
+            return BeamStop.ENOUGH
+        penalty = self._options.length_penalty
+        # A positive penalty makes scores rise with length, so the longest would be the best case.
+        at_best = self._options.early_stopping == "never" and penalty > 0
+        hoped_for = totals[0] / (self.limit.longest if at_best else length) ** penalty
+        return None if float(hoped_for) > self._finished[-1].score else BeamStop.SETTLED
+
+    def _reason(self, token_id: int) -> FinishReason:
+        return FinishReason.STOP if token_id in self._end_ids else self.limit.reason
+
+    def _hypothesis(
+        self, ids: tuple[int, ...], scored: Beam | BeamExtension, reason: FinishReason
+    ) -> Hypothesis:
+        text = ReplyText(self._loaded.tokenizer, self._end_ids)
+        words = "".join(text.push(token_id).text for token_id in ids)
+        if reason is not FinishReason.STOP:
+            words += text.flush()
+        return Hypothesis(ids, words, scored.total_logprob, scored.score, reason)
+
+
+def _best(hypotheses: Iterable[Hypothesis], count: int) -> tuple[Hypothesis, ...]:
+    """The ones with the largest scores, the earlier first among equals."""
+    return tuple(sorted(hypotheses, key=lambda one: -one.score)[:count])

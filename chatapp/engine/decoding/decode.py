@@ -1,0 +1,108 @@
+"""The loop: prefill, then predict, sample, append, one token a step.
+
+One sampling path serves the first token and every later one. The sampling parameters are read once
+at the top of every step, so a change made while a reply runs holds for the very next token.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+
+import torch
+
+from chatapp.chat.errors import EngineError
+from chatapp.chat.generation import GenerationEvent, Paused, PromptRead
+from chatapp.chat.record import FinishReason
+from chatapp.engine.decoding.controls import Controls
+from chatapp.engine.decoding.ending import failure
+from chatapp.engine.decoding.held import HeldStep
+from chatapp.engine.decoding.prefill import prefill
+from chatapp.engine.decoding.reply import Reply, Task
+from chatapp.engine.look.history import LogitHistory
+from chatapp.engine.runtimes.cache import PrefixCache
+from chatapp.engine.runtimes.loader import LoadedModel
+
+
+def generate(
+    loaded: LoadedModel,
+    cache: PrefixCache,
+    task: Task,
+    controls: Controls,
+    history: LogitHistory | None = None,
+    held: HeldStep | None = None,
+) -> Iterator[GenerationEvent]:
+    """Write one reply.
+
+    Yields `Progress` while the prompt is read, then `PromptRead`, a `TokenStep` for each token and
+    a `GenerationEnd`; `Paused` while it is held. Nothing is raised for what can go wrong in a step:
+    the end says it, and what came before stands. What each token was taken from goes into the
+    history, where there is one; what the next one may be taken from goes into `held`.
+    """
+    reply = Reply(loaded, task)
+    with torch.inference_mode():
+        try:
+            yield from _write(reply, cache, task, controls, history, held or HeldStep())
+        except EngineError as error:
+            yield reply.end(FinishReason.ERROR, str(error))
+        except (RuntimeError, MemoryError) as error:
+            cache.clear()
+            yield reply.end(FinishReason.ERROR, failure(error))
+
+
+def _write(
+    reply: Reply,
+    cache: PrefixCache,
+    task: Task,
+    controls: Controls,
+    history: LogitHistory | None,
+    held: HeldStep,
+) -> Iterator[GenerationEvent]:
+    """The whole reply: prefill, then decode until something ends it."""
+    if reply.finished:
+        yield reply.end()
+        return
+    read = yield from prefill(cache, task.prompt_ids, lambda: controls.cancelled)
+    if read is None:
+        yield reply.end(FinishReason.CANCELLED)
+        return
+    yield PromptRead(task.prompt_ids, read.cached_tokens, reply.seconds)
+    logits = read.logits
+    start = len(task.prompt_ids) - len(task.reply_ids)
+    recording = (
+        history.begin(task.prompt_ids[:start], task.reply_ids) if history is not None else None
+    )
+    while True:
+        for span in task.options.schedule:
+            if span.start == reply.count:
+                controls.sampling = span.sampling
+        forced = reply.forced
+        if forced is None:
+            forced = yield from _wait_for_leave(reply, cache, logits, controls, held)
+        if controls.cancelled:
+            yield reply.end(FinishReason.CANCELLED)
+            return
+        step = reply.take(logits, controls.sampling, forced)
+        if history is not None and recording is not None:
+            history.append(recording, step.record.id, logits)
+        yield step
+        if reply.finished:
+            yield reply.end(chosen=controls.chosen)
+            return
+        logits = cache.read((step.record.id,))
+
+
+def _wait_for_leave(
+    reply: Reply, cache: PrefixCache, logits: torch.Tensor, controls: Controls, held: HeldStep
+) -> Generator[GenerationEvent, None, int | None]:
+    """While paused, show what could come next; return the token to take instead of drawing one."""
+    while (leave := controls.leave()) is None:
+        held.hold(cache.ids, logits, reply.state)
+        sampling = controls.sampling
+        began = time.monotonic()
+        yield Paused(reply.look(logits, sampling), sampling)
+        controls.hold(sampling)
+        reply.wait(time.monotonic() - began)
+        if controls.cancelled:
+            return None
+    return leave.token_id

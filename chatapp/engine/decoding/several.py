@@ -1,0 +1,223 @@
+"""Several replies to one prompt, side by side.
+
+The prompt is read once; then one forward pass a step serves all replies, each a row of a batch with
+its own parameters, seed and text. A reply that ends leaves the batch. Decoding waits for the
+weights to be read from memory, so two to four replies take little longer than one.
+
+Where a model's state can't be split into rows the replies are written one after the other, with the
+same events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+
+from chatapp.chat.errors import EngineError
+from chatapp.chat.generation import PromptRead
+from chatapp.chat.record import FinishReason
+from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.search import MOST_COLUMNS, ColumnEvent, SearchError, SeveralEvent
+from chatapp.engine.decoding.ending import failure
+from chatapp.engine.decoding.prefill import Prefilled, prefill
+from chatapp.engine.decoding.reply import Reply, Task
+from chatapp.engine.look.history import LogitHistory
+from chatapp.engine.runtimes.batch import BatchCache, NoRows
+from chatapp.engine.runtimes.cache import PrefixCache
+from chatapp.engine.runtimes.loader import LoadedModel
+
+
+class ColumnControls(Protocol):
+    """What may change in a column while it runs; `Controls` is one. Pausing is for single replies:
+    the columns go in step."""
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """What the next token is drawn with."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the column is to end before its next token."""
+
+
+def generate_several(
+    loaded: LoadedModel,
+    cache: PrefixCache,
+    tasks: Sequence[Task],
+    controls: Sequence[ColumnControls],
+    history: LogitHistory | None = None,
+    *,
+    batched: bool = True,
+) -> Iterator[SeveralEvent]:
+    """Write several replies to one prompt.
+
+    Yields `Progress` while the prompt is read (again, where replies are written in turn),
+    `PromptRead` once, then for every column its `TokenStep`s and one `GenerationEnd`, which also
+    tells of what went wrong in mid-reply. A column whose own settings leave it no token takes none
+    of the others with it.
+
+    Args:
+        loaded: the model.
+        cache: holds the prompt afterwards, and may hold some of it before.
+        tasks: one a column; options, end ids and stop sequences may differ, the prompt may not.
+        controls: one a column.
+        history: keeps what each token was taken from, where there is one.
+        batched: False writes one after the other.
+
+    Raises:
+        SearchError: no columns, too many, not as many controls, or prompts that differ.
+    """
+    _check(tasks, controls)
+    columns = [
+        _Column(number, Reply(loaded, task), mine, task, history)
+        for number, (task, mine) in enumerate(zip(tasks, controls, strict=True))
+    ]
+    with torch.inference_mode():
+        try:
+            yield from _write(loaded, cache, columns, batched)
+        except (RuntimeError, MemoryError, EngineError) as error:
+            cache.clear()
+            words = str(error) if isinstance(error, EngineError) else failure(error)
+            for column in columns:
+                if not column.over:
+                    yield column.end(FinishReason.ERROR, words)
+
+
+class _Column:
+    """One reply, its controls, and whether its end has been told."""
+
+    def __init__(
+        self,
+        number: int,
+        reply: Reply,
+        controls: ColumnControls,
+        task: Task,
+        history: LogitHistory | None,
+    ) -> None:
+        self.number = number
+        self.reply = reply
+        self.controls = controls
+        self.task = task
+        self._history = history
+        self._recording = history.begin(task.prompt_ids) if history is not None else None
+        self.over = False
+        self.last_id = -1
+        """The token taken last."""
+
+    def is_cancelled(self) -> bool:
+        """Whether the person stopped it."""
+        return self.controls.cancelled
+
+    def step(self, logits: torch.Tensor) -> Iterator[ColumnEvent]:
+        """Take one token and say so, or end.
+
+        Args:
+            logits: (V,) float32.
+        """
+        if self.is_cancelled():
+            yield self.end(FinishReason.CANCELLED)
+            return
+        try:
+            taken = self.reply.take(logits, self.controls.sampling, self.reply.forced)
+        except EngineError as error:  # its own bans may leave it nothing
+            yield self.end(FinishReason.ERROR, str(error))
+            return
+        self.last_id = taken.record.id
+        if self._history is not None and self._recording is not None:
+            self._history.append(self._recording, self.last_id, logits)
+        yield ColumnEvent(self.number, taken)
+        if self.reply.finished:
+            yield self.end()
+
+    def end(self, reason: FinishReason | None = None, words: str = "") -> ColumnEvent:
+        """The column's last event."""
+        self.over = True
+        return ColumnEvent(self.number, self.reply.end(reason, words))
+
+
+def _check(tasks: Sequence[Task], controls: Sequence[ColumnControls]) -> None:
+    if not 1 <= len(tasks) <= MOST_COLUMNS:
+        raise SearchError(
+            f"between 1 and {MOST_COLUMNS} replies can be written side by side, not {len(tasks)}"
+        )
+    if len(controls) != len(tasks):
+        raise SearchError(f"{len(tasks)} replies need as many controls, not {len(controls)}")
+    if any(task.prompt_ids != tasks[0].prompt_ids for task in tasks):
+        raise SearchError("replies side by side must have the same prompt")
+
+
+def _write(
+    loaded: LoadedModel, cache: PrefixCache, columns: Sequence[_Column], batched: bool
+) -> Iterator[SeveralEvent]:
+    first = columns[0]
+    if first.reply.finished:  # the prompt fills the context
+        yield from (column.end() for column in columns)
+        return
+    read = yield from prefill(
+        cache, first.task.prompt_ids, lambda: all(column.is_cancelled() for column in columns)
+    )
+    if read is None:
+        yield from (column.end(FinishReason.CANCELLED) for column in columns)
+        return
+    yield PromptRead(first.task.prompt_ids, read.cached_tokens, first.reply.seconds)
+    batch = _batch(loaded, cache) if batched and len(columns) > 1 else None
+    if batch is not None:
+        yield from _write_together(batch, columns, read.logits)
+    else:
+        yield from _write_in_turn(cache, columns, read)
+
+
+def _batch(loaded: LoadedModel, cache: PrefixCache) -> BatchCache | None:
+    """The prompt as the first row of a batch, where the model's state has rows."""
+    try:
+        return BatchCache.after(loaded, cache)
+    except NoRows:
+        return None
+
+
+def _write_together(
+    batch: BatchCache, columns: Sequence[_Column], logits: torch.Tensor
+) -> Iterator[SeveralEvent]:
+    """Decode all columns in one batch; rows whose reply is over are dropped from it.
+
+    Args:
+        batch: one row, which has read the prompt.
+        columns: what to write.
+        logits: after the prompt, (V,) float32.
+    """
+    running = list(columns)
+    batch.select([0] * len(running))
+    rows = logits.expand(len(running), -1)
+    while True:
+        for row, column in enumerate(running):
+            yield from column.step(rows[row])
+        staying = [row for row, column in enumerate(running) if not column.over]
+        if not staying:
+            return
+        if len(staying) < len(running):
+            batch.select(staying)
+            running = [running[row] for row in staying]
+        rows = batch.read([[column.last_id] for column in running]).logits
+
+
+def _write_in_turn(
+    cache: PrefixCache, columns: Sequence[_Column], read: Prefilled | None
+) -> Iterator[SeveralEvent]:
+    """Decode one column after the other; each goes back to the prompt in the same cache.
+
+    Args:
+        cache: holds the prompt.
+        columns: what to write.
+        read: what came of reading it.
+    """
+    for column in columns:
+        if column is not columns[0]:
+            read = yield from prefill(cache, column.task.prompt_ids, column.is_cancelled)
+        if read is None:
+            yield column.end(FinishReason.CANCELLED)
+            continue
+        yield from column.step(read.logits)
+        while not column.over:
+            yield from column.step(cache.read((column.last_id,)))

@@ -1,0 +1,1 @@
+"""Questions about written replies and given texts."""

@@ -1,0 +1,252 @@
+"""The logits of recent replies, so that other settings can be tried without running the model.
+
+A row of logits takes two bytes a token of the vocabulary: the distance from the row's largest, in
+half precision. Half precision has eleven significant bits, so a distance x is off by at most
+2⁻¹¹·|x|, and by at most 2⁻⁸ down to x = −16. Errors of the individual probabilities follow to first
+order from δp_i = p_i·(δx_i − Σ_j p_j·δx_j). Next to the most probable token (x = 0, stored exactly)
+the rest has the mass 1 − p, so that |δp| ≤ p·(1 − p)·2⁻⁸ ≤ 2⁻¹⁰ < 0.001, and what lies below −16
+adds p·V·e⁻¹⁶·2⁻⁷ (under 3·10⁻⁵ for a vocabulary of 50,000). A temperature T divides x and δx
+alike; there 2⁻¹¹·|x|/T bounds the error, and |δp| ≤ 2⁻¹¹·p·(1 − p)·ln(V·p/(1 − p)) < 0.0014. That
+is what the worst of all rows could show, every distance off to the same side; real ones are off to
+both, and stay below 10⁻⁴, as the tests measure.
+
+Filters compare, though, and a comparison may tip over the smallest error: "at least 5 % of the best
+one's" is yes or no. The tokens that decide such questions are those near the top, so these (the
+"head", down to e⁻⁸ of the best one) are kept in single precision besides. A head costs about a
+twentieth of its row.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import torch
+
+from chatapp.chat.facts import Progress
+from chatapp.engine.look.teacher_forcing import force
+from chatapp.engine.runtimes.loader import LoadedModel
+
+HEAD_NATS = 8.0
+"""How far below the best one a token may be to have its exact logit kept."""
+
+HEAD_LIMIT = 1024
+"""How many tokens at most have their exact logits kept; flat rows have a lower head."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LogitRow:
+    """The logits of one step, small."""
+
+    half: torch.Tensor
+    """(V,) float16: the distance of each logit from the largest, 0 or less; -inf stays -inf."""
+    best: float
+    """The largest logit."""
+    head_ids: torch.Tensor
+    """(h,) int64: the tokens whose logits are exact."""
+    head_logits: torch.Tensor
+    """(h,) float32."""
+
+    @classmethod
+    def of(cls, logits: torch.Tensor) -> LogitRow:
+        """Make a row of (V,) logits of any floating type and device.
+
+        More than 65,504 below the largest (half precision's end, where every probability is 0)
+        becomes -inf.
+        """
+        logits = logits.detach().to("cpu", torch.float32)
+        best = float(logits.amax())
+        distance = logits - best
+        half = torch.empty_like(distance, dtype=torch.float16).copy_(distance)
+        head = torch.from_numpy(_head(distance.numpy()))
+        return cls(half, best, head, logits[head])
+
+    def logits(self) -> torch.Tensor:
+        """The row as it goes through the chain: (V,) float32, the head exact."""
+        row = self.below_head(self.half)
+        row[self.head_ids] = self.head_logits
+        return row
+
+    def below_head(self, half: torch.Tensor) -> torch.Tensor:
+        """Logits, float32, from float16 distances of tokens that are not of the head.
+
+        Rounding does not lift any of them above the head.
+        """
+        return (half.float() + self.best).clamp_(max=self.floor)
+
+    @property
+    def floor(self) -> float:
+        """The smallest logit of the head."""
+        return float(self.head_logits.min())
+
+    @property
+    def bytes_used(self) -> int:
+        """Memory that it takes."""
+        held = (self.half, self.head_ids, self.head_logits)
+        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+
+Rows = tuple[LogitRow, ...]
+"""The logits that each token of a reply was taken from, in order."""
+
+
+def _head(distance: np.ndarray) -> np.ndarray:
+    """The ids near the top, ascending: as deep as `HEAD_LIMIT` allows."""
+    depth = HEAD_NATS
+    while depth > 0.1:
+        ids = np.flatnonzero(distance >= -depth)
+        if ids.size <= HEAD_LIMIT:
+            return ids
+        depth /= 2
+    return np.sort(np.argpartition(-distance, HEAD_LIMIT)[:HEAD_LIMIT])
+
+
+class Recording:
+    """The rows of one reply as it is written. Made by `LogitHistory.begin`."""
+
+    __slots__ = ("first", "ids", "rows")
+
+    def __init__(self, ids: list[int], first: int, rows: list[LogitRow]) -> None:
+        self.ids = ids
+        """The prompt and the reply so far."""
+        self.first = first
+        """The index in `ids` of the token that the first row is about."""
+        self.rows = rows
+        """The further ones follow without a gap."""
+
+
+class LogitHistory:
+    """Rows of recent replies by their exact ids, within a limit of memory.
+
+    When it is over the limit it forgets whole replies, the one used longest ago first. A reply that
+    branches off another has the rows of their common start in common with it. Replies are recorded
+    by one thread; `rows` and `keep` may be called from any.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._recordings: OrderedDict[int, Recording] = OrderedDict()
+        self._uses: dict[int, int] = {}  # how many recordings hold a row, by the row's identity
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    @property
+    def bytes_used(self) -> int:
+        """Memory that the rows take; rows in common count once."""
+        return self._bytes
+
+    def begin(self, prompt_ids: Sequence[int], reply_ids: Sequence[int] = ()) -> Recording:
+        """Begin to record a reply.
+
+        Args:
+            prompt_ids: what the model reads before the reply.
+            reply_ids: the start of the reply that is there already, when it goes on or branches;
+                rows of it that are known are taken over.
+        """
+        ids = [*prompt_ids, *reply_ids]
+        with self._lock:
+            known = self._find(ids, len(prompt_ids)) if reply_ids else None
+            first = len(prompt_ids) if known is not None else len(ids)
+            recording = Recording(ids, first, list(known or ()))
+            self._add(recording)
+        return recording
+
+    def append(self, recording: Recording, token_id: int, logits: torch.Tensor) -> None:
+        """Keep the logits, (V,), that the next token of a reply was taken from.
+
+        A reply that has been forgotten (it alone is over the limit, say) is not taken up again.
+        """
+        if id(recording) not in self._recordings:
+            return
+        row = LogitRow.of(logits)
+        with self._lock:
+            if id(recording) not in self._recordings:  # cleared meanwhile
+                return
+            recording.rows.append(row)
+            recording.ids.append(token_id)
+            self._hold(row)
+            self._recordings.move_to_end(id(recording))
+            self._shrink()
+
+    def keep(self, prompt_ids: Sequence[int], reply_ids: Sequence[int], rows: Rows) -> None:
+        """Keep rows that were computed anew."""
+        with self._lock:
+            self._add(Recording([*prompt_ids, *reply_ids], len(prompt_ids), list(rows)))
+
+    def rows(self, prompt_ids: Sequence[int], reply_ids: Sequence[int]) -> Rows | None:
+        """The rows of a whole reply; None when some of them are gone, or never were."""
+        with self._lock:
+            return self._find([*prompt_ids, *reply_ids], len(prompt_ids))
+
+    def row(self, ids: Sequence[int]) -> LogitRow | None:
+        """The row about the token behind some ids, whichever was taken; None when it is gone."""
+        with self._lock:
+            found = self._find([*ids, 0], len(ids))  # the last of them decides nothing
+        return found[0] if found else None
+
+    def clear(self) -> None:
+        """Forget everything: the model has changed."""
+        with self._lock:
+            self._recordings.clear()
+            self._uses.clear()
+            self._bytes = 0
+
+    def _find(self, ids: list[int], start: int) -> Rows | None:
+        """Rows about ids[start:]. What a row is about is decided by the ids before it alone."""
+        for key, known in reversed(self._recordings.items()):
+            if known.first > start or known.first + len(known.rows) < len(ids):
+                continue
+            if known.ids[: len(ids) - 1] != ids[:-1]:
+                continue
+            self._recordings.move_to_end(key)
+            return tuple(known.rows[start - known.first : len(ids) - known.first])
+        return None
+
+    def _add(self, recording: Recording) -> None:
+        self._recordings[id(recording)] = recording
+        for row in recording.rows:
+            self._hold(row)
+        self._shrink()
+
+    def _hold(self, row: LogitRow) -> None:
+        uses = self._uses.get(id(row), 0)
+        self._uses[id(row)] = uses + 1
+        if uses == 0:
+            self._bytes += row.bytes_used
+
+    def _shrink(self) -> None:
+        while self._bytes > self._limit and self._recordings:
+            _, oldest = self._recordings.popitem(last=False)
+            for row in oldest.rows:
+                self._uses[id(row)] -= 1
+                if self._uses[id(row)] == 0:
+                    del self._uses[id(row)]
+                    self._bytes -= row.bytes_used
+
+
+def recompute(
+    loaded: LoadedModel,
+    prompt_ids: Sequence[int],
+    reply_ids: Sequence[int],
+    on_progress: Callable[[Progress], None],
+    cancelled: Callable[[], bool],
+) -> Rows | None:
+    """The rows of a reply from one pass of the model over prompt and reply.
+
+    For replies that are gone from the history, and for chats of an earlier day. The chat's KV cache
+    is not touched. Give the result to `LogitHistory.keep`.
+
+    Returns:
+        None when it was cancelled.
+
+    Raises:
+        EngineError: prompt and reply are longer than the model's context, or the model failed.
+    """
+    ids = [*prompt_ids, *reply_ids]
+    pieces = force(loaded, ids, len(prompt_ids), on_progress, cancelled)
+    rows = tuple(chain.from_iterable(map(LogitRow.of, piece.logits) for piece in pieces))
+    return rows if len(rows) == len(reply_ids) else None

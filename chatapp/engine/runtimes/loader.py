@@ -1,0 +1,328 @@
+"""A model's files → a model that can run, its tokenizer, and the facts about both.
+
+A GGUF file takes transformers long to read (its tensors are dequantized one by one), so it is
+converted once into a prepared folder: float32 safetensors, `tokenizer.json` and the chat template,
+exactly the values that the quantized file stands for. The folder is keyed by the file's hash and
+appears whole or not at all.
+
+Weights come from safetensors or GGUF only, and no code from a model's folder is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from chatapp.chat.errors import EngineError
+from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
+from chatapp.engine.runtimes.head import OutputHead, find_head
+from chatapp.engine.runtimes.prepare import PREPARED_FACTS, prepare_gguf
+from chatapp.engine.runtimes.progress import report_weights
+from chatapp.engine.runtimes.tokenizer import ModelTokenizer
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params")
+"""What forward calls its cache: since transformers 5.24, before, and before for state spaces."""
+
+_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to run."""
+
+    model: Any
+    """A transformers causal language model in eval mode."""
+    tokenizer: ModelTokenizer
+    facts: ModelFacts
+    cache_argument: str
+    """What its forward takes the KV cache as, and gives it back as."""
+    recurrent: bool
+    """Whether any layer carries a state from token to token instead of keys and values.
+
+    transformers' scans over several tokens begin from nothing, whatever the cache holds, and only
+    single tokens go on from it. So such a model reads a text in one go, and is never put back.
+    """
+    input_device: torch.device
+    """Where token ids have to be."""
+    head: OutputHead | None
+    """What makes logits of final hidden states; None where the model has to be run for them."""
+
+
+def load(
+    source: ModelSource,
+    options: LoadOptions,
+    prepared: Path,
+    on_progress: Callable[[Progress], None],
+) -> LoadedModel:
+    """Load a causal language model from a folder or a GGUF file.
+
+    Raises:
+        EngineError: the files are no such model, or it does not fit; one line says what to do.
+    """
+    started = time.monotonic()
+    if source.kind == "gguf":
+        folder = prepare_gguf(source, prepared, on_progress)
+    else:
+        folder = Path(source.path)
+    if options.threads > 0:
+        torch.set_num_threads(options.threads)
+    device = pick_device(options.device)
+    dtype = _pick_dtype(options.dtype, device, folder)
+    _check_memory(folder, dtype, device)
+    model = _load_weights(folder, source, device, dtype, on_progress)
+    try:
+        tokenizer = ModelTokenizer.from_folder(folder)
+    except (OSError, ValueError) as error:
+        raise EngineError(f"cannot read the tokenizer of {source.path}: {_line(error)}") from error
+    input_device = model.get_input_embeddings().weight.device
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        facts=_facts(model, tokenizer, source, folder, options, time.monotonic() - started),
+        cache_argument=_cache_argument(model, source),
+        recurrent=_is_recurrent(model),
+        input_device=input_device,
+        head=find_head(model, input_device),
+    )
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device to run on; `auto` takes CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        EngineError: no such device here.
+    """
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise EngineError(
+            f"device must be auto, cpu, cuda, cuda:N or mps, not {wanted!r}"
+        ) from None
+    if device.type == "cuda" and not (
+        torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    ):
+        raise EngineError(f"there is no device {wanted!r} here; use --device auto or cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise EngineError("there is no device 'mps' here; use --device auto or cpu")
+    return device
+
+
+def _pick_dtype(wanted: str, device: torch.device, folder: Path) -> torch.dtype:
+    """float32 on a CPU, where narrower types gain nothing; elsewhere what the files hold."""
+    if wanted != "auto":
+        if wanted not in _DTYPES:
+            raise EngineError(f"dtype must be auto, {', '.join(_DTYPES)}, not {wanted!r}")
+        return _DTYPES[wanted]
+    config = _read_json(folder / "config.json")
+    stored = config.get("dtype") or config.get("torch_dtype")
+    if device.type == "cpu" or not isinstance(stored, str):
+        return torch.float32
+    return _DTYPES.get(stored, torch.float32)
+
+
+def _check_memory(folder: Path, dtype: torch.dtype, device: torch.device) -> None:
+    """Refuse what cannot fit before the machine starts to swap."""
+    import psutil
+
+    count = sum(_count_parameters(file) for file in folder.glob("*.safetensors"))
+    needed = count * dtype.itemsize
+    free = psutil.virtual_memory().available
+    if device.type == "cuda":
+        free += torch.cuda.mem_get_info(device)[0]
+    if needed > free:
+        raise EngineError(
+            f"{folder.name} needs {needed / 1e9:.1f} GB of memory as {str(dtype)[6:]}, and "
+            f"{free / 1e9:.1f} GB are free; close something, or choose a smaller model or dtype"
+        )
+
+
+def _count_parameters(file: Path) -> int:
+    """How many numbers a safetensors file holds, from its header."""
+    header = _safetensors_header(file)
+    total = 0
+    for name, tensor in header.items():
+        if name == "__metadata__":
+            continue
+        count = 1
+        for side in tensor["shape"]:
+            count *= side
+        total += count
+    return total
+
+
+def _safetensors_header(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > file.stat().st_size:
+                raise ValueError("its header is longer than the file")
+            header = json.loads(stream.read(length))
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{file} is damaged: {_line(error)}; fetch it again") from error
+    if not isinstance(header, dict):
+        raise EngineError(f"{file} is damaged: its header is no table; fetch it again")
+    return header
+
+
+def _load_weights(
+    folder: Path,
+    source: ModelSource,
+    device: torch.device,
+    dtype: torch.dtype,
+    on_progress: Callable[[Progress], None],
+) -> Any:
+    """Read the weights onto the device; spread or offload them where it is too small."""
+    from transformers import AutoModelForCausalLM
+
+    kwargs: dict[str, Any] = {}
+    if device.type == "cuda":
+        weights = sum(_count_parameters(file) for file in folder.glob("*.safetensors"))
+        fits = weights * dtype.itemsize < 0.9 * torch.cuda.mem_get_info(device)[0]
+        # accelerate places layers on all GPUs, then in memory; it moves them in as they run.
+        kwargs["device_map"] = {"": device} if fits else "auto"
+    try:
+        with report_weights(on_progress):
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                **kwargs,
+            )
+        if device.type == "mps":
+            model = model.to(device)
+    except torch.cuda.OutOfMemoryError as error:
+        raise EngineError(f"{source.name} does not fit on {device}; use --device cpu") from error
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, TypeError) as error:
+        raise EngineError(f"cannot load {source.path}: {_line(error)}") from error
+    return model.eval()
+
+
+def _cache_argument(model: Any, source: ModelSource) -> str:
+    """The name of forward's cache; without it every token would be read without those before."""
+    taken = inspect.signature(model.forward).parameters
+    for name in _CACHE_ARGUMENTS:
+        # XLM and Flaubert call a table of their own "cache"; it holds nothing from call to call.
+        if name in taken and "dict" not in str(taken[name].annotation):
+            return name
+    raise EngineError(
+        f"{source.name} is a {type(model).__name__}, which keeps no KV cache that this program"
+        " knows; choose a model of another architecture"
+    )
+
+
+def _is_recurrent(model: Any) -> bool:
+    from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixin
+
+    layers = DynamicCache(config=model.config).layers
+    return any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
+
+
+def _facts(
+    model: Any,
+    tokenizer: ModelTokenizer,
+    source: ModelSource,
+    folder: Path,
+    options: LoadOptions,
+    seconds: float,
+) -> ModelFacts:
+    config = model.config.get_text_config()
+    prepared = _read_json(folder / PREPARED_FACTS)
+    heads = int(getattr(config, "num_attention_heads", 0) or 0)
+    own_context = _context_length(config, folder)
+    asked = options.context_length
+    parameters = list(model.parameters())
+    return ModelFacts(
+        name=source.name,
+        architecture=str(config.model_type),
+        weight_format=source.weight_format or prepared.get("weight_format", "") or _stored(folder),
+        dtype=str(model.dtype)[6:],
+        device=str(model.device),
+        parameters=sum(parameter.numel() for parameter in parameters),
+        weight_bytes=sum(parameter.numel() * parameter.element_size() for parameter in parameters),
+        context_length=min(asked, own_context) if asked else own_context,
+        vocab_size=int(config.vocab_size),
+        layers=int(config.num_hidden_layers),
+        heads=heads,
+        kv_heads=int(getattr(config, "num_key_value_heads", None) or heads),
+        hidden_size=int(config.hidden_size),
+        end_ids=_end_ids(model, tokenizer),
+        control_ids=tuple(sorted(tokenizer.control_ids)),
+        has_chat_template=tokenizer.chat_template is not None,
+        sha256=source.sha256 or prepared.get("sha256", "") or fingerprint(folder),
+        load_seconds=seconds,
+    )
+
+
+def _end_ids(model: Any, tokenizer: ModelTokenizer) -> tuple[int, ...]:
+    """All ids that end a reply: of the generation config, the config and the tokenizer."""
+    found: set[int] = set()
+    for holder in (model.generation_config, model.config.get_text_config()):
+        ids = getattr(holder, "eos_token_id", None)
+        found.update(ids if isinstance(ids, list | tuple) else [ids] if ids is not None else [])
+    if (own := tokenizer.eos_id) is not None:
+        found.add(own)
+    return tuple(sorted(int(item) for item in found))
+
+
+def _context_length(config: Any, folder: Path) -> int:
+    """How many tokens the model can read; a state-space model has no limit of its own."""
+    for key in _CONTEXT_KEYS:
+        value = getattr(config, key, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    limit = _read_json(folder / "tokenizer_config.json").get("model_max_length")
+    # Tokenizers say "none" by a number of thirty digits.
+    return int(limit) if isinstance(limit, int | float) and 0 < limit < 1e9 else 1 << 20
+
+
+def _stored(folder: Path) -> str:
+    """How the weights are stored, by the first matrix of the first file: F32, BF16, F16."""
+    for file in sorted(folder.glob("*.safetensors")):
+        for name, tensor in _safetensors_header(file).items():
+            if name != "__metadata__" and len(tensor["shape"]) > 1:
+                return str(tensor["dtype"])
+    return "?"
+
+
+def fingerprint(folder: Path) -> str:
+    """A hash that tells models in folders apart without reading all of their weights.
+
+    SHA-256 over the configuration, the tokenizer, and each weight file's size and header.
+    """
+    digest = hashlib.sha256()
+    for name in ("config.json", "tokenizer.json"):
+        file = folder / name
+        digest.update(file.read_bytes() if file.is_file() else b"-")
+    for file in sorted(folder.glob("*.safetensors")):
+        digest.update(f"{file.name} {file.stat().st_size}".encode())
+        digest.update(json.dumps(_safetensors_header(file), sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _line(error: Exception) -> str:
+    """An exception's first line, shortened: libraries explain at length."""
+    text = str(error).strip().split("\n", 1)[0]
+    return text if len(text) <= 200 else text[:199] + "…"

@@ -1,0 +1,149 @@
+"""A GGUF file → a folder that loads in a second.
+
+transformers reads the file and dequantizes it; what it yields is kept as float32 safetensors, with
+nothing rounded. The folder is built under another name and renamed when it is whole, so a
+conversion that is cut short leaves nothing that looks like a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from chatapp.chat.errors import EngineError
+from chatapp.chat.facts import ModelSource, Progress
+from chatapp.engine.runtimes.progress import ProgressBar, report_weights
+
+PREPARED_FACTS = "chatapp.json"
+"""What the prepared folder knows about its origin."""
+
+_LAYOUT = "1"
+"""Changes when the content of prepared folders does, so that old ones are not used."""
+
+
+def prepare_gguf(
+    source: ModelSource, prepared: Path, on_progress: Callable[[Progress], None]
+) -> Path:
+    """The prepared folder of a GGUF file, converted now if it never was.
+
+    Raises:
+        EngineError: the file cannot be converted, or the folder cannot be written.
+    """
+    sha256 = source.sha256 or hash_file(Path(source.path), on_progress)
+    folder = prepared / f"{sha256[:32]}-{_LAYOUT}"
+    if (folder / PREPARED_FACTS).is_file():
+        return folder
+    try:
+        prepared.mkdir(mode=0o700, parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix="building-", dir=prepared))
+    except OSError as error:
+        raise EngineError(f"cannot write to {prepared}: {error.strerror}") from error
+    try:
+        _convert(source, sha256, building, on_progress)
+        try:
+            building.rename(folder)
+        except OSError:
+            # Another process was quicker; its folder is as good as ours.
+            if not (folder / PREPARED_FACTS).is_file():
+                raise
+    except EngineError:
+        raise
+    except OSError as error:
+        raise EngineError(
+            f"cannot prepare {source.path} in {prepared}: {error.strerror or error}"
+        ) from error
+    except Exception as error:  # transformers and gguf raise whatever their parsing meets
+        line = str(error).strip().split("\n", 1)[0][:200]
+        raise EngineError(
+            f"cannot convert {source.path}: {line or type(error).__name__}"
+        ) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return folder
+
+
+def hash_file(file: Path, on_progress: Callable[[Progress], None]) -> str:
+    """A file's SHA-256, in hex. Raises EngineError when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        total = file.stat().st_size
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+                on_progress(Progress("checking the file", stream.tell(), total, "bytes"))
+    except OSError as error:
+        raise EngineError(f"cannot read {file}: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def _convert(
+    source: ModelSource, sha256: str, folder: Path, on_progress: Callable[[Progress], None]
+) -> None:
+    from safetensors.torch import save_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    file = Path(source.path)
+    place = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
+    on_progress(Progress("converting: tokenizer", 0, 0))
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, **place)
+    on_progress(Progress("converting: reading the file", 0, 0))
+    with _report_tensors(on_progress), report_weights(on_progress):
+        model = AutoModelForCausalLM.from_pretrained(file.parent, **place)
+    on_progress(Progress("converting: writing", 0, 0))
+    config = model.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config  # the values are plain numbers from here on
+    config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    save_model(model, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    facts = {
+        "name": source.name,
+        "sha256": sha256,
+        "weight_format": source.weight_format or _weight_format(file),
+    }
+    written = folder / PREPARED_FACTS
+    written.write_text(json.dumps(facts), "utf-8")
+    with written.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _weight_format(file: Path) -> str:
+    """The type most of a GGUF's weights have: Q4_1, Q8_0."""
+    from collections import Counter
+
+    from gguf import GGUFReader
+
+    sizes: Counter[str] = Counter()
+    for tensor in GGUFReader(file).tensors:
+        sizes[tensor.tensor_type.name] += int(tensor.n_elements)
+    return sizes.most_common(1)[0][0] if sizes else "?"
+
+
+@contextmanager
+def _report_tensors(on_progress: Callable[[Progress], None]) -> Iterator[None]:
+    """While it lasts, the bar of transformers' GGUF reader goes to the callback.
+
+    That reader takes tqdm straight from its package and offers no hook, so the name it looks up is
+    replaced for the time of one call.
+    """
+    import transformers.modeling_gguf_pytorch_utils
+
+    reader: Any = transformers.modeling_gguf_pytorch_utils
+
+    def bar(items: Any, **_kwargs: Any) -> ProgressBar:
+        return ProgressBar(items, len(items), "converting", on_progress)
+
+    original = reader.tqdm
+    reader.tqdm = bar
+    try:
+        yield
+    finally:
+        reader.tqdm = original

@@ -1,1 +1,0 @@
-"""Decoders that weigh several continuations at every step."""

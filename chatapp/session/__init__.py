@@ -1,0 +1,1 @@
+"""One turn: save, ask, save as it comes."""

@@ -1,0 +1,404 @@
+"""One turn: save, ask, save as it comes.
+
+`Session` holds the current conversation and is the only place where the engine and the store meet.
+Sending, regenerating, continuing and branching all end in the same streaming path, `_reply`. The
+person's message is on disk before the model is asked; the reply is saved as it streams.
+
+The interface and `chatapp ask` iterate over what a turn yields; neither knows where the engine runs
+or how things are kept, since both are reached through `chatapp.session.protocols`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+
+from chatapp.chat.conversation import Conversation, Message, Reply, new_id, title_from
+from chatapp.chat.errors import EngineError, StoreError
+from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
+from chatapp.chat.generation import (
+    GenerateOptions,
+    GenerationEnd,
+    GenerationEvent,
+    Paused,
+    PromptRead,
+    TokenStep,
+)
+from chatapp.chat.inspection import WrittenReply
+from chatapp.chat.prompt import Prompt, PromptFormat
+from chatapp.chat.record import TokenRecord
+from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.template import Template
+from chatapp.session import asking
+from chatapp.session.growing import GrowingReply, kept_to_continue, spans_before
+from chatapp.session.protocols import ChatStore, Engine, Generation
+from chatapp.session.saving import SaveFailed, Saving
+from chatapp.session.ticks import Tick, with_ticks
+
+SAVE_EVERY_SECONDS = 0.5
+"""How often a streaming reply is saved, also while its engine stalls; what is lost is no older."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageAdded:
+    """A message joined the current path (the person's, or an empty reply about to stream)."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyEnded:
+    """The reply is complete, cut or failed, and saved as it is."""
+
+    message: Message
+    notice: str = ""
+    """Words for the person about why, where the reason alone doesn't say it."""
+
+
+TurnEvent = MessageAdded | Progress | PromptRead | TokenStep | Paused | ReplyEnded | SaveFailed
+
+
+class Session:
+    """The current conversation, and the turns taken in it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: ChatStore | None,
+        *,
+        template: Template,
+        formats: Callable[[str], PromptFormat],
+        sampling: SamplingParams,
+        seed: int | None = None,
+        max_tokens: int = 0,
+        stop: Sequence[str] = (),
+        top_logprobs: int = 20,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Start with an empty conversation made from a template.
+
+        Args:
+            engine: what writes replies.
+            store: where conversations are kept; None keeps them in memory only.
+            template: what new conversations are made from.
+            formats: finds a format by name; raises ChatappError for an unknown one.
+            sampling: what replies are drawn with, until changed.
+            seed: fixes every reply's draws; None takes a fresh seed a reply.
+            max_tokens: limit of a reply; 0 is the context.
+            stop: stop sequences besides the template's.
+            top_logprobs: how many candidates each record carries.
+            clock: seconds since the epoch.
+            sleep: waits so many seconds.
+        """
+        self.engine = engine
+        self.store = store
+        self.facts: ModelFacts | None = None
+        self.sampling = sampling
+        self.seed = seed
+        self.max_tokens = max_tokens
+        self.stop = tuple(stop)
+        self.top_logprobs = top_logprobs
+        self.trace = False
+        """Whether each token of a reply tells what every stage of the sampler did."""
+        self._formats = formats
+        self._clock = clock
+        self._sleep = sleep
+        self._generation: Generation | None = None
+        self._growing: GrowingReply | None = None
+        self._growing_id = ""
+        self._saving = Saving(store)
+        self.new_conversation(template)
+
+    @property
+    def replying(self) -> bool:
+        """Whether a reply is under way."""
+        return self._generation is not None
+
+    async def load_model(
+        self, source: ModelSource, options: LoadOptions, on_progress: Callable[[Progress], None]
+    ) -> ModelFacts:
+        """Load a model into the engine; replies use it from then on. Raises EngineError."""
+        self.facts = None  # the engine lets go of the old model before it reads the new one
+        self.facts = await self.engine.load(source, options, on_progress)
+        return self.facts
+
+    def new_conversation(self, template: Template) -> None:
+        """Begin an empty conversation; it is saved with its first message."""
+        self._saving.begin()
+        self.conversation = Conversation(
+            id=new_id(),
+            created=self._clock(),
+            template=template.name,
+            system=template.system,
+            format=template.format,
+            stop=template.stop,
+        )
+        if template.first_message:
+            self._add("assistant", template.first_message)
+
+    async def open(self, conversation_id: str) -> None:
+        """Make a kept conversation the current one. Raises StoreError."""
+        if self.store is None:
+            raise StoreError("conversations are not kept in this session")
+        self.conversation = await self.store.load(conversation_id)
+        self._saving.begin()
+
+    async def change(self, conversation: Conversation) -> SaveFailed | None:
+        """Take a changed version of the current conversation, and save what changed.
+
+        Another leaf, an edited or deleted message, a title, a system text. An empty conversation
+        is saved with its first message.
+        """
+        before = self.conversation.messages
+        for message_id, message in conversation.messages.items():
+            if before.get(message_id) is not message:
+                self._saving.add(message)
+        self.conversation = conversation
+        return await self._saving.save(conversation) if conversation.messages else None
+
+    def set_sampling(self, sampling: SamplingParams) -> None:
+        """Draw with these from the next token on, of the running reply too."""
+        self.sampling = sampling
+        if self._generation is not None:
+            self._generation.set_sampling(sampling)
+
+    def cancel(self) -> None:
+        """Stop the running reply within one token; what came is kept."""
+        if self._generation is not None:
+            self._generation.cancel()
+
+    def pause(self) -> None:
+        """Hold the running reply before its next token; a `Paused` shows what could come."""
+        if self._generation is not None:
+            self._generation.pause()
+
+    def resume(self) -> None:
+        """Let a held reply go on by itself."""
+        if self._generation is not None:
+            self._generation.resume()
+
+    def step(self, token_ids: Sequence[int] = ()) -> None:
+        """Let a held reply take one drawn token, or all of these in order."""
+        if self._generation is not None:
+            self._generation.step(token_ids)
+
+    async def send(self, text: str) -> AsyncGenerator[TurnEvent]:
+        """Say something and stream the reply."""
+        first = not any(message.role == "user" for message in self.conversation.path())
+        if first and not self.conversation.title:
+            self.conversation = replace(self.conversation, title=title_from(text))
+        message = self._add("user", text)
+        if failed := await self._saving.save(self.conversation):
+            yield failed
+        yield MessageAdded(message)
+        async with contextlib.aclosing(self._reply(message.id)) as events:
+            async for event in events:
+                yield event
+
+    async def regenerate(self, message_id: str | None = None) -> AsyncGenerator[TurnEvent]:
+        """Stream another reply beside an assistant's message (the last one by default)."""
+        parent = self.parent_for_reply(message_id)
+        async with contextlib.aclosing(self._reply(parent)) as events:
+            async for event in events:
+                yield event
+
+    async def continue_reply(self, message_id: str) -> AsyncGenerator[TurnEvent]:
+        """Go on from the exact ids of a reply that was cut; the old one stays beside it."""
+        reply = self._reply_of(message_id)
+        kept = kept_to_continue(reply, self.conversation.messages[message_id].text)
+        async with contextlib.aclosing(
+            self._reply(self.parent_for_reply(message_id), kept=kept, base=reply)
+        ) as events:
+            async for event in events:
+                yield event
+
+    async def branch(
+        self, message_id: str, index: int, token_ids: Sequence[int]
+    ) -> AsyncGenerator[TurnEvent]:
+        """Take other tokens at a point of a reply, in order, and go on from there."""
+        reply = self._reply_of(message_id)
+        parent = self.parent_for_reply(message_id)
+        kept = reply.records[:index]
+        if index >= len(reply.records):
+            kept = kept_to_continue(reply, self.conversation.messages[message_id].text)
+        async with contextlib.aclosing(
+            self._reply(parent, kept=kept, base=reply, forced=tuple(token_ids))
+        ) as events:
+            async for event in events:
+                yield event
+
+    async def adopt(self, reply: Reply, parent: str | None) -> AsyncGenerator[TurnEvent]:
+        """Make a reply that came another way (a compared column, a beam) an answer to a message.
+
+        It stands beside the other answers and is saved like them.
+
+        Args:
+            reply: with its records.
+            parent: the message that it answers.
+        """
+        if self._generation is not None:
+            raise EngineError("a reply is already under way; stop it first with Esc")
+        if not reply.records:
+            raise EngineError("this reply has no tokens yet, so there is nothing to take")
+        text = "".join(record.text for record in reply.records)
+        message = self._add("assistant", text, parent=parent, reply=reply)
+        self.conversation = replace(self.conversation, model=reply.model)
+        if failed := await self._saving.save(self.conversation):
+            yield failed
+        yield MessageAdded(message)
+        yield ReplyEnded(message)
+
+    def options(self, sampling: SamplingParams | None = None) -> GenerateOptions:
+        """What the next reply would be asked for with; other sampling parameters if given."""
+        seed = self.seed if self.seed is not None else random.SystemRandom().getrandbits(48)
+        return GenerateOptions(
+            sampling=sampling or self.sampling,
+            seed=seed,
+            max_tokens=self.max_tokens,
+            stop=(*self.stop, *self.conversation.stop),
+            top_logprobs=self.top_logprobs,
+            trace=self.trace,
+        )
+
+    def written(self, message_id: str) -> WrittenReply:
+        """A reply as the engine can be asked about it, up to its newest token.
+
+        Raises:
+            EngineError: the message has no tokens, or another model wrote them.
+        """
+        running = self._growing is not None and message_id == self._growing_id
+        return self.as_written(self.reply(message_id) if running else self._reply_of(message_id))
+
+    def as_written(self, reply: Reply) -> WrittenReply:
+        """A reply to the conversation, one that is no message of it too, as the engine wants it."""
+        stop = (*self.stop, *self.conversation.stop)
+        return WrittenReply.of(reply, stop, self._formats(self.conversation.format))
+
+    def reply(self, message_id: str) -> Reply:
+        """A reply up to its newest token, which the message shows only now and then.
+
+        Raises:
+            EngineError: no model wrote that message.
+        """
+        if self._growing is not None and message_id == self._growing_id:
+            return self._growing.reply()
+        reply = self.conversation.messages[message_id].reply
+        if reply is None:
+            raise EngineError("no model wrote this message")
+        return reply
+
+    def prompt_for(self, leaf: str | None, kept: tuple[TokenRecord, ...] = ()) -> Prompt:
+        """What the model reads after that message (and the kept start of a reply to it)."""
+        prompt_format = self._formats(self.conversation.format)
+        return asking.prompt_for(self.conversation, leaf, self.facts, prompt_format, kept)
+
+    async def _reply(
+        self,
+        parent: str | None,
+        *,
+        kept: tuple[TokenRecord, ...] = (),
+        base: Reply | None = None,
+        forced: tuple[int, ...] = (),
+    ) -> AsyncGenerator[TurnEvent]:
+        """The one streaming path: ask, pass on what comes, save it as it comes."""
+        if self._generation is not None:
+            raise EngineError("a reply is already under way; stop it first with Esc")
+        facts = self.facts
+        if facts is None:
+            raise EngineError("no model is loaded; choose one with Ctrl+L or /model")
+        options = replace(self.options(), forced_ids=forced)
+        generation = self.engine.generate(self.prompt_for(parent, kept), options)
+        self._generation = generation  # from here on a stop or a change reaches it
+        start = Reply(
+            model=facts.name,
+            model_sha256=facts.sha256,
+            seed=options.seed,
+            sampling=spans_before(base, len(kept)),
+        )
+        growing = GrowingReply(start, self.sampling, kept)
+        message = self._add("assistant", growing.text, parent=parent, reply=growing.reply())
+        self._growing, self._growing_id = growing, message.id
+        self.conversation = replace(self.conversation, model=facts.name)
+        notice = ""
+        try:
+            if failed := await self._saving.save(self.conversation):
+                yield failed
+            yield MessageAdded(message)
+            async with contextlib.aclosing(self._stream(generation, message, growing)) as events:
+                async for event in events:
+                    if isinstance(event, GenerationEnd):
+                        notice = event.message
+                    else:
+                        yield event
+        except EngineError as error:
+            growing.fail(str(error))
+            notice = str(error)
+        finally:
+            # Also when the iteration is abandoned (the program is closing): what came is kept.
+            self._generation = self._growing = None
+            generation.cancel()
+            failed = await self._save_reply(message, growing)
+        if failed:
+            yield failed
+        yield ReplyEnded(self.conversation.messages[message.id], notice)
+
+    async def _stream(
+        self, generation: Generation, message: Message, growing: GrowingReply
+    ) -> AsyncGenerator[GenerationEvent | SaveFailed]:
+        """What comes of a reply up to its end, taken in and saved by the clock."""
+        is_saved = True
+        ticking = with_ticks(generation, SAVE_EVERY_SECONDS, self._sleep)
+        async with contextlib.aclosing(ticking) as events:
+            async for event in events:
+                if not isinstance(event, Tick):
+                    growing.take(event)
+                    is_saved = False
+                    yield event
+                    if isinstance(event, GenerationEnd):
+                        return
+                elif not is_saved:
+                    is_saved = True
+                    if failed := await self._save_reply(message, growing):
+                        yield failed
+
+    def _add(
+        self, role: str, text: str, *, parent: str | None = None, reply: Reply | None = None
+    ) -> Message:
+        """Add a message below a parent (the current leaf by default) and stand on it."""
+        message = Message(
+            id=new_id(),
+            parent=parent if reply is not None else self.conversation.leaf,
+            role="assistant" if role == "assistant" else "user",
+            text=text,
+            created=self._clock(),
+            reply=reply,
+        )
+        self.conversation = self.conversation.with_message(message)
+        self._saving.add(message)
+        return message
+
+    def _reply_of(self, message_id: str) -> Reply:
+        return asking.reply_of(self.conversation.messages[message_id], self.facts)
+
+    def empty_reply(self) -> Reply:
+        """A reply of the loaded model before its first token. Raises EngineError without one."""
+        if self.facts is None:
+            raise EngineError("no model is loaded; choose one with Ctrl+L or /model")
+        return Reply(model=self.facts.name, model_sha256=self.facts.sha256, seed=0)
+
+    def parent_for_reply(self, message_id: str | None = None) -> str | None:
+        """The message a new reply answers; see `asking.parent_for_reply`. Raises EngineError."""
+        return asking.parent_for_reply(self.conversation, message_id)
+
+    async def _save_reply(self, message: Message, growing: GrowingReply) -> SaveFailed | None:
+        """Put what has come of a reply into the conversation, and on disk."""
+        current = replace(message, text=growing.text, reply=growing.reply())
+        leaf = self.conversation.leaf
+        self.conversation = self.conversation.with_message(current).at(leaf)
+        self._saving.add(self.conversation.messages[message.id])
+        return await self._saving.save(self.conversation)

@@ -1,0 +1,153 @@
+"""Other tokens taken in a reply of the real model, all the way from session to engine process."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from chatapp.chat.conversation import Message, Reply
+from chatapp.chat.facts import LoadOptions, ModelSource
+from chatapp.chat.generation import Paused, PromptRead
+from chatapp.chat.prompt import PromptFormat
+from chatapp.chat.record import FinishReason
+from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.template import NO_TEMPLATE
+from chatapp.link.client import EngineClient
+from chatapp.session.inspector import Inspector
+from chatapp.session.session import ReplyEnded, Session, TurnEvent
+from chatapp.settings.paths import Paths
+
+pytestmark = pytest.mark.model
+
+EMOJI = " 🦊 and 🦉"
+TEXT = " Bluebird house"
+WAIT = 120.0
+
+
+@pytest.fixture
+async def session(
+    model_source: ModelSource, shared_paths: Paths, paths: Paths
+) -> AsyncIterator[Session]:
+    client = EngineClient(Paths(paths.config, shared_paths.data, shared_paths.cache, paths.state))
+    session = Session(
+        client,
+        None,
+        template=NO_TEMPLATE,
+        formats=PromptFormat,
+        sampling=SamplingParams(temperature=1.0),
+        seed=3,
+        max_tokens=12,
+    )
+    await session.load_model(model_source, LoadOptions(device="cpu"), lambda _: None)
+    yield session
+    await client.close()
+
+
+async def run(events: AsyncIterator[TurnEvent]) -> tuple[PromptRead, Message]:
+    """A whole turn: what was read, and the message that came of it."""
+    async with asyncio.timeout(WAIT):
+        seen = [event async for event in events]
+    (read,) = [event for event in seen if isinstance(event, PromptRead)]
+    ended = seen[-1]
+    assert isinstance(ended, ReplyEnded)
+    return read, ended.message
+
+
+async def spell(session: Session, message_id: str, index: int, text: str) -> tuple[int, ...]:
+    inspector = Inspector(session)
+    spelt = await inspector.spell(inspector.step(message_id, index), text)
+    return tuple(token.id for token in spelt.tokens)
+
+
+def reply_of(message: Message) -> Reply:
+    assert message.reply is not None
+    return message.reply
+
+
+async def test_branches_inside_an_emoji_keep_their_ids_and_have_the_models_numbers(
+    session: Session, model_folder: Path
+) -> None:
+    _, first = await run(session.send("Name two animals."))
+    emoji = await spell(session, first.id, 3, EMOJI)
+    read, second = await run(session.branch(first.id, 3, emoji))
+    assert reply_of(second).ids[:3] == reply_of(first).ids[:3]
+    assert reply_of(second).ids[3 : 3 + len(emoji)] == emoji
+    assert EMOJI in second.text
+    assert read.cached_tokens == len(read.prompt_ids) - 1  # cropped there, and one token read
+
+    fox = "🦊".encode()
+    place = next(index for index in range(1, 12) if _inside(fox, reply_of(second), index))
+    written = await spell(session, second.id, place, TEXT)
+    assert len(written) > 1
+    read, third = await run(session.branch(second.id, place, written))
+    assert read.prompt_ids[-place:] == reply_of(second).ids[:place]
+    assert read.cached_tokens == len(read.prompt_ids) - 1
+    ids = reply_of(third).ids
+    assert ids[:place] == reply_of(second).ids[:place]
+    assert ids[place : place + len(written)] == written
+    assert len(ids) == place + 12  # it went on by itself
+    assert TEXT in third.text
+
+    beside = session.conversation.siblings(third.id)
+    assert [message.id for message in beside] == [first.id, second.id, third.id]
+    assert [session.conversation.messages[one.id] for one in (first, second)] == [first, second]
+    _assert_is_transformers(model_folder, [reply_of(one) for one in (first, second, third)])
+
+
+async def test_a_text_is_taken_while_held_through_the_pipe(
+    session: Session, model_folder: Path
+) -> None:
+    steps: list[int] = []
+    written: tuple[int, ...] = ()
+    inspector = Inspector(session)
+    async with asyncio.timeout(WAIT):
+        async for event in session.send("Name two animals."):
+            if isinstance(event, PromptRead):
+                session.pause()
+            if not isinstance(event, Paused):
+                continue
+            message = session.conversation.path()[-1]
+            record = event.next
+            step = inspector.step(message.id, record.index, event.sampling)
+            page = await inspector.candidates(step, 0, len(record.candidates))
+            assert page.candidates == record.candidates
+            steps.append(record.index)
+            if len(steps) == 1:
+                session.set_sampling(SamplingParams(temperature=0.3))
+            elif len(steps) == 2:
+                assert event.sampling.temperature == record.temperature == 0.3
+                written = await spell(session, message.id, record.index, TEXT)
+                session.step(written)
+            else:
+                session.cancel()
+    first = steps[0]
+    assert steps == [first, first, first + len(written)]
+    reply = reply_of(session.conversation.path()[-1])
+    assert reply.finish_reason is FinishReason.CANCELLED
+    assert reply.ids[first:] == written
+    assert session.conversation.path()[-1].text.endswith(TEXT)
+    _assert_is_transformers(model_folder, [reply])
+
+
+def _inside(character: bytes, reply: Reply, index: int) -> bool:
+    """Whether the bytes before a token end in the midst of a character."""
+    before = b"".join(record.bytes for record in reply.records[:index])
+    return any(before.endswith(character[:count]) for count in range(1, len(character)))
+
+
+def _assert_is_transformers(model_folder: Path, replies: list[Reply]) -> None:
+    """Every record's model probability, against one pass of transformers over all of the ids."""
+    from transformers import AutoModelForCausalLM
+
+    reference = AutoModelForCausalLM.from_pretrained(model_folder).eval()
+    for reply in replies:
+        with torch.no_grad():
+            logits = reference(torch.tensor([[*reply.prompt_ids, *reply.ids]])).logits[0].float()
+        probs = logits[len(reply.prompt_ids) - 1 : -1].softmax(-1)
+        for record, row in zip(reply.records, probs, strict=True):
+            assert math.exp(record.logprob) == pytest.approx(float(row[record.id]), abs=1e-4)
