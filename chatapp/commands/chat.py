@@ -71,7 +71,7 @@ async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[Ch
     from chatapp.ui.services import Services
 
     store = await open_store(setup.paths)
-    engine = EngineClient(setup.paths)
+    engine = EngineClient.at(setup.paths)
 
     def watch_engine(tell: Callable[[str], None]) -> None:
         engine.on_death = tell

@@ -154,7 +154,7 @@ class Setup:
         line = ProgressLine(sys.stderr)
         for notice in self.notices:
             print(f"chatapp: {notice}", file=sys.stderr)
-        engine = EngineClient(self.paths)
+        engine = EngineClient.at(self.paths)
         store = await open_store(self.paths) if keep else None
         try:
             source = await self.bring(self.model, line.update)

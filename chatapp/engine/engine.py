@@ -177,7 +177,7 @@ class LocalEngine:
         cancelled: Callable[[], bool],
         *,
         places: Sequence[int] | None = None,
-        kept_only: bool = False,
+        background: bool = False,
     ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
         """Tell how probable each token of a prompt is.
 
@@ -189,14 +189,14 @@ class LocalEngine:
             on_progress: told how far it is.
             cancelled: asked between records.
             places: which of the prompt's tokens are wanted; None is all of them.
-            kept_only: tell nothing where the model would have to read the prompt.
+            background: tell nothing where the model would have to read the prompt.
 
         Raises:
             EngineError: the prompt cannot be made or read.
         """
         ids = self._read(prompt).ids
         states = self._prefix_cache().states_of(ids) if self._model().head is not None else None
-        if kept_only and states is None:
+        if background and states is None:
             places = ()
         return self._score(
             (), ids, top_logprobs, on_progress, cancelled, places=places, states=states

@@ -1,50 +1,104 @@
-"""The interface's side of the engine: typed requests out, typed answers in.
-
-Every method is one message of `chatapp.link.messages` and what comes back for it. Nothing is
-computed here.
-"""
+"""The interface's side of the engine: calls out, answers and events in; nothing is computed."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+import functools
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Generic, Self, TypeVar
 
-from chatapp.chat.bench import BenchEvent, BenchOptions
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
-from chatapp.chat.generation import GenerateOptions
-from chatapp.chat.inspection import (
-    CandidatePage,
-    FoundToken,
-    ReplyStep,
-    SpeltText,
-    TracedStep,
-    WrittenReply,
-)
-from chatapp.chat.prompt import Prompt, RenderedPrompt, TokenPiece
+from chatapp.chat.generation import GenerationEvent
 from chatapp.chat.sampling import SamplingParams
-from chatapp.chat.scoring import ScoreEvent
-from chatapp.chat.search import BeamEvent, BeamOptions, ContrastiveEvent, ContrastiveOptions
-from chatapp.chat.whatif import WhatIf
-from chatapp.link import messages
+from chatapp.chat.search import SeveralEvent
 from chatapp.link.connection import Connection
-from chatapp.link.streams import (
-    RemoteComparison,
-    RemoteGeneration,
-    RemoteStream,
-    beam_event,
-    bench_event,
-    contrastive_event,
-    score_event,
-)
+from chatapp.link.wire import CALLS, STEERING, Call, encode
+from chatapp.session.protocols import Comparison, Engine, Generation
 from chatapp.settings.paths import Paths
 
-_Answer = TypeVar("_Answer", bound=messages.Message)
+_Event = TypeVar("_Event")
 
 
-class EngineClient:
-    """An engine in a process of its own; implements `chatapp.session.protocols.Engine`."""
+class RemoteStream(Generic[_Event]):
+    """What comes of one request; implements `chatapp.session.protocols.Running`."""
+
+    def __init__(self, connection: Connection, call: Call, arguments: dict[str, Any]) -> None:
+        self._connection = connection
+        self._number = connection.new_request()
+        self._call = call
+        self._arguments = arguments
+        self._over = False
+        self._early: list[bytes] | None = []
+        """What was asked before the request went out, to follow it; None once it is out."""
+
+    async def __aiter__(self) -> AsyncIterator[_Event]:
+        """What comes of it. Raises EngineError, EngineDied when the process ended.
+
+        Who stops iterating before the end stops the work.
+        """
+        try:
+            with self._connection.ask(self._number, self._call, self._arguments) as answers:
+                early, self._early = self._early or [], None
+                self._connection.send(b"".join(early))
+                while events := await answers.more():
+                    for event in events:
+                        yield event
+        finally:
+            self._over = True
+
+    def cancel(self) -> None:
+        """End it soon; nothing happens when it is over."""
+        self._steer("cancel")
+
+    def _steer(self, name: str, *arguments: object, column: int | None = None) -> None:
+        """Send what changes the work; not before the work itself, which it would miss."""
+        frame = encode(self._number, name, STEERING[name].pack(*arguments), column)
+        if self._early is not None:
+            self._early.append(frame)
+        elif not self._over:
+            self._connection.send(frame)
+
+
+class RemoteGeneration(RemoteStream[GenerationEvent]):
+    """A reply under way; implements `chatapp.session.protocols.Generation`."""
+
+    def set_sampling(self, sampling: SamplingParams) -> None:
+        """Draw with these from the next token on."""
+        self._steer("set_sampling", sampling)
+
+    def pause(self) -> None:
+        """Hold it before its next token."""
+        self._steer("pause")
+
+    def resume(self) -> None:
+        """Let it go on by itself."""
+        self._steer("resume")
+
+    def step(self, token_ids: Sequence[int] = ()) -> None:
+        """Take one drawn token, or all of these in order, and hold again."""
+        self._steer("step", token_ids)
+
+
+class RemoteComparison(RemoteStream[SeveralEvent]):
+    """Several replies under way; implements `chatapp.session.protocols.Comparison`."""
+
+    def set_sampling(self, column: int, sampling: SamplingParams) -> None:
+        """Draw with these from the next token of a column on."""
+        self._steer("set_sampling", sampling, column=column)
+
+    def cancel(self, column: int | None = None) -> None:
+        """End one column, or all; nothing happens when they are over."""
+        self._steer("cancel", column=column)
+
+
+_STREAMS: dict[Any, type[RemoteStream[Any]]] = {
+    Generation: RemoteGeneration,
+    Comparison: RemoteComparison,
+}
+
+
+class EngineClient(Engine):
+    """An engine in a process of its own. Every method but these is made of its signature, below."""
 
     def __init__(self, paths: Paths, on_death: Callable[[str], None] | None = None) -> None:
         """Nothing is started before the first `load`.
@@ -53,8 +107,12 @@ class EngineClient:
             paths: where logs and prepared models go.
             on_death: told in words when the process ends unasked.
         """
-        self._prepared = str(paths.prepared)
-        self._connection = Connection(paths.logs, on_death)
+        self._connection = Connection(paths, on_death)
+
+    @classmethod
+    def at(cls, paths: Paths) -> Self:
+        """The same; for type checkers, which don't see the methods that are made below."""
+        return cls(paths)
 
     @property
     def process_id(self) -> int | None:
@@ -75,143 +133,44 @@ class EngineClient:
     ) -> ModelFacts:
         """Load a model; starts the process when none runs. Raises EngineError."""
         await self._connection.start()
-        request = messages.LoadRequest(
-            request=self._number(), source=source, options=options, prepared=self._prepared
-        )
-        async with contextlib.aclosing(self._connection.ask(request)) as events:
-            async for event in events:
-                match event:
-                    case messages.ProgressEvent():
-                        on_progress(event.progress)
-                    case messages.LoadedEvent():
-                        return event.facts
-        raise EngineError("the engine did not load the model")
-
-    def generate(self, prompt: Prompt, options: GenerateOptions) -> RemoteGeneration:
-        """Begin a reply; it starts when it is first iterated over."""
-        request = messages.GenerateRequest(request=self._number(), prompt=prompt, options=options)
-        return RemoteGeneration(self._connection, request)
-
-    async def tokenize(self, text: str, *, inside: bool = False) -> tuple[TokenPiece, ...]:
-        """Split a text as ordinary text. Raises EngineError."""
-        request = messages.TokenizeRequest(request=self._number(), text=text, inside=inside)
-        return (await self._answer(request, messages.TokenizedEvent)).tokens
-
-    async def render(self, prompt: Prompt) -> RenderedPrompt:
-        """What the model would read. Raises EngineError."""
-        request = messages.RenderRequest(request=self._number(), prompt=prompt)
-        return (await self._answer(request, messages.RenderedEvent)).rendered
-
-    async def pieces(self, ids: Sequence[int]) -> tuple[TokenPiece, ...]:
-        """The tokens of some ids. Raises EngineError."""
-        request = messages.PiecesRequest(request=self._number(), ids=tuple(ids))
-        return (await self._answer(request, messages.PiecesEvent)).tokens
-
-    async def trace(self, step: ReplyStep, ids: Sequence[int]) -> TracedStep:
-        """What each stage did to some tokens at one step. Raises EngineError."""
-        request = messages.TraceRequest(request=self._number(), step=step, ids=tuple(ids))
-        return (await self._answer(request, messages.TracedEvent)).traced
-
-    async def candidates(self, step: ReplyStep, start: int, count: int) -> CandidatePage:
-        """Some ranks of the vocabulary at one step. Raises EngineError."""
-        request = messages.CandidatesRequest(
-            request=self._number(), step=step, start=start, count=count
-        )
-        return (await self._answer(request, messages.CandidatesEvent)).page
-
-    async def find_tokens(
-        self, step: ReplyStep, wanted: str | int, limit: int = 50
-    ) -> tuple[FoundToken, ...]:
-        """Tokens at one step by text, or by id. Raises EngineError."""
-        request = messages.FindTokensRequest(
-            request=self._number(), step=step, wanted=wanted, limit=limit
-        )
-        return (await self._answer(request, messages.FoundTokensEvent)).found
-
-    async def spell(self, step: ReplyStep, text: str) -> SpeltText:
-        """The tokens of a text that could be taken at one step. Raises EngineError."""
-        request = messages.SpellRequest(request=self._number(), step=step, text=text)
-        return (await self._answer(request, messages.SpeltEvent)).spelt
-
-    async def what_if(self, reply: WrittenReply, sampling: SamplingParams) -> WhatIf:
-        """A reply under other settings. Raises EngineError."""
-        request = messages.WhatIfRequest(request=self._number(), reply=reply, sampling=sampling)
-        return (await self._answer(request, messages.WhatIfEvent)).what_if
-
-    def score_text(self, text: str, top_logprobs: int = 0) -> RemoteStream[ScoreEvent]:
-        """How probable a text is by itself."""
-        request = messages.ScoreTextRequest(
-            request=self._number(), text=text, top_logprobs=top_logprobs
-        )
-        return RemoteStream(self._connection, request, score_event)
-
-    def score_prompt(
-        self,
-        prompt: Prompt,
-        top_logprobs: int = 0,
-        *,
-        places: Sequence[int] | None = None,
-        background: bool = False,
-    ) -> RemoteStream[ScoreEvent]:
-        """How probable each token of a rendered prompt is."""
-        request = messages.ScorePromptRequest(
-            request=self._number(),
-            prompt=prompt,
-            top_logprobs=top_logprobs,
-            places=None if places is None else tuple(places),
-            background=background,
-        )
-        return RemoteStream(self._connection, request, score_event)
-
-    def score_ids(
-        self, prompt_ids: Sequence[int], ids: Sequence[int], top_logprobs: int = 0
-    ) -> RemoteStream[ScoreEvent]:
-        """How probable some ids are behind others."""
-        request = messages.ScoreIdsRequest(
-            request=self._number(),
-            prompt_ids=tuple(prompt_ids),
-            ids=tuple(ids),
-            top_logprobs=top_logprobs,
-        )
-        return RemoteStream(self._connection, request, score_event)
-
-    def compare(self, prompt: Prompt, columns: Sequence[GenerateOptions]) -> RemoteComparison:
-        """Begin several replies to one prompt."""
-        request = messages.CompareRequest(
-            request=self._number(), prompt=prompt, columns=tuple(columns)
-        )
-        return RemoteComparison(self._connection, request)
-
-    def beam(self, prompt: Prompt, options: BeamOptions) -> RemoteStream[BeamEvent]:
-        """Begin a beam search."""
-        request = messages.BeamRequest(request=self._number(), prompt=prompt, options=options)
-        return RemoteStream(self._connection, request, beam_event)
-
-    def contrastive(
-        self, prompt: Prompt, options: ContrastiveOptions, stop: Sequence[str] = ()
-    ) -> RemoteStream[ContrastiveEvent]:
-        """Begin a contrastive search."""
-        request = messages.ContrastiveRequest(
-            request=self._number(), prompt=prompt, options=options, stop=tuple(stop)
-        )
-        return RemoteStream(self._connection, request, contrastive_event)
-
-    def bench(self, options: BenchOptions) -> RemoteStream[BenchEvent]:
-        """Measure how fast the model reads and writes on this machine."""
-        request = messages.BenchRequest(request=self._number(), options=options)
-        return RemoteStream(self._connection, request, bench_event)
+        call = CALLS["load"]
+        facts: ModelFacts = await self._answer(call, call.pack(source, options), on_progress)
+        return facts
 
     async def close(self) -> None:
         """End the process and wait for it; kill it when it does not listen."""
         await self._connection.close()
 
-    def _number(self) -> int:
-        return self._connection.new_request()
+    async def _answer(
+        self,
+        call: Call,
+        arguments: dict[str, Any],
+        on_progress: Callable[[Progress], None] = lambda _: None,
+    ) -> Any:
+        """Ask, and wait; a caller who no longer waits withdraws the question."""
+        with self._connection.ask(self._connection.new_request(), call, arguments) as answers:
+            while events := await answers.more():
+                for event in events:
+                    on_progress(event)
+        if answers.answer is None:
+            raise EngineError("the engine did not answer")
+        return answers.answer
 
-    async def _answer(self, request: messages.Request, kind: type[_Answer]) -> _Answer:
-        """Wait for the one event of a kind; a caller who no longer waits withdraws the question."""
-        async with contextlib.aclosing(self._connection.ask(request)) as events:
-            async for event in events:
-                if isinstance(event, kind):
-                    return event
-        raise EngineError("the engine did not answer")
+
+def _method(call: Call) -> Callable[..., Any]:
+    """A method of `EngineClient` that asks the engine."""
+    stream = _STREAMS.get(call.returns, RemoteStream)
+
+    @functools.wraps(getattr(Engine, call.name))
+    def begin(client: EngineClient, *positional: Any, **named: Any) -> RemoteStream[Any]:
+        return stream(client._connection, call, call.pack(*positional, **named))
+
+    @functools.wraps(getattr(Engine, call.name))
+    async def ask(client: EngineClient, *positional: Any, **named: Any) -> Any:
+        return await client._answer(call, call.pack(*positional, **named))
+
+    return begin if call.answer is None else ask
+
+
+for _name in CALLS.keys() - vars(EngineClient).keys():
+    setattr(EngineClient, _name, _method(CALLS[_name]))

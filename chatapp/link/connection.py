@@ -12,48 +12,92 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
 
 from chatapp.chat.errors import EngineDied, EngineError
-from chatapp.link import frames, messages
-from chatapp.settings.paths import make_folder
+from chatapp.link.wire import (
+    ANSWER,
+    BROKEN,
+    END,
+    FAILED,
+    BrokenFrame,
+    Call,
+    Frame,
+    FrameReader,
+    encode,
+    read_event,
+)
+from chatapp.settings.paths import Paths, make_folder
 
 CLOSE_SECONDS = 2.0
 """How long the process may take to end by itself."""
+
+SERVER = (sys.executable, "-m", "chatapp.link.server")
+"""What is started; the folder of prepared models follows."""
+
+_READ_BYTES = 1 << 18
+
+
+class Answers:
+    """What has come of one request and was not taken yet."""
+
+    def __init__(self, call: Call) -> None:
+        self.over = False
+        """Whether nothing more comes."""
+        self.answer: Any = None
+        self._call = call
+        self._events: list[Any] = []
+        self._error: EngineError | None = None
+        self._came = asyncio.Event()
+
+    def take(self, frame: Frame) -> None:
+        """Take in one frame. Raises BrokenFrame."""
+        if frame.kind == FAILED:
+            self.fail(EngineError(msgspec.msgpack.decode(frame.payload, type=str)))
+        elif frame.kind == ANSWER and self._call.answer is not None:
+            self.answer = self._call.answer.decode(frame.payload)
+            self.over = True
+        elif frame.kind == END:
+            self.over = True
+        else:
+            self._events.append(read_event(self._call, frame))
+        self._came.set()
+
+    def fail(self, error: EngineError) -> None:
+        """Nothing more comes, for this reason."""
+        self._error, self.over = error, True
+        self._came.set()
+
+    async def more(self) -> list[Any]:
+        """All events since the last time, waiting for one; none at the end. Raises EngineError."""
+        while not self._events and not self.over:
+            self._came.clear()
+            await self._came.wait()
+        events, self._events = self._events, []
+        if not events and self._error is not None:
+            raise self._error
+        return events
 
 
 class Connection:
     """The process, and who waits for which of its events."""
 
-    def __init__(self, logs: Path, on_death: Callable[[str], None] | None = None) -> None:
-        """Nothing is started before the first `load`.
-
-        Args:
-            logs: the folder of the process's log.
-            on_death: told in words when the process ends unasked.
-        """
-        self._logs = logs
+    def __init__(self, paths: Paths, on_death: Callable[[str], None] | None) -> None:
+        self._paths = paths
         self.on_death = on_death
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, asyncio.Queue[messages.Event | EngineDied]] = {}
+        self._waiting: dict[int, Answers] = {}
         self._closing = False
 
     @property
     def process_id(self) -> int | None:
         """The process while it runs."""
         return self._process.pid if self._process is not None else None
-
-    @property
-    def log_file(self) -> Path:
-        """What the process writes to its standard error."""
-        return self._logs / "engine.log"
-
-    def new_request(self) -> int:
-        """A number that no other request has."""
-        return next(self._numbers)
 
     async def close(self) -> None:
         """End the process and wait for it; kill it when it does not listen."""
@@ -74,24 +118,26 @@ class Connection:
     async def start(self) -> None:
         """Start the process when none runs. Raises EngineError.
 
-        It is kept away from the terminal, whose keys and signals are the interface's.
+        It is kept away from the terminal, whose keys and signals are the interface's. What it
+        writes to its standard error is its log.
         """
         if self._process is not None:
             return
-        make_folder(self._logs)
+        make_folder(self._paths.logs)
         self._closing = False
+        log = self._paths.logs / "engine.log"
         try:
-            descriptor = os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         except OSError as error:
-            raise EngineError(f"cannot write {self.log_file}: {error.strerror}") from error
+            raise EngineError(f"cannot write {log}: {error.strerror}") from error
         try:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "chatapp.link.server",
+                *SERVER,
+                str(self._paths.prepared),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=descriptor,
+                limit=_READ_BYTES,
                 start_new_session=True,
             )
         except OSError as error:
@@ -101,66 +147,58 @@ class Connection:
         self._reader = asyncio.create_task(self._read(self._process))
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
-        """Hand every event to whoever asked, until the process ends."""
+        """Hand all that comes to whoever asked, until the process ends."""
         assert process.stdout is not None
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:  # until the process ends, or says what nobody can read
-                header = await process.stdout.readexactly(frames.LENGTH.size)
-                (length,) = frames.LENGTH.unpack(header)
+        reader, cause = FrameReader(), ""
+        with contextlib.suppress(ConnectionError):
+            while data := await process.stdout.read(_READ_BYTES):
                 try:
-                    event = frames.read_event(await process.stdout.readexactly(length))
-                except frames.DecodeError:
-                    process.kill()
+                    for frame in reader.feed(data):
+                        if frame.kind == BROKEN:
+                            cause = msgspec.msgpack.decode(frame.payload, type=str)
+                        elif (answers := self._waiting.get(frame.request)) is not None:
+                            answers.take(frame)
+                # A decoder raises more than its own errors: bytes that are no UTF-8, too deep a
+                # nesting, a value that its class refuses.
+                except (BrokenFrame, ValueError, RecursionError) as error:
+                    cause = f"it sent something that is no event ({error})"
+                    with contextlib.suppress(ProcessLookupError):
+                        process.kill()
                     break
-                if (waiting := self._waiting.get(event.request)) is not None:
-                    waiting.put_nowait(event)
         status = await process.wait()
         self._process = None
-        died = EngineDied(f"the engine process ended: {self._cause(status)}")
-        for waiting in self._waiting.values():
-            waiting.put_nowait(died)
+        died = EngineDied(f"the engine process ended: {cause or self._cause(status)}")
+        for answers in self._waiting.values():
+            answers.fail(died)
         if not self._closing and self.on_death is not None:
             self.on_death(str(died))
 
     def _cause(self, status: int) -> str:
         if status == -signal.SIGKILL:
             return "it was killed, often because memory ran out"
-        if status < 0:
-            return f"signal {signal.Signals(-status).name}; see {self.log_file}"
-        return f"exit status {status}; see {self.log_file}"
+        what = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        return f"{what}; see {self._paths.logs / 'engine.log'}"
 
-    def send(self, request: messages.Request) -> None:
-        """Put a request on its way; one to a process that is gone is dropped."""
+    def send(self, frame: bytes) -> None:
+        """Put a frame on its way; one to a process that is gone is dropped."""
         process = self._process
         if process is not None and process.stdin is not None and not process.stdin.is_closing():
-            process.stdin.write(frames.frame(request))
+            process.stdin.write(frame)
 
-    async def ask(
-        self, request: messages.Request, then: Sequence[messages.Request] = ()
-    ) -> AsyncGenerator[messages.Event]:
-        """Send a request, what is to follow it at once, and yield its events, without end.
+    def new_request(self) -> int:
+        """A number that no other request has."""
+        return next(self._numbers)
 
-        Raises EngineError.
-
-        Whoever closes the generator before the request is done withdraws the request.
-        """
+    @contextlib.contextmanager
+    def ask(self, number: int, call: Call, arguments: dict[str, Any]) -> Iterator[Answers]:
+        """Send a request; leaving before it is over withdraws it. Raises EngineDied."""
         if self._process is None:
             raise EngineDied("the engine is not running; load a model to start it again")
-        waiting: asyncio.Queue[messages.Event | EngineDied] = asyncio.Queue()
-        self._waiting[request.request] = waiting
-        for message in (request, *then):
-            self.send(message)
-        done = False
+        answers = self._waiting[number] = Answers(call)
+        self.send(encode(number, call.name, arguments))
         try:
-            while True:
-                event = await waiting.get()
-                done = isinstance(event, EngineDied | messages.LAST)
-                if isinstance(event, EngineDied):
-                    raise event
-                if isinstance(event, messages.FailedEvent):
-                    raise EngineError(event.message)
-                yield event
+            yield answers
         finally:
-            del self._waiting[request.request]
-            if not done:
-                self.send(messages.Cancel(request=request.request))
+            del self._waiting[number]
+            if not answers.over:
+                self.send(encode(number, "cancel", {}))

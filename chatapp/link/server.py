@@ -1,9 +1,9 @@
-"""The engine's side: reads requests from standard input, writes events to standard output.
+"""The engine's side: reads calls from standard input, writes what comes of them to standard output.
 
-Four threads. The main one reads requests and never works. One does the long work, all that runs the
-model, in turn. Two answer what must not wait for it: one what the tokenizer knows (counting tokens
-while a reply streams), one what is asked about written replies. Such a question joins the long work
-only where the logits are gone and the model has to run.
+Five threads. The main one reads and never works. One does the long work, all that runs the model,
+in turn. Two answer what must not wait for it: one what the tokenizer knows (counting tokens while a
+reply streams), one what is asked about written replies. Such a question joins the long work only
+where the logits are gone and the model has to run. The last one writes, many tokens at a time.
 
 Native libraries print to file descriptor 1 when they please, so the real one is kept aside for
 events and 1 is pointed to standard error, which the client sends to a log file. When standard input
@@ -12,281 +12,296 @@ ends, the interface is gone, and the process ends at once.
 
 from __future__ import annotations
 
+import inspect
 import os
 import queue
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from chatapp.chat.errors import ChatappError, EngineError
 from chatapp.chat.facts import Progress
+from chatapp.chat.generation import GenerateOptions
+from chatapp.chat.inspection import ReplyStep, WrittenReply
 from chatapp.chat.sampling import SamplingParams
 from chatapp.engine.decoding.controls import Controls
-from chatapp.link import frames, messages
-from chatapp.link.wrap import Wrapped, wrap
+from chatapp.link.wire import (
+    ANSWER,
+    BROKEN,
+    CALLS,
+    END,
+    FAILED,
+    STEERING,
+    BrokenFrame,
+    Call,
+    Frame,
+    FrameReader,
+    Worker,
+    encode,
+    event_frame,
+)
 
 if TYPE_CHECKING:
     from chatapp.engine.engine import LocalEngine
 
+BATCH_SECONDS = 0.025
+"""How long a token that follows another may wait for those behind it: each waking of the interface
+costs both processes time, and the screen is drawn less often than this."""
 
-_R = TypeVar("_R", bound=messages.Message)
+_READ_BYTES = 1 << 16
 
-_Decoding = (
-    messages.GenerateRequest
-    | messages.CompareRequest
-    | messages.BeamRequest
-    | messages.ContrastiveRequest
-    | messages.Scoring
-    | messages.BenchRequest
-)
+
+class Outbox:
+    """Frames on their way to the interface, many in one write."""
+
+    def __init__(self, events: BinaryIO) -> None:
+        self._events = events
+        self._changed = threading.Condition()
+        self._writing = threading.Lock()
+        self._frames: list[bytes] = []
+        self._urgent = False
+
+    def put(self, frame: bytes, *, urgent: bool = True) -> None:
+        """Send a frame, at once or within `BATCH_SECONDS`; their order is kept."""
+        with self._changed:
+            self._frames.append(frame)
+            if urgent or len(self._frames) == 1:
+                self._urgent |= urgent
+                self._changed.notify()
+
+    def flush(self) -> None:
+        """Write what is there."""
+        with self._writing:
+            with self._changed:
+                frames, self._frames, self._urgent = self._frames, [], False
+            self._events.write(b"".join(frames))
+            self._events.flush()
+
+    def run(self) -> None:
+        """Write for ever."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._frames)
+                self._changed.wait_for(lambda: self._urgent, BATCH_SECONDS)
+            self.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A call that waits or is under way."""
+
+    number: int
+    call: Call
+    arguments: inspect.BoundArguments
+    controls: tuple[Controls, ...]
+    """Made when the call comes and not when its turn does, so that a change or a stop that arrives
+    while it waits is not lost: one for each reply, and one for work that has only to be stopped."""
+
+    @classmethod
+    def of(cls, number: int, call: Call, arguments: inspect.BoundArguments) -> Work:
+        """A call as it came."""
+        replies: list[GenerateOptions] = []
+        for value in arguments.arguments.values():
+            several = value if isinstance(value, list | tuple) else (value,)
+            replies += [one for one in several if isinstance(one, GenerateOptions)]
+        samplings = [options.sampling for options in replies] or [SamplingParams()]
+        return cls(number, call, arguments, tuple(map(Controls, samplings)))
+
+    @property
+    def step(self) -> tuple[WrittenReply, int | None]:
+        """What an inspection looks at: a reply, and which token of it, or all."""
+        for value in self.arguments.arguments.values():
+            if isinstance(value, ReplyStep):
+                return value.reply, value.index
+            if isinstance(value, WrittenReply):
+                return value, None
+        raise TypeError(f"{self.call.name} asks about no reply")
 
 
 class Server:
-    """Dispatches requests to one engine and writes what comes of them."""
+    """Hands calls to one engine, and what comes of them to the interface."""
 
-    def __init__(self, requests: BinaryIO, events: BinaryIO) -> None:
+    def __init__(
+        self,
+        requests: BinaryIO,
+        events: BinaryIO,
+        prepared: Path,
+        engine: LocalEngine | None = None,
+    ) -> None:
+        """Read and write nothing yet.
+
+        Args:
+            requests: frames from the interface.
+            events: frames for it.
+            prepared: the folder that converted models are kept in.
+            engine: what does the work; None makes one for the first model.
+        """
         self._requests = requests
-        self._events = events
-        self._write_lock = threading.Lock()
-        self._engine: LocalEngine | None = None
-        self._controls: dict[int, tuple[Controls, ...]] = {}
-        self._long: queue.SimpleQueue[messages.LongWork | messages.Inspection] = queue.SimpleQueue()
-        self._inspections: queue.SimpleQueue[messages.Inspection] = queue.SimpleQueue()
-        self._questions: queue.SimpleQueue[messages.Question] = queue.SimpleQueue()
+        self._outbox = Outbox(events)
+        self._prepared = prepared
+        self._engine = engine
+        self._under_way: dict[int, Work] = {}
+        self._queues: dict[Worker, queue.SimpleQueue[Work]] = {
+            worker: queue.SimpleQueue() for worker in Worker
+        }
 
     def serve(self) -> None:
-        """Read requests until the input ends."""
-        for work in (self._work_long, self._work_inspections, self._work_questions):
-            threading.Thread(target=work, daemon=True).start()
-        while (request := self._read()) is not None:
-            if isinstance(request, messages.Steering):
-                self._steer(request)
-                continue
-            # Made here and not when its turn comes, so that a change or a stop that arrives while
-            # it waits is not lost.
-            self._controls[request.request] = _controls_for(request)
-            if isinstance(request, messages.Question):
-                self._questions.put(request)
-            elif isinstance(request, messages.Inspection):
-                self._inspections.put(request)
-            else:
-                self._long.put(request)
-
-    def _steer(self, request: messages.Steering) -> None:
-        """Change work that runs or waits; one that is over no longer cares."""
-        all_controls = self._controls.get(request.request, ())
-        column = getattr(request, "column", None)
-        if column is not None:
-            all_controls = all_controls[column : column + 1] if column >= 0 else ()
-        for controls in all_controls:
-            match request:
-                case messages.SetSampling():
-                    controls.sampling = request.sampling
-                case messages.Cancel():
-                    controls.cancel()
-                case messages.Pause(paused=True):
-                    controls.pause()
-                case messages.Pause():
-                    controls.resume()
-                case messages.StepOnce():
-                    controls.step(request.token_ids)
-
-    def _read(self) -> messages.Request | None:
-        header = self._requests.read(frames.LENGTH.size)
-        if len(header) < frames.LENGTH.size:
-            return None
-        (length,) = frames.LENGTH.unpack(header)
-        body = self._requests.read(length)
-        return frames.read_request(body) if len(body) == length else None
-
-    def _send(self, event: messages.Event) -> None:
-        frame = frames.frame(event)
-        with self._write_lock:
-            self._events.write(frame)
-            self._events.flush()
-
-    def _work_long(self) -> None:
-        while True:
-            request = self._long.get()
-            if isinstance(request, messages.LoadRequest):
-                self._guard(self._load, request)
-            elif isinstance(request, messages.Inspection):
-                self._guard(self._recompute, request)
-            else:
-                self._guard(self._run, request)
-            self._controls.pop(request.request, None)
-
-    def _work_inspections(self) -> None:
-        while True:
-            self._guard(self._inspect, self._inspections.get())
-
-    def _work_questions(self) -> None:
-        while True:
-            request = self._questions.get()
-            self._guard(self._answer, request)
-            self._controls.pop(request.request, None)
-
-    def _guard(self, work: Callable[[_R], None], request: _R) -> None:
-        """Do one piece of work; whatever it raises becomes an event, never the end."""
-        number = request.request
+        """Read calls until the input ends, or what comes is none."""
+        threading.Thread(target=_end_with, args=(self._outbox.run,), daemon=True).start()
+        for worker in Worker:
+            arguments = (self._work, worker)
+            threading.Thread(target=_end_with, args=arguments, daemon=True).start()
+        reader = FrameReader()
         try:
-            work(request)
-        except BrokenPipeError:
-            os._exit(0)  # the interface is gone
+            while data := self._requests.read1(_READ_BYTES):  # type: ignore[attr-defined]
+                for frame in reader.feed(data):
+                    self._take(frame)
+        except (BrokenFrame, ValueError, RecursionError) as error:
+            words = f"it was sent something that is no request ({error})"
+            sys.stderr.write(f"{words}\n")
+            self._outbox.put(encode(0, BROKEN, words))
+            self._outbox.flush()
+
+    def _take(self, frame: Frame) -> None:
+        if (steering := STEERING.get(frame.kind)) is not None:
+            work = self._under_way.get(frame.request)  # None where it is over
+            if work is not None:
+                self._steer(work, steering.name, frame.column, steering.unpack(frame.payload))
+        elif (call := CALLS.get(frame.kind)) is not None:
+            work = Work.of(frame.request, call, call.unpack(frame.payload))
+            self._under_way[work.number] = work
+            self._queues[call.worker].put(work)
+        else:
+            raise BrokenFrame(f"no method is called {frame.kind!r}")
+
+    def _steer(
+        self, work: Work, name: str, column: int | None, arguments: inspect.BoundArguments
+    ) -> None:
+        for index, controls in enumerate(work.controls):
+            if column is None or index == column:
+                if name == "set_sampling":
+                    (controls.sampling,) = arguments.args
+                else:
+                    getattr(controls, name)(*arguments.args)
+
+    def _work(self, worker: Worker) -> None:
+        while True:
+            work = self._queues[worker].get()
+            if not self._guard(work, worker):
+                self._queues[Worker.MODEL].put(work)
+            else:
+                del self._under_way[work.number]
+
+    def _guard(self, work: Work, worker: Worker) -> bool:
+        """Do one piece of work; whatever it raises becomes words, and never ends the thread.
+
+        That includes what is no `Exception`: a panic in a Rust library, or sys.exit in a model's.
+        False where the model has to run first.
+        """
+        try:
+            return self._do(work, worker)
         except ChatappError as error:
-            self._send(messages.FailedEvent(request=number, message=str(error)))
-        except Exception as error:
+            self._outbox.put(encode(work.number, FAILED, str(error)))
+        except BaseException as error:
             traceback.print_exc()
             words = f"the engine failed: {type(error).__name__}: {error}; see the log"
-            self._send(messages.FailedEvent(request=number, message=words))
+            words = words.encode("utf-8", "replace").decode()
+            self._outbox.put(encode(work.number, FAILED, words))
+        return True
 
-    def _load(self, request: messages.LoadRequest) -> None:
-        # torch and transformers take seconds to import; nothing before a load needs them.
-        from chatapp.engine.engine import LocalEngine
+    def _do(self, work: Work, worker: Worker) -> bool:
+        if work.call.name == "load":
+            self._report(work, Progress("starting the engine", 0, 0))
+            if self._engine is None:
+                # torch and transformers take seconds to import; nothing before a load needs them.
+                from chatapp.engine.engine import LocalEngine
 
-        report = self._reporter(request)
-        report(Progress("starting the engine", 0, 0))
-        engine = self._engine or LocalEngine(Path(request.prepared))
-        facts = engine.load(request.source, request.options, report)
-        self._engine = engine
-        self._send(messages.LoadedEvent(request=request.request, facts=facts))
+                self._engine = LocalEngine(self._prepared)
+        if (engine := self._engine) is None:
+            raise EngineError("no model is loaded")
+        if work.call.worker is Worker.INSPECTION:
+            return self._inspect(work, engine, may_run_model=worker is Worker.MODEL)
+        result = self._call(work, engine)
+        if work.call.answer is not None:
+            self._outbox.put(encode(work.number, ANSWER, result))
+            return True
+        before = ""
+        for event in result:
+            kind, frame = event_frame(work.number, event)
+            self._outbox.put(frame, urgent=kind != before)
+            before = kind
+        self._outbox.put(encode(work.number, END))
+        return True
 
-    def _run(self, request: _Decoding) -> None:
-        """Write a reply, or several; search; score: everything that comes bit by bit."""
-        number = request.request
-        for event in self._events_of(request, self._controls[number]):
-            self._send(wrap(number, event))
-
-    def _events_of(self, request: _Decoding, controls: tuple[Controls, ...]) -> Iterator[Wrapped]:
-        engine = self._running()
-        report = self._reporter(request)
-
-        background = isinstance(request, messages.ScorePromptRequest) and request.background
-
-        def cancelled() -> bool:
-            return controls[0].cancelled or (background and not self._long.empty())
-
-        match request:
-            case messages.GenerateRequest():
-                return engine.generate(request.prompt, request.options, controls[0])
-            case messages.CompareRequest():
-                return engine.compare(request.prompt, request.columns, controls)
-            case messages.BeamRequest():
-                return engine.beam(request.prompt, request.options, cancelled)
-            case messages.ContrastiveRequest():
-                return engine.contrastive(request.prompt, request.options, request.stop, cancelled)
-            case messages.ScoreTextRequest():
-                return engine.score_text(request.text, request.top_logprobs, report, cancelled)
-            case messages.ScorePromptRequest():
-                return engine.score_prompt(
-                    request.prompt,
-                    request.top_logprobs,
-                    report,
-                    cancelled,
-                    places=request.places,
-                    kept_only=request.background,
-                )
-            case messages.ScoreIdsRequest():
-                return engine.score_ids(
-                    request.prompt_ids, request.ids, request.top_logprobs, report, cancelled
-                )
-            case messages.BenchRequest():
-                return engine.bench(request.options, cancelled)
-
-    def _inspect(self, request: messages.Inspection) -> None:
-        """Answer out of the logits that are kept, or pass the question on to the long work."""
+    def _inspect(self, work: Work, engine: LocalEngine, *, may_run_model: bool) -> bool:
+        """Answer out of the logits that are kept; bring them back first where that may be done."""
         from chatapp.engine.look.inspection import LogitsGone  # brings torch, as a loaded model has
 
-        passed_on = False
+        inspection, cancelled = engine.inspection, self._cancelled(work)
+        if may_run_model:
+            reply, index = work.step
+            inspection.recompute(reply, index, lambda done: self._report(work, done), cancelled)
+        if cancelled():
+            self._outbox.put(encode(work.number, END))
+            return True
         try:
-            if not self._controls[request.request][0].cancelled:
-                self._tell(request, recomputed=False)
+            answer = self._call(work, inspection, recomputed=may_run_model)
         except LogitsGone:
-            passed_on = True
-            self._long.put(request)
-        finally:
-            if not passed_on:
-                del self._controls[request.request]
+            if may_run_model:
+                raise
+            return False
+        self._outbox.put(encode(work.number, ANSWER, answer))
+        return True
 
-    def _recompute(self, request: messages.Inspection) -> None:
-        """Bring the logits back, then answer."""
-        (controls,) = self._controls[request.request]
-        if isinstance(request, messages.WhatIfRequest):
-            reply, index = request.reply, None
-        else:
-            reply, index = request.step.reply, request.step.index
-        report = self._reporter(request)
-        inspection = self._running().inspection
-        if inspection.recompute(reply, index, report, lambda: controls.cancelled):
-            self._tell(request, recomputed=True)
+    def _call(self, work: Work, owner: object, *, recomputed: bool = False) -> Any:
+        """Call the method, with what else its signature wants to be told or to ask."""
+        method = getattr(owner, work.call.name)
+        several = len(work.controls) > 1 or work.call.name == "compare"
+        offered = {
+            "controls": work.controls if several else work.controls[0],
+            "cancelled": self._cancelled(work),
+            "on_progress": lambda progress: self._report(work, progress),
+            "recomputed": recomputed,
+        }
+        wanted = inspect.signature(method).parameters
+        extra = {name: value for name, value in offered.items() if name in wanted}
+        return method(*work.arguments.args, **work.arguments.kwargs, **extra)
 
-    def _tell(self, request: messages.Inspection, *, recomputed: bool) -> None:
-        number = request.request
-        inspection = self._running().inspection
-        event: messages.Event
-        match request:
-            case messages.TraceRequest():
-                traced = inspection.trace(request.step, request.ids, recomputed=recomputed)
-                event = messages.TracedEvent(request=number, traced=traced)
-            case messages.CandidatesRequest():
-                page = inspection.candidates(request.step, request.start, request.count)
-                event = messages.CandidatesEvent(request=number, page=page)
-            case messages.FindTokensRequest():
-                found = inspection.find_tokens(request.step, request.wanted, request.limit)
-                event = messages.FoundTokensEvent(request=number, found=found)
-            case messages.SpellRequest():
-                spelt = inspection.spell(request.step, request.text)
-                event = messages.SpeltEvent(request=number, spelt=spelt)
-            case messages.WhatIfRequest():
-                what_if = inspection.what_if(request.reply, request.sampling)
-                event = messages.WhatIfEvent(request=number, what_if=what_if)
-        self._send(event)
+    def _cancelled(self, work: Work) -> Any:
+        """Asks whether to stop; work in the background also gives way to any other."""
+        background = work.arguments.arguments.get("background", False)
+        waiting = self._queues[Worker.MODEL]
+        return lambda: work.controls[0].cancelled or (background and not waiting.empty())
 
-    def _answer(self, request: messages.Question) -> None:
-        number = request.request
-        match request:
-            case messages.TokenizeRequest():
-                tokens = self._running().tokenize(request.text, inside=request.inside)
-                self._send(messages.TokenizedEvent(request=number, tokens=tokens))
-            case messages.RenderRequest():
-                rendered = self._running().render(request.prompt)
-                self._send(messages.RenderedEvent(request=number, rendered=rendered))
-            case messages.PiecesRequest():
-                tokens = self._running().pieces(request.ids)
-                self._send(messages.PiecesEvent(request=number, tokens=tokens))
-
-    def _reporter(self, request: messages.Message) -> Callable[[Progress], None]:
-        def report(progress: Progress) -> None:
-            self._send(messages.ProgressEvent(request=request.request, progress=progress))
-
-        return report
-
-    def _running(self) -> LocalEngine:
-        if self._engine is None:
-            raise EngineError("no model is loaded")
-        return self._engine
+    def _report(self, work: Work, progress: Progress) -> None:
+        _, frame = event_frame(work.number, progress)
+        self._outbox.put(frame)
 
 
-def _controls_for(request: messages.Request) -> tuple[Controls, ...]:
-    """What can be steered: a reply's controls, one for each of several, else whether to stop."""
-    match request:
-        case messages.GenerateRequest():
-            return (Controls(request.options.sampling),)
-        case messages.CompareRequest():
-            return tuple(Controls(options.sampling) for options in request.columns)
-    return (Controls(SamplingParams()),)
+def _end_with(work: Any, *arguments: Any) -> None:
+    """Do the work of a thread; the process does not outlive it, for requests would wait for ever.
+
+    It ends in silence where the interface is gone.
+    """
+    try:
+        work(*arguments)
+    except BrokenPipeError:
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+    os._exit(1)
 
 
-def main() -> NoReturn:
+def main(engine: LocalEngine | None = None) -> NoReturn:
     """Serve over the standard streams until the input ends."""
     requests = os.fdopen(os.dup(0), "rb")
     events = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    Server(requests, events).serve()
+    Server(requests, events, Path(sys.argv[1]), engine).serve()
     sys.stderr.flush()
     # Work may be under way in a native call that no one waits for any more.
     os._exit(0)

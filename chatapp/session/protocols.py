@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol, TypeVar
 
+from chatapp.chat.bench import BenchEvent, BenchOptions
 from chatapp.chat.conversation import Conversation, Message
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
 from chatapp.chat.generation import GenerateOptions, GenerationEvent
@@ -77,6 +78,11 @@ class Comparison(Running[SeveralEvent], Protocol):
 class Engine(Protocol):
     """What can read and write tokens, wherever it runs. Methods raise EngineError.
 
+    `chatapp.link` calls these methods in another process by name, and reads arguments, answers and
+    events by their type hints. The signature also says which thread answers: streams and what takes
+    `on_progress` run the model in turn, a question about a `ReplyStep` or a `WrittenReply` looks at
+    kept logits, any other asks the tokenizer alone.
+
     Questions about a reply don't disturb one that is under way. Where the logits of an older reply
     are gone the model reads it again, which waits until other long work is done. The step at which
     a reply is held is asked about like any other. Cancelling the task that awaits an answer
@@ -136,7 +142,7 @@ class Engine(Protocol):
         places: Sequence[int] | None = None,
         background: bool = False,
     ) -> Running[ScoreEvent]:
-        """How probable each token of a rendered prompt is: of the person's own words, too.
+        """How probable each token of a rendered prompt is: of the user's own words, too.
 
         Args:
             prompt: the prompt.
@@ -161,6 +167,9 @@ class Engine(Protocol):
         self, prompt: Prompt, options: ContrastiveOptions, stop: Sequence[str] = ()
     ) -> Running[ContrastiveEvent]:
         """Begin a contrastive search."""
+
+    def bench(self, options: BenchOptions) -> Running[BenchEvent]:
+        """Measure how fast the model reads and writes on this machine."""
 
     async def close(self) -> None:
         """End it and wait for it."""

@@ -26,6 +26,7 @@ async def with_ticks(
 ) -> AsyncGenerator[_Event | Tick]:
     """Pass on what comes, and a `Tick` each time so many seconds have passed.
 
+    What comes in one go is passed on in one go: no task is made and none is woken for each event.
     Closing this early ends the wait for the next event.
 
     Args:
@@ -33,28 +34,33 @@ async def with_ticks(
         seconds: from one tick to the next, at least; ticks that nobody took do not pile up.
         sleep: waits so many seconds.
     """
-    iterator = aiter(events)
-    coming: asyncio.Future[_Event] | None = None
-    tick = asyncio.ensure_future(sleep(seconds))
-    try:
+    came, coming, due = asyncio.Event(), list[_Event](), False
+
+    async def read() -> None:
+        async for event in events:
+            coming.append(event)
+            came.set()
+
+    async def beat() -> None:
+        nonlocal due
         while True:
-            if coming is None:
-                coming = asyncio.ensure_future(anext(iterator))
-            await asyncio.wait((coming, tick), return_when=asyncio.FIRST_COMPLETED)
-            if tick.done():
-                tick.result()
-                tick = asyncio.ensure_future(sleep(seconds))
+            await sleep(seconds)
+            due = True
+            came.set()
+
+    reading, beating = asyncio.create_task(read()), asyncio.create_task(beat())
+    reading.add_done_callback(lambda _: came.set())
+    try:
+        while coming or not reading.done():
+            await came.wait()
+            came.clear()
+            if due:
+                due = False
                 yield Tick()
-            if coming.done():
-                try:
-                    event = coming.result()
-                except StopAsyncIteration:
-                    return
-                coming = None
-                yield event
+            while coming:
+                yield coming.pop(0)
+        reading.result()
     finally:
-        waits = [wait for wait in (coming, tick) if wait is not None and not wait.done()]
-        for wait in waits:
-            wait.cancel()
-        if waits:
-            await asyncio.wait(waits)
+        for task in (reading, beating):
+            task.cancel()
+        await asyncio.wait((reading, beating))
