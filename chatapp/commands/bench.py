@@ -62,14 +62,11 @@ async def _bench(setup: Setup, options: BenchOptions, *, as_json: bool) -> int:
     from chatapp.chat.bench import BenchResult
     from chatapp.chat.facts import Progress
     from chatapp.commands.progress import ProgressLine
-    from chatapp.link.client import EngineClient
 
     line = ProgressLine(sys.stderr)
     async with setup.headless(keep=False) as session:
         assert session.facts is not None  # a headless session has its model loaded
-        engine = session.engine
-        assert isinstance(engine, EngineClient)  # only an engine on this machine is measured
-        async for event in engine.bench(options):
+        async for event in session.engine.bench(options):
             match event:
                 case Progress():
                     line.update(event)

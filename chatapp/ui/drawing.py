@@ -27,6 +27,8 @@ def renew(line: Static, text: Content) -> None:
     To lay out a screen costs as much as to paint it, and the rows of a legend seldom change.
     """
     before, width = line.content, line.content_size.width
+    if text == before:
+        return
     rows = _rows(text, width)
     same = rows is not None and isinstance(before, Content) and rows == _rows(before, width)
     line.update(text, layout=not same)

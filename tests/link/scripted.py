@@ -69,7 +69,7 @@ _EVENTS = 1
 
 def fast_record(index: int, candidates: int = CANDIDATES) -> TokenRecord:
     """A token of the endless text, with that many candidates."""
-    word = WORDS[index % len(WORDS)] + ("\n" if index % 12 == 11 else "")
+    word = WORDS[index % len(WORDS)] + ("\n\n" if index % 60 == 59 else "")
     record = make_record(index, word.encode(), word, GenerateOptions().sampling)
     more = (
         Candidate(100 + place, f" c{place}", f" c{place}".encode(), -9.0 - place, 0.0, 0.0, place)

@@ -21,7 +21,7 @@ from chatapp.ui.commands.table import ALL
 from chatapp.ui.control.conversations import ConversationControl
 from chatapp.ui.control.model import ModelControl, ModelState
 from chatapp.ui.control.turns import DRAWS_PER_SECOND, Turns
-from chatapp.ui.drawing import MUTED
+from chatapp.ui.drawing import MUTED, renew
 from chatapp.ui.screens.chat_titles import ChatTitles
 from chatapp.ui.services import Services
 from chatapp.ui.token_colours import SCALES
@@ -155,7 +155,7 @@ class ChatScreen(ChatTitles):
             rows.append(Content.styled(f"  … {len(found) - len(shown)} more", MUTED))
         completions = self.query_one("#completions", Static)
         completions.display = bool(rows)
-        completions.update(Content("\n").join(rows))
+        renew(completions, Content("\n").join(rows))
 
     @on(PromptInput.CompletionAsked)
     def complete(self) -> None:

@@ -14,7 +14,7 @@ from chatapp.chat.attachment import AttachmentError
 from chatapp.chat.text import sanitise
 from chatapp.ui import numbers
 from chatapp.ui.control.attachments import Attached, Attachments, Room
-from chatapp.ui.drawing import MUTED
+from chatapp.ui.drawing import MUTED, renew
 from chatapp.ui.screens.chat_messages import ChatMessages
 from chatapp.ui.widgets.prompt import COUNT_AFTER_SECONDS
 
@@ -82,7 +82,7 @@ class ChatAttach(ChatMessages):
         ]
         line = self.query_one("#attachments", Static)
         line.display = bool(rows)
-        line.update(Content("\n").join(rows))
+        renew(line, Content("\n").join(rows))
 
     def _room(self) -> Room:
         facts = self.session.facts

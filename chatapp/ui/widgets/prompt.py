@@ -183,4 +183,7 @@ class PromptBar(Horizontal):
             self._show_count(numbers.count(number) if number is not None else "")
 
     def _show_count(self, text: str) -> None:
-        self.query_one("#prompt-count", Static).update(Content(text))
+        line = self.query_one("#prompt-count", Static)
+        before, after = line.content, Content(text)
+        if before != after:  # a screen that need not be laid out anew shows the next key sooner
+            line.update(after, layout=len(str(before)) != len(text))
