@@ -19,7 +19,7 @@ from chatapp.session.saving import SaveFailed
 from chatapp.session.session import MessageAdded, ReplyEnded, Session, TurnEvent
 from chatapp.ui.control.speed import Speed
 
-DRAWS_PER_SECOND = 15
+DRAWS_PER_SECOND = 12
 """How often what streamed is drawn. Each drawing takes its time from decoding where all cores are
 busy, so the words alone are drawn at this pace; the numbers beside them have a slower one."""
 STOP_SECONDS = 3.0
