@@ -210,7 +210,7 @@ class Session:
     async def continue_reply(self, message_id: str) -> AsyncGenerator[TurnEvent]:
         """Go on from the exact ids of a reply that was cut; the old one stays beside it."""
         reply = self._reply_of(message_id)
-        kept = kept_to_continue(reply, self.conversation.messages[message_id].text)
+        kept = kept_to_continue(reply, self._message(message_id).text)
         async with contextlib.aclosing(
             self._reply(self.parent_for_reply(message_id), kept=kept, base=reply)
         ) as events:
@@ -225,7 +225,7 @@ class Session:
         parent = self.parent_for_reply(message_id)
         kept = reply.records[:index]
         if index >= len(reply.records):
-            kept = kept_to_continue(reply, self.conversation.messages[message_id].text)
+            kept = kept_to_continue(reply, self._message(message_id).text)
         async with contextlib.aclosing(
             self._reply(parent, kept=kept, base=reply, forced=tuple(token_ids))
         ) as events:
@@ -287,13 +287,19 @@ class Session:
         """
         if self._growing is not None and message_id == self._growing_id:
             return self._growing.reply()
-        reply = self.conversation.messages[message_id].reply
+        reply = self._message(message_id).reply
         if reply is None:
             raise EngineError("no model wrote this message")
         return reply
 
     def prompt_for(self, leaf: str | None, kept: tuple[TokenRecord, ...] = ()) -> Prompt:
-        """What the model reads after that message (and the kept start of a reply to it)."""
+        """What the model reads after that message (and the kept start of a reply to it).
+
+        Raises:
+            EngineError: the message is not in the conversation.
+        """
+        if leaf is not None:
+            self._message(leaf)
         prompt_format = self._formats(self.conversation.format)
         return asking.prompt_for(self.conversation, leaf, self.facts, prompt_format, kept)
 
@@ -382,8 +388,18 @@ class Session:
         self._saving.add(message)
         return message
 
+    def _message(self, message_id: str) -> Message:
+        """A message of the current conversation.
+
+        Raises:
+            EngineError: there is none; whoever asks may have begun in another conversation.
+        """
+        if (message := self.conversation.messages.get(message_id)) is None:
+            raise EngineError("this message is not in the open chat any more")
+        return message
+
     def _reply_of(self, message_id: str) -> Reply:
-        return asking.reply_of(self.conversation.messages[message_id], self.facts)
+        return asking.reply_of(self._message(message_id), self.facts)
 
     def empty_reply(self) -> Reply:
         """A reply of the loaded model before its first token. Raises EngineError without one."""
@@ -393,6 +409,8 @@ class Session:
 
     def parent_for_reply(self, message_id: str | None = None) -> str | None:
         """The message a new reply answers; see `asking.parent_for_reply`. Raises EngineError."""
+        if message_id is not None:
+            self._message(message_id)
         return asking.parent_for_reply(self.conversation, message_id)
 
     async def _save_reply(self, message: Message, growing: GrowingReply) -> SaveFailed | None:

@@ -411,3 +411,16 @@ async def test_a_second_reply_at_once_and_a_reply_without_a_model_are_refused() 
     session.facts = None
     with pytest.raises(EngineError, match="no model is loaded"):
         await collect(session.send("hi"))
+
+
+async def test_a_message_of_another_conversation_is_refused_in_words() -> None:
+    session = await start(ScriptedEngine("one two"), Store())
+    await collect(session.send("count"))
+    reply = session.conversation.path()[-1].id
+    session.new_conversation(NO_TEMPLATE)
+    for ask in (session.reply, session.written, session.prompt_for, session.parent_for_reply):
+        with pytest.raises(EngineError, match="not in the open chat"):
+            ask(reply)
+    for turn in (session.regenerate, session.continue_reply):
+        with pytest.raises(EngineError, match="not in the open chat"):
+            await collect(turn(reply))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 from textual.widgets import Static
 
 from chatapp.chat.conversation import Message
-from chatapp.chat.prompt import TokenPiece
+from chatapp.chat.prompt import Prompt, RenderedPrompt, TokenPiece
 from chatapp.chat.scoring import PLAIN
 from chatapp.chat.template import Template
 from chatapp.ui.control.model import ModelState
@@ -374,3 +375,46 @@ async def test_a_system_text_changed_in_mid_reply_is_shown_when_it_ends() -> Non
         engine.allow_all()
         await until(pilot, lambda: not chat.turns.busy, "the end")
         await until(pilot, lambda: "Be very kind." in shown(chat), "the system text")
+
+
+class SlowRenderer(InspectedEngine):
+    """Holds what scoring asks first, until a test lets it answer."""
+
+    def __init__(self, *scripts: str) -> None:
+        super().__init__(*scripts)
+        self.asked, self.may_answer = asyncio.Event(), asyncio.Event()
+
+    async def render(self, prompt: Prompt) -> RenderedPrompt:
+        self.asked.set()
+        await self.may_answer.wait()
+        return await super().render(prompt)
+
+
+async def test_another_chat_may_be_begun_while_the_last_one_is_being_scored() -> None:
+    engine = SlowRenderer("One two three")
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "count")
+        await say(pilot, "/score")
+        await until(pilot, engine.asked.is_set, "scoring")
+        await pilot.press("ctrl+n")
+        engine.may_answer.set()
+        await until(pilot, lambda: not list(chat.workers), "the workers")
+        assert chat.session.conversation.messages == {}
+        assert not chat.scores and engine.scored == []
+        await ask(pilot, "still there?")
+        assert "still there?" in shown(chat)
+
+
+async def test_another_chat_may_be_begun_while_settings_are_tried() -> None:
+    app = make_app(InspectedEngine("One two three"))
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "count")
+        chat.transcript.focus()
+        await pilot.press("left", "f9")
+        await until(pilot, lambda: chat.what_if.result, "the answer")
+        await pilot.press("ctrl+n")
+        await pilot.pause()
+        assert "count" not in shown(chat)

@@ -151,6 +151,7 @@ class ChatScores(ChatWhatIf):
 
     def conversation_changed(self) -> None:
         """Show the scores that there are, and score the rest."""
+        self._stop_scoring()  # it asks about messages that may be none of this chat
         super().conversation_changed()
         self._forget_other_scores()
         self._show_scores()

@@ -147,8 +147,8 @@ class ChatWhatIf(ChatInspect):
         question = self.what_if.question
         if result is None or question is None:
             return Content.styled("what if: asking …", MUTED)
-        reply = self.session.conversation.messages[question.message_id].reply
-        drawn = [record.prob for record in reply.records] if reply is not None else []
+        block = self.transcript.block_of(question.message_id)
+        drawn = [record.prob for record in block.records] if block is not None else []
         before = math.fsum(map(math.log, drawn)) if all(drawn) else -math.inf
         return Content(
             f"total ln p {decimal(result.total_logprob, 1)} (drawn with {decimal(before, 1)})"
