@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 import pytest
@@ -18,7 +18,9 @@ from chatapp.settings.paths import Paths, default_paths
 
 if TYPE_CHECKING:
     from chatapp.chat.facts import ModelSource
-    from chatapp.engine.runtimes.loader import LoadedModel
+    from chatapp.engine.engine import LocalEngine
+    from chatapp.engine.runtimes.llama_cpp import LlamaCppRuntime
+    from chatapp.engine.runtimes.transformers import TransformersRuntime
 
 SHARED_HOME = Path(
     os.environ.get("CHATAPP_TEST_HOME") or platformdirs.user_cache_path("chatapp-tests")
@@ -72,12 +74,46 @@ def model_folder(model_source: ModelSource, shared_paths: Paths) -> Path:
 
 
 @pytest.fixture(scope="session")
-def loaded_model(model_source: ModelSource, shared_paths: Paths) -> LoadedModel:
-    """The real model in this process."""
+def real_engine(model_source: ModelSource, shared_paths: Paths) -> LocalEngine:
+    """An engine with the real model on llama.cpp, as people have it. Tests share it."""
     from chatapp.chat.facts import LoadOptions
-    from chatapp.engine.runtimes.loader import load
+    from chatapp.engine.engine import LocalEngine
 
-    return load(model_source, LoadOptions(device="cpu"), shared_paths.prepared, lambda _: None)
+    engine = LocalEngine(shared_paths.prepared)
+    engine.load(model_source, LoadOptions(), lambda _: None)
+    return engine
+
+
+@pytest.fixture(scope="session")
+def loaded_model(real_engine: LocalEngine) -> LlamaCppRuntime:
+    """The model of that engine."""
+    runtime: Any = real_engine.runtime
+    return runtime
+
+
+@pytest.fixture(scope="session")
+def reference_engine(model_source: ModelSource, shared_paths: Paths) -> LocalEngine:
+    """An engine with the real model on transformers, in float32. Tests share it."""
+    from chatapp.chat.facts import LoadOptions
+    from chatapp.engine.engine import LocalEngine
+
+    engine = LocalEngine(shared_paths.prepared)
+    options = LoadOptions(runtime="transformers", device="cpu")
+    engine.load(model_source, options, lambda _: None)
+    return engine
+
+
+@pytest.fixture(scope="session")
+def reference_model(reference_engine: LocalEngine) -> TransformersRuntime:
+    """The model of that engine."""
+    runtime: Any = reference_engine.runtime
+    return runtime
+
+
+@pytest.fixture(scope="session")
+def reference(reference_model: TransformersRuntime) -> Any:
+    """transformers' own object: its forward and its generate() are what ours is compared with."""
+    return reference_model.model
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Speed on this machine: what is measured, and what comes of it.
 
 Machines differ and are busy with other things, so only what was measured in one run, in turn, is
-compared: a ratio is made of the two times of one round, and the median of the rounds is told.
+compared: a ratio is made of the two times of one round, and the median of the rounds is reported.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ class BenchOptions:
     prompt_tokens: int = 128
     new_tokens: int = 64
     rounds: int = 3
+    quality_text: str = ""
+    """A text on which the model is compared with its float32 weights, instead of being timed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +28,7 @@ class Measured:
     """One way of reading or writing, timed once a round."""
 
     name: str
-    """What programs call it: decode, generate, no_cache, …"""
+    """What programs call it: decode, server, no_cache, …"""
     words: str
     """What people call it."""
     tokens: int
@@ -35,6 +37,8 @@ class Measured:
     """How many times the model took a token through its layers for them, prompt included."""
     seconds: tuple[float, ...]
     """For each round, in order."""
+    base: str | None
+    """The name of what its speed is compared with; None where no comparison says anything."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -54,12 +58,35 @@ class BenchResult:
     """All that was measured."""
 
     options: BenchOptions
-    threads: int
-    """CPU threads that torch computed with."""
     measured: tuple[Measured, ...]
-    """Writing with nothing but the draw, named `decode`, is what the others are compared with."""
+    resident_bytes: int
+    """Memory that the engine's process held once the model was loaded and had read a prompt."""
     cancelled: bool = False
     """Whether it was stopped before the first round was complete; then nothing is told."""
 
+    def named(self, name: str) -> Measured:
+        """What was measured under a name."""
+        return next(one for one in self.measured if one.name == name)
 
-BenchEvent = Progress | BenchResult
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """How far a model as it runs is from the same weights in float32, on one text.
+
+    All over the tokens of the text that have a context.
+    """
+
+    tokens: int
+    kl_mean: float
+    """KL(float32 ‖ as it runs), in nats."""
+    kl_max: float
+    agreement: float
+    """The share of tokens at which both have the same most probable token."""
+    perplexity: float
+    perplexity_float32: float
+    top_difference_mean: float
+    """|Δ logprob| over the float32 model's 20 most probable tokens of each place, in nats."""
+    top_difference_max: float
+
+
+BenchEvent = Progress | BenchResult | Quality

@@ -32,6 +32,8 @@ class Reply:
     model: str
     """The model's name; with `model_sha256` it says whose ids these are."""
     model_sha256: str = ""
+    runtime: str = ""
+    """What ran the model, llama.cpp or transformers; empty where that isn't known."""
     seed: int
     prompt_ids: tuple[int, ...] = ()
     """Exactly what the model read before this reply."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+RUNTIMES = ("auto", "llama.cpp", "transformers")
+"""What can run a model; auto takes llama.cpp for GGUF files, transformers for the rest."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
@@ -24,12 +27,14 @@ class ModelSource:
 class LoadOptions:
     """How to load: every field left empty is decided by what the machine has."""
 
+    runtime: str = "auto"
+    """auto, llama.cpp or transformers."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     dtype: str = "auto"
     """auto, float32, bfloat16 or float16."""
     threads: int = 0
-    """CPU threads; 0 leaves it to torch."""
+    """CPU threads; 0 leaves it to the runtime."""
     context_length: int = 0
     """Lowers the context below the model's own; 0 keeps the model's."""
 
@@ -39,16 +44,23 @@ class ModelFacts:
     """What the engine found out about the model it loaded."""
 
     name: str
+    runtime: str
+    """What runs it: llama.cpp or transformers."""
     architecture: str
     weight_format: str
     """How the weights are stored: Q4_1, F32, BF16."""
     dtype: str
-    """What the arithmetic is done in."""
+    """What the weights are in memory: float32, bfloat16, float16; "as stored" where they are used
+    as the file has them."""
     device: str
+    threads: int
+    """CPU threads that it computes with."""
     parameters: int
     weight_bytes: int
     """Memory the weights take as loaded."""
     context_length: int
+    context_bytes: int
+    """Memory that the keys and values of a full context take; 0 where they take none."""
     vocab_size: int
     layers: int
     heads: int
@@ -58,7 +70,9 @@ class ModelFacts:
     control_ids: tuple[int, ...]
     has_chat_template: bool
     sha256: str
-    load_seconds: float
+    load_seconds: float = 0.0
+    note: str = ""
+    """What the user should know of how it was loaded; one line, empty when there is nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from chatapp.chat.conversation import Reply
@@ -21,24 +20,22 @@ JsonObject = dict[str, Any]
 """What `json.dumps` takes; these stand at the program's outer edge, where values leave it."""
 
 
-def start_json(
-    *,
-    model: str,
-    prompt_tokens: int,
-    cached_tokens: int,
-    sampling: SamplingParams,
-    seed: int,
-    prompt_ids: Sequence[int] = (),
-) -> JsonObject:
-    """What is known before the first token; enough, with the tokens' ids, to replay the reply."""
+def start_json(reply: Reply, sampling: SamplingParams) -> JsonObject:
+    """What is known before the first token; enough, with the tokens' ids, to replay the reply.
+
+    Args:
+        reply: as it begins.
+        sampling: what its first token is drawn with.
+    """
     return {
         "type": "start",
-        "model": model,
-        "prompt_tokens": prompt_tokens,
-        "cached_tokens": cached_tokens,
+        "model": reply.model,
+        **({"runtime": reply.runtime} if reply.runtime else {}),
+        "prompt_tokens": len(reply.prompt_ids),
+        "cached_tokens": reply.cached_tokens,
         "sampling": sampling_json(sampling),
-        "seed": seed,
-        **({"prompt_ids": list(prompt_ids)} if prompt_ids else {}),
+        "seed": reply.seed,
+        **({"prompt_ids": list(reply.prompt_ids)} if reply.prompt_ids else {}),
     }
 
 

@@ -66,9 +66,10 @@ def _add_number(add: Callable[..., object], parameter: Parameter) -> None:
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("machine").add_argument
+    add("--runtime", metavar="NAME", help="auto, llama.cpp (for .gguf files) or transformers")
     add("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
     add("--dtype", metavar="NAME", help="auto, float32, bfloat16 or float16")
-    add("--threads", type=whole("threads", 0), metavar="N", help="CPU threads; 0: as torch does")
+    add("--threads", type=whole("threads", 0), metavar="N", help="CPU threads; 0: as many as cores")
     add(
         "--context-length",
         type=whole("context-length", 0),

@@ -64,16 +64,7 @@ class JsonWriter:
         from chatapp.chat.jsonlines import start_json
 
         self._sampling = reply.sampling[-1].sampling
-        self.line(
-            start_json(
-                model=reply.model,
-                prompt_tokens=len(reply.prompt_ids),
-                cached_tokens=reply.cached_tokens,
-                sampling=self._sampling,
-                seed=reply.seed,
-                prompt_ids=reply.prompt_ids,
-            )
-        )
+        self.line(start_json(reply, self._sampling))
 
     def token(self, step: TokenStep) -> None:
         """Write one token, with its trace where there is one."""

@@ -20,6 +20,7 @@ from chatapp.chat.errors import StoreError, UsageError
 from chatapp.chat.facts import ModelSource, Progress
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.template import Template, TemplateError
+from chatapp.chat.text import sanitise
 from chatapp.commands.options import flags_given
 from chatapp.commands.progress import ProgressLine
 from chatapp.link.client import EngineClient
@@ -159,8 +160,10 @@ class Setup:
         try:
             source = await self.bring(self.model, line.update)
             session = self.make_session(engine, store, top_logprobs=top_logprobs)
-            await session.load_model(source, self.settings.load_options, line.update)
+            facts = await session.load_model(source, self.settings.load_options, line.update)
             line.close()
+            if facts.note:
+                print(f"chatapp: {sanitise(facts.note)}", file=sys.stderr)
             yield session
         finally:
             line.close()

@@ -7,10 +7,11 @@ import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from chatapp.chat.bench import BenchEvent, BenchOptions
+from chatapp.chat.bench import BenchEvent, BenchOptions, BenchResult
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
 from chatapp.chat.generation import GenerateOptions, GenerationEvent
@@ -34,11 +35,11 @@ from chatapp.engine.decoding.reply import Task
 from chatapp.engine.decoding.several import generate_several
 from chatapp.engine.look.history import LogitHistory
 from chatapp.engine.look.inspection import Inspection
+from chatapp.engine.look.quality import quality
 from chatapp.engine.look.score import score
 from chatapp.engine.prompt.render import PromptIds, render_prompt
-from chatapp.engine.runtimes.cache import PrefixCache
-from chatapp.engine.runtimes.loader import LoadedModel, load
-from chatapp.engine.runtimes.states import FinalStates
+from chatapp.engine.runtimes.base import KVSequence, Runtime, common_prefix
+from chatapp.engine.runtimes.loading import load
 from chatapp.engine.runtimes.tokenizer import ModelTokenizer
 
 _DRY_BREAKERS = (b"\n", b":", b'"', b"*")
@@ -67,8 +68,9 @@ class LocalEngine:
     def __init__(self, prepared: Path) -> None:
         """`prepared` is the folder that converted models are kept in."""
         self._prepared = prepared
-        self._loaded: LoadedModel | None = None
-        self._cache: PrefixCache | None = None
+        self._runtime: Runtime | None = None
+        self._source = ModelSource("", "", "folder")
+        self._chat: KVSequence | None = None
         self._dry_breakers: Callable[[], frozenset[int]] = frozenset
         self._inspection: Inspection | None = None
         self._history = LogitHistory(HISTORY_BYTES)
@@ -81,59 +83,60 @@ class LocalEngine:
         on_progress: Callable[[Progress], None],
     ) -> ModelFacts:
         """Load a model in place of the one that is loaded. Raises EngineError."""
-        # Two at once may be more than fits.
-        self._loaded = self._cache = self._inspection = None
+        if self._runtime is not None:
+            self._runtime.close()  # two at once may be more than fits
+        self._runtime = self._chat = self._inspection = None
         self._history.clear()
         self._held = HeldStep()
         gc.collect()
-        loaded = load(source, options, self._prepared, on_progress)
-        self._cache = PrefixCache(loaded)
-        self._dry_breakers = functools.cache(lambda: _find_dry_breakers(loaded.tokenizer))
+        runtime = load(source, options, self._prepared, on_progress)
+        self._chat = runtime.sequence()
+        self._dry_breakers = functools.cache(lambda: _find_dry_breakers(runtime.tokenizer))
         self._inspection = Inspection(
-            loaded,
+            runtime,
             self._history,
             self._held,
             HISTORY_BYTES,
-            functools.lru_cache(maxsize=64)(functools.partial(_end_ids, loaded)),
+            functools.lru_cache(maxsize=64)(functools.partial(_end_ids, runtime)),
             self._dry_breakers,
         )
-        self._loaded = loaded
-        return loaded.facts
+        self._runtime, self._source = runtime, source
+        return runtime.facts
 
     def generate(
         self, prompt: Prompt, options: GenerateOptions, controls: Controls
     ) -> Iterator[GenerationEvent]:
         """Write one reply. Raises EngineError when the prompt cannot be made."""
-        loaded, cache = self._model(), self._prefix_cache()
+        runtime = self._model()
         printed = prompt.turns[-1].text if prompt.continue_reply else None
         task = self._task(self._read(prompt), options, printed)
         if options.is_aside:
-            yield from generate(loaded, PrefixCache(loaded), task, controls)
+            with closing(runtime.sequence()) as sequence:
+                yield from generate(runtime, sequence, task, controls)
         else:
-            yield from generate(loaded, cache, task, controls, self._history, self._held)
+            yield from generate(runtime, self.sequence, task, controls, self._history, self._held)
 
     def compare(
         self, prompt: Prompt, columns: Sequence[GenerateOptions], controls: Sequence[Controls]
     ) -> Iterator[SeveralEvent]:
         """Write several replies to one prompt. Raises EngineError, SearchError."""
-        loaded, cache = self._model(), self._prefix_cache()
         made = self._read(prompt)
         tasks = [self._task(made, options) for options in columns]
-        yield from generate_several(loaded, cache, tasks, controls, self._history)
+        yield from generate_several(self._model(), self.sequence, tasks, controls, self._history)
 
     def beam(
         self, prompt: Prompt, options: BeamOptions, cancelled: Callable[[], bool]
     ) -> Iterator[BeamEvent]:
         """Search with beams. Raises EngineError."""
-        loaded, cache = self._model(), self._prefix_cache()
+        runtime = self._model()
         made = self._read(prompt)
         yield from beam_search(
-            loaded,
+            runtime,
+            self.sequence,
             made.ids,
             options,
-            end_ids=_ending(loaded, made.rendered.stop).ids,
+            end_ids=_ending(runtime, made.rendered.stop).ids,
             cancelled=cancelled,
-            cache=cache,
         )
 
     def contrastive(
@@ -144,11 +147,11 @@ class LocalEngine:
         cancelled: Callable[[], bool],
     ) -> Iterator[ContrastiveEvent]:
         """Search contrastively. Raises EngineError."""
-        loaded = self._model()
+        runtime = self._model()
         made = self._read(prompt)
-        ending = _ending(loaded, (*stop, *made.rendered.stop))
+        ending = _ending(runtime, (*stop, *made.rendered.stop))
         yield from contrastive_search(
-            loaded,
+            runtime,
             made.ids,
             options,
             end_ids=ending.ids,
@@ -181,7 +184,8 @@ class LocalEngine:
     ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
         """Tell how probable each token of a prompt is.
 
-        Where the KV cache holds the prompt the layers are not run again.
+        What stands before the first wanted token is not read again where the chat's sequence has
+        read it.
 
         Args:
             prompt: the prompt.
@@ -189,17 +193,17 @@ class LocalEngine:
             on_progress: told how far it is.
             cancelled: asked between records.
             places: which of the prompt's tokens are wanted; None is all of them.
-            background: tell nothing where the model would have to read the prompt.
+            background: tell nothing of a prompt that the chat's sequence hasn't read.
 
         Raises:
             EngineError: the prompt cannot be made or read.
         """
         ids = self._read(prompt).ids
-        states = self._prefix_cache().states_of(ids) if self._model().head is not None else None
-        if background and states is None:
+        known = self.sequence
+        if background and common_prefix(known.ids, ids) < len(ids) - 1:
             places = ()
         return self._score(
-            (), ids, top_logprobs, on_progress, cancelled, places=places, states=states
+            (), ids, top_logprobs, on_progress, cancelled, places=places, known=known
         )
 
     def score_ids(
@@ -214,8 +218,20 @@ class LocalEngine:
         return self._score(before, ids, top_logprobs, on_progress, cancelled)
 
     def bench(self, options: BenchOptions, cancelled: Callable[[], bool]) -> Iterator[BenchEvent]:
-        """Measure how fast the model reads and writes. Raises EngineError."""
-        return bench(self._model(), self._history, options, cancelled)
+        """Measure how fast the model reads and writes, or how exact it is. Raises EngineError."""
+        if options.quality_text:
+            return self._quality(options.quality_text, cancelled)
+        return bench(self._model(), self._source, self._history, options, cancelled)
+
+    def _quality(self, text: str, cancelled: Callable[[], bool]) -> Iterator[BenchEvent]:
+        runtime = self._model()
+        yield Progress("loading the float32 weights", 0, 0)
+        exact = LoadOptions(runtime="transformers", dtype="float32", device="cpu")
+        with closing(load(self._source, exact, self._prepared, lambda _: None)) as reference:
+            ids = (*runtime.tokenizer.prefix_ids, *runtime.tokenizer.encode_text(text))
+            yield Progress("reading the text with both", 0, 0)
+            found = quality(runtime, reference, ids, lambda _: None, cancelled)
+        yield found or BenchResult(BenchOptions(), (), 0, cancelled=True)
 
     def tokenize(self, text: str, *, inside: bool = False) -> tuple[TokenPiece, ...]:
         """A text in tokens, as ordinary text. Raises EngineError when no model is loaded.
@@ -235,6 +251,11 @@ class LocalEngine:
     def pieces(self, ids: Sequence[int]) -> tuple[TokenPiece, ...]:
         """The tokens of some ids. Raises EngineError when no model is loaded."""
         return self._model().tokenizer.pieces(ids)
+
+    @property
+    def runtime(self) -> Runtime:
+        """What runs the model. Raises EngineError when no model is loaded."""
+        return self._model()
 
     @property
     def inspection(self) -> Inspection:
@@ -275,27 +296,27 @@ class LocalEngine:
         cancelled: Callable[[], bool],
         *,
         places: Sequence[int] | None = None,
-        states: FinalStates | None = None,
+        known: KVSequence | None = None,
     ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
         """Score `ids`, whose places are the records' indexes; some places, where not all."""
-        loaded = self._model()
+        runtime = self._model()
         if not ids:
             raise EngineError("there is nothing to score; the text has no tokens")
         began = time.monotonic()
         start = len(before)
-        yield ScoreStart(loaded.tokenizer.pieces(ids), start, first=0 if start else 1)
+        yield ScoreStart(runtime.tokenizer.pieces(ids), start, first=0 if start else 1)
         logprobs: list[float] = []
         whole = (*before, *ids)
         wanted = None if places is None else [start + place for place in places]
         for record in score(
-            loaded,
+            runtime,
             whole,
             start,
             top_logprobs,
             on_progress,
             cancelled,
             places=wanted,
-            states=states,
+            known=known,
         ):
             logprobs.append(record.logprob)
             yield replace(record, index=record.index - start)
@@ -308,22 +329,25 @@ class LocalEngine:
             cancelled=cancelled(),
         )
 
-    def _prefix_cache(self) -> PrefixCache:
-        assert self._cache is not None  # it comes and goes with the model
-        return self._cache
-
-    def _model(self) -> LoadedModel:
-        if self._loaded is None:
+    @property
+    def sequence(self) -> KVSequence:
+        """What the chat has read. Raises EngineError when no model is loaded."""
+        if self._chat is None:
             raise EngineError("no model is loaded")
-        return self._loaded
+        return self._chat
+
+    def _model(self) -> Runtime:
+        if self._runtime is None:
+            raise EngineError("no model is loaded")
+        return self._runtime
 
 
-def _ending(loaded: LoadedModel, stops: Sequence[str]) -> _Ending:
+def _ending(runtime: Runtime, stops: Sequence[str]) -> _Ending:
     """The model's own end tokens, and stop sequences: those that are control tokens are ids."""
-    ids = {*loaded.facts.end_ids}
+    ids = {*runtime.facts.end_ids}
     texts: list[str] = []
     for stop in stops:
-        token_id = loaded.tokenizer.control_id(stop)
+        token_id = runtime.tokenizer.control_id(stop)
         if token_id is None:
             texts.append(stop)
         else:
@@ -332,11 +356,11 @@ def _ending(loaded: LoadedModel, stops: Sequence[str]) -> _Ending:
 
 
 def _end_ids(
-    loaded: LoadedModel, stops: tuple[str, ...], prompt_format: PromptFormat
+    runtime: Runtime, stops: tuple[str, ...], prompt_format: PromptFormat
 ) -> tuple[int, ...]:
     """The tokens that end a reply written in a format; a format's stops don't hang on the turns."""
     prompt = Prompt("", (Turn("user", "x"),), prompt_format)
-    return _ending(loaded, (*stops, *render_prompt(loaded.tokenizer, prompt).rendered.stop)).ids
+    return _ending(runtime, (*stops, *render_prompt(runtime.tokenizer, prompt).rendered.stop)).ids
 
 
 def _find_dry_breakers(tokenizer: ModelTokenizer) -> frozenset[int]:

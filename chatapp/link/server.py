@@ -13,6 +13,7 @@ ends, the interface is gone, and the process ends at once.
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import queue
 import sys
@@ -301,6 +302,8 @@ def main(engine: LocalEngine | None = None) -> NoReturn:
     events = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
+    # To standard error, which the client sends to the log file: llama.cpp's lines, for one.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     Server(requests, events, Path(sys.argv[1]), engine).serve()
     sys.stderr.flush()
     # Work may be under way in a native call that no one waits for any more.

@@ -323,6 +323,7 @@ class Session:
         start = Reply(
             model=facts.name,
             model_sha256=facts.sha256,
+            runtime=facts.runtime,
             seed=options.seed,
             sampling=spans_before(base, len(kept)),
         )
@@ -403,9 +404,9 @@ class Session:
 
     def empty_reply(self) -> Reply:
         """A reply of the loaded model before its first token. Raises EngineError without one."""
-        if self.facts is None:
+        if (facts := self.facts) is None:
             raise EngineError("no model is loaded; choose one with Ctrl+L or /model")
-        return Reply(model=self.facts.name, model_sha256=self.facts.sha256, seed=0)
+        return Reply(model=facts.name, model_sha256=facts.sha256, runtime=facts.runtime, seed=0)
 
     def parent_for_reply(self, message_id: str | None = None) -> str | None:
         """The message a new reply answers; see `asking.parent_for_reply`. Raises EngineError."""

@@ -29,7 +29,7 @@ from types import MappingProxyType
 from typing import Any
 
 from chatapp.chat.errors import ChatappError
-from chatapp.chat.facts import LoadOptions
+from chatapp.chat.facts import RUNTIMES, LoadOptions
 from chatapp.chat.sampling import MOST, MOST_SEED, PARAMETERS, ParameterError, SamplingParams, find
 from chatapp.chat.template import Template
 from chatapp.settings.paths import Paths, write_file
@@ -133,6 +133,8 @@ class Settings:
     Words by default, for the default model's sake: of ten chats SmolLM2-135M gave two a good title
     and two a wrong one, and the rest kept their first words. A larger model is worth asking.
     """
+    runtime: str = _setting("auto", _one_of(*RUNTIMES))
+    """auto, llama.cpp or transformers; auto takes llama.cpp for .gguf files."""
     device: str = _setting("auto", _device)
     """auto, cpu, cuda, cuda:N or mps."""
     dtype: str = _setting("auto", _one_of(*DTYPES))
@@ -169,6 +171,7 @@ class Settings:
     def load_options(self) -> LoadOptions:
         """How the model is to be loaded."""
         return LoadOptions(
+            runtime=self.runtime,
             device=self.device,
             dtype=self.dtype,
             threads=self.threads,

@@ -71,9 +71,9 @@ class Paths:
         return self.state / "logs"
 
 
-def default_paths() -> Paths:
-    """The folders of this machine and user, or those under CHATAPP_HOME when it is set."""
-    if home := os.environ.get("CHATAPP_HOME"):
+def default_paths(home: str = "") -> Paths:
+    """The folders of this machine and user, or those under `home`, else CHATAPP_HOME."""
+    if home := home or os.environ.get("CHATAPP_HOME", ""):
         root = Path(home).expanduser().absolute()
         return Paths(root / "config", root / "data", root / "cache", root / "state")
     dirs = platformdirs.PlatformDirs("chatapp", appauthor=False)

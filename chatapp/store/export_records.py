@@ -40,14 +40,7 @@ def export_jsonl(conversation: Conversation) -> str:
     lines: list[str] = []
     for _, reply in _replies(conversation):
         sampling = reply.sampling[0].sampling if reply.sampling else SamplingParams()
-        start = start_json(
-            model=reply.model,
-            prompt_tokens=len(reply.prompt_ids),
-            cached_tokens=reply.cached_tokens,
-            sampling=sampling,
-            seed=reply.seed,
-            prompt_ids=reply.prompt_ids,
-        )
+        start = start_json(reply, sampling)
         lines.append(json_line(start))
         changes = {span.start: span.sampling for span in reply.sampling if span.start > 0}
         lines.extend(

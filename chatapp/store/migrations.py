@@ -126,6 +126,10 @@ MIGRATIONS: tuple[Migration, ...] = (
             """,
         ),
     ),
+    Migration(
+        "0003 what ran the model",
+        ("ALTER TABLE reply ADD COLUMN runtime TEXT NOT NULL DEFAULT ''",),
+    ),
 )
 
 _BOOKKEEPING = "CREATE TABLE IF NOT EXISTS migration (name TEXT PRIMARY KEY, applied REAL NOT NULL)"

@@ -82,13 +82,14 @@ def write_reply(
     connection.execute(
         """
         INSERT INTO reply (message, model, model_sha256, seed, cached_tokens, sampling,
-                           finish_reason, error, seconds, time_to_first_token)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                           finish_reason, error, seconds, time_to_first_token, runtime)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (message) DO UPDATE SET
             model = excluded.model, model_sha256 = excluded.model_sha256, seed = excluded.seed,
             cached_tokens = excluded.cached_tokens, sampling = excluded.sampling,
             finish_reason = excluded.finish_reason, error = excluded.error,
-            seconds = excluded.seconds, time_to_first_token = excluded.time_to_first_token
+            seconds = excluded.seconds, time_to_first_token = excluded.time_to_first_token,
+            runtime = excluded.runtime
         """,
         (
             key,
@@ -101,6 +102,7 @@ def write_reply(
             well_formed(reply.error),
             reply.seconds,
             reply.time_to_first_token,
+            well_formed(reply.runtime),
         ),
     )
     if isinstance(reply, StoredReply) and _is_on_disk(connection, key, reply):
@@ -131,11 +133,11 @@ def read_replies(
 ) -> tuple[Mapping[int, StoredReply], int]:
     """The replies of a conversation by their message's key, and how many of them lost records.
 
-    A chunk whose checksum is wrong ends the records of its reply; the text stands.
+    A chunk whose checksum is wrong ends the records of its reply, and a reply whose own row cannot
+    be read is left away; the message's text stands.
 
     Raises:
         sqlite3.Error: the database cannot be read.
-        PackingError: the sampling parameters of a reply cannot be read.
     """
     chunks: dict[int, list[PackedChunk]] = {}
     for key, *columns in connection.execute(
@@ -160,11 +162,12 @@ def read_replies(
         error,
         seconds,
         first,
+        runtime,
         prompt,
     ) in connection.execute(
         """
             SELECT reply.message, model, model_sha256, seed, cached_tokens, sampling,
-                   finish_reason, error, seconds, time_to_first_token, prompt.ids
+                   finish_reason, error, seconds, time_to_first_token, runtime, prompt.ids
             FROM reply JOIN message ON message.key = reply.message
                  LEFT JOIN prompt ON prompt.message = reply.message
             WHERE message.conversation = ?
@@ -174,19 +177,23 @@ def read_replies(
         found = chunks.get(key, [])
         whole = _intact(found)
         damaged += len(whole) < len(found)
-        replies[key] = StoredReply.packed(
-            whole,
-            prompt or b"",
-            model=model,
-            model_sha256=sha256,
-            seed=int(seed),
-            cached_tokens=cached,
-            sampling=unpack_spans(spans),
-            finish_reason=None if reason is None else FinishReason(reason),
-            error=error,
-            seconds=seconds,
-            time_to_first_token=first,
-        )
+        try:
+            replies[key] = StoredReply.packed(
+                whole,
+                prompt or b"",
+                model=model,
+                model_sha256=sha256,
+                seed=int(seed),
+                cached_tokens=cached,
+                sampling=unpack_spans(spans),
+                finish_reason=None if reason is None else FinishReason(reason),
+                error=error,
+                seconds=seconds,
+                time_to_first_token=first,
+                runtime=runtime,
+            )
+        except ValueError:  # PackingError, too: the row itself is damaged
+            damaged += 1
     return replies, damaged
 
 
@@ -204,6 +211,7 @@ def reply_as_kept(reply: Reply | None) -> Reply | None:
         reply,
         model=well_formed(reply.model),
         model_sha256=well_formed(reply.model_sha256),
+        runtime=well_formed(reply.runtime),
         error=well_formed(reply.error),
         records=tuple(r for part in parts for r in unpack_records(pack_records(part))),
     )

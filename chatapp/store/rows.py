@@ -189,7 +189,7 @@ def copy_messages(connection: sqlite3.Connection, old: int, new: int | None) -> 
         (
             "reply",
             "model, model_sha256, seed, cached_tokens, sampling, finish_reason, error, seconds, "
-            "time_to_first_token",
+            "time_to_first_token, runtime",
         ),
         ("prompt", "ids"),
         ("chunk", "start, count, crc, data"),

@@ -76,17 +76,20 @@ def test_what_is_not_finite_is_null() -> None:
 
 def test_start_and_end_tell_the_whole_reply() -> None:
     reply = make_reply(4)
-    start = start_json(
-        model="m", prompt_tokens=3, cached_tokens=1, sampling=SamplingParams(), seed=5
-    )
+    begun = replace(reply, runtime="llama.cpp", prompt_ids=(1, 2, 3), cached_tokens=1)
+    start = start_json(begun, SamplingParams())
     assert list(start) == [
         "type",
         "model",
+        "runtime",
         "prompt_tokens",
         "cached_tokens",
         "sampling",
         "seed",
+        "prompt_ids",
     ]
+    assert (start["runtime"], start["prompt_tokens"], start["cached_tokens"]) == ("llama.cpp", 3, 1)
+    assert "runtime" not in start_json(replace(begun, runtime=""), SamplingParams())
     assert set(PARAMETERS) <= set(start["sampling"])
     end = end_json(reply)
     assert end["text"] == "".join(record.text for record in reply.records)

@@ -28,7 +28,7 @@ def test_json_holds_what_the_table_is_made_of(
     assert (told["prompt_tokens"], told["new_tokens"], told["rounds"]) == (8, 4, 1)
     by_name = {one["name"]: one for one in told["measured"]}
     assert by_name["decode"]["ratio"] == 1
-    assert by_name["prefill"]["ratio"] is None
+    assert by_name["prefill_16"]["ratio"] is None
     records = by_name["records"]
     assert records["tokens_per_second"] == pytest.approx(3 / records["seconds"][0])
     decode = by_name["decode"]["tokens_per_second"]
@@ -40,7 +40,7 @@ def test_the_table_names_model_rounds_and_what_the_cache_saves(
 ) -> None:
     assert main([*ARGS, "-m", folder]) == DONE
     table = capfd.readouterr().out
-    assert "medians of 1 rounds in turn" in table
+    assert "medians of 1 round in turn" in table
     # 8 + 3 passes with it; 8 + 9 + 10 + 11 without.
     assert "takes 11 tokens through its layers with the KV cache, and 38 without it" in table
 

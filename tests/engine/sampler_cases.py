@@ -10,11 +10,11 @@ from typing import Any
 from unittest.mock import patch
 
 import hypothesis.strategies as st
-import torch
+import numpy as np
 
 from chatapp.chat.sampling import SamplingParams
 from chatapp.engine.sampler import alive
-from chatapp.engine.sampler.alive import Alive
+from chatapp.engine.sampler.alive import Alive, Array
 from chatapp.engine.sampler.chain import ChainState, StepContext
 
 OFF = SamplingParams(temperature=1, top_k=0, top_p=1, min_p=0)
@@ -36,7 +36,7 @@ def held(form: str) -> Iterator[None]:
     if form == "sorted":
         yield
         return
-    with patch.multiple(alive, COMPACT=2, _DIRECT=2, _BUCKETS=4, _BLOCK=3):
+    with patch.multiple(alive, COMPACT=2, _DIRECT=2, _BUCKETS=4, _BLOCK=3, _LEADERS=1):
         yield
 
 
@@ -53,13 +53,13 @@ def logits(*, least: int = 1, most: int = 40) -> st.SearchStrategy[list[float]]:
     return rows.filter(lambda row: max(row) > -math.inf)
 
 
-def big_logits(seed: int, size: int = 6000, grid: int = 64) -> torch.Tensor:
+def big_logits(seed: int, size: int = 6000, grid: int = 64) -> Array:
     """A vocabulary too large to be held sorted, with ties, -inf and a few likely tokens."""
-    generator = torch.Generator().manual_seed(seed)
-    row = torch.randn(size, generator=generator) * 2
-    row[torch.randperm(size, generator=generator)[:12]] += 7
-    row = (row * grid).round() / grid
-    row[torch.randperm(size, generator=generator)[:50]] = -math.inf
+    generator = np.random.default_rng(seed)
+    row = generator.standard_normal(size, dtype=np.float32) * 2
+    row[generator.permutation(size)[:12]] += 7
+    row = (row * grid).round() / np.float32(grid)
+    row[generator.permutation(size)[:50]] = -math.inf
     return row
 
 
@@ -70,8 +70,8 @@ def survivors(living: Alive) -> set[int]:
     return set(ids.tolist())
 
 
-def tensor(row: Sequence[float]) -> torch.Tensor:
-    return torch.tensor(row, dtype=torch.float32)
+def array(row: Sequence[float]) -> Array:
+    return np.array(row, dtype=np.float32)
 
 
 def context(
@@ -82,9 +82,9 @@ def context(
     breakers: frozenset[int] = frozenset(),
 ) -> StepContext:
     return StepContext(
-        ids=torch.tensor(list(ids), dtype=torch.int64),
+        ids=np.array(ids, dtype=np.int64),
         prompt_length=prompt_length,
-        end_ids=torch.tensor(list(end_ids), dtype=torch.int64),
+        end_ids=np.array(end_ids, dtype=np.int64),
         dry_breakers=breakers,
     )
 

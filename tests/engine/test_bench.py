@@ -35,14 +35,22 @@ def test_every_way_of_writing_is_timed_in_every_round(loaded: Loaded) -> None:
     assert isinstance(result, BenchResult)
     assert not result.cancelled
     by_name = {one.name: one for one in result.measured}
-    assert list(by_name) == ["prefill", "decode", "records", "trace", "generate", "no_cache"]
+    names = ["second_turn", "decode", "records"]
+    assert [name for name in by_name if "prefill" not in name] == [
+        *names,
+        "trace",
+        "generate",
+        "no_cache",
+    ]
     for one in result.measured:
         assert len(one.seconds) == 2
         assert all(seconds > 0 for seconds in one.seconds)
     # The first of 6 tokens comes from reading the prompt's 10; the others take a pass each.
     for name in ("decode", "records", "trace", "generate"):
         assert (by_name[name].tokens, by_name[name].token_passes) == (5, 10 + 5)
-    assert (by_name["prefill"].tokens, by_name["prefill"].token_passes) == (10, 10)
+    assert (by_name["prefill_16"].tokens, by_name["prefill_16"].token_passes) == (16, 16)
+    assert by_name["second_turn"].token_passes == 16
+    assert by_name["second_turn"].base in by_name
     assert (by_name["no_cache"].tokens, by_name["no_cache"].token_passes) == (2, 10 + 11)
 
 
@@ -64,7 +72,9 @@ def test_more_than_the_context_is_refused_with_the_numbers(loaded: Loaded) -> No
 
 def test_a_ratio_is_made_within_each_round() -> None:
     def measured(tokens: int, *seconds: float) -> Measured:
-        return Measured(name="x", words="x", tokens=tokens, token_passes=0, seconds=seconds)
+        return Measured(
+            name="x", words="x", tokens=tokens, token_passes=0, seconds=seconds, base="decode"
+        )
 
     # The machine was three times slower in the second round; the ratio stays what it is.
     base, other = measured(10, 1.0, 3.0, 1.0), measured(5, 1.0, 3.0, 1.0)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatapp.engine.decoding.detokenize import Detokenizer, StopSequences
+from chatapp.engine.runtimes.folder_tokenizer import FolderTokenizer
 from chatapp.engine.runtimes.token_bytes import LeadingSpace
-from chatapp.engine.runtimes.tokenizer import ModelTokenizer
 from tests.engine.tiny_tokenizers import byte_level, sentencepiece, unigram
 
 MULTI_BYTE = [
@@ -104,7 +104,7 @@ def test_the_leading_space_goes_where_the_decoder_drops_it(
 def test_the_joined_text_is_the_librarys_own(make: object, words: list[str]) -> None:
     assert callable(make)
     backend = make()
-    tokenizer = ModelTokenizer(backend)
+    tokenizer = FolderTokenizer(backend)
     ids = tokenizer.encode_text("".join(words))
     if any(tokenizer.token_bytes(token_id) == b"<unk>" for token_id in ids):
         return  # the library leaves out what it doesn't know, as it does special tokens
@@ -114,7 +114,7 @@ def test_the_joined_text_is_the_librarys_own(make: object, words: list[str]) -> 
 
 
 def test_special_tokens_have_no_text_and_other_control_tokens_have() -> None:
-    tokenizer = ModelTokenizer(byte_level())
+    tokenizer = FolderTokenizer(byte_level())
     detokenizer = Detokenizer(tokenizer)
     ids = tokenizer.encode_rendered("<think>hello</think><|im_end|>the")
     assert "".join(map(detokenizer.push, ids)) == "<think>hello</think>the"

@@ -20,29 +20,9 @@ from tests.tiny_models import save_model
 
 PROMPTS = (
     "Name three primary colours.",
-    "Why is the sky blue?",
-    "Write a haiku about the sea.",
-    "What is 17 times 3?",
-    "Explain recursion to a child.",
-    "Translate 'good morning' into French.",
-    "Who wrote Hamlet?",
-    "List five kinds of pasta.",
-    "What does a KV cache do?",
-    "Tell me a joke about cats.",
-    "Wie heißt die Hauptstadt von Österreich?",
     "日本の首都はどこですか?",
-    "Write a Python function that adds two numbers.",
-    "Summarise the story of Cinderella in one sentence.",
-    "Is a tomato a fruit?",
-    "What would you pack for a day in the mountains?",
     "Give me a recipe for pancakes 🥞.",
-    "How do vaccines work?",
-    "Once upon a time",
-    "Spell 'strawberry' backwards.",
 )
-
-LITERAL = PROMPTS[:4]
-"""Those whose replies are compared with generate() token for token."""
 
 GREEDY = SamplingParams(temperature=0)
 
@@ -82,11 +62,6 @@ def oracle(model: Any, ids: Sequence[int], count: int) -> list[int]:
     return [int(item) for item in made[0, len(ids) :]]
 
 
-def check_generate(model: Any, prompt_ids: Sequence[int], reply_ids: Sequence[int]) -> None:
-    """That generate() adds the same ids."""
-    assert list(reply_ids) == oracle(model, prompt_ids, len(reply_ids))
-
-
 def check_arg_max(model: Any, prompt_ids: Sequence[int], reply_ids: Sequence[int]) -> None:
     """That each id has the largest logit: greedy decoding's definition, in one pass of the model.
 
@@ -99,53 +74,27 @@ def check_arg_max(model: Any, prompt_ids: Sequence[int], reply_ids: Sequence[int
     assert taken.tolist() == pytest.approx(logits.amax(1).tolist(), abs=1e-3)
 
 
-@pytest.fixture(scope="module")
-def reference(model_folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(model_folder).eval()
-
-
-@pytest.fixture(scope="module")
-def reference_tokenizer(model_folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(model_folder)
-
-
-@pytest.fixture(scope="module")
-def engine(model_source: ModelSource, shared_paths: Any) -> LocalEngine:
-    engine = LocalEngine(shared_paths.prepared)
-    engine.load(model_source, LoadOptions(device="cpu"), lambda _: None)
-    return engine
-
-
 @pytest.mark.model
 @pytest.mark.parametrize("question", PROMPTS)
 def test_first_and_third_turn_are_greedy(
-    engine: LocalEngine, reference: Any, reference_tokenizer: Any, question: str
+    reference_engine: LocalEngine, reference: Any, question: str
 ) -> None:
-    """By generate() itself for some, which is slow, and by one pass of the model for the others."""
-    literal = question in LITERAL
-    check = check_generate if literal else check_arg_max
+    """The first by generate() itself, which is slow; the third by one pass of the model."""
     turns = [Turn("user", question)]
-    first = ask(engine, turns, 64)
-    plain = reference_tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}], add_generation_prompt=True
-    )["input_ids"]
-    assert list(first.read.prompt_ids) == plain
-    check(reference, plain, first.ids)
+    first = ask(reference_engine, turns, 32)
+    plain = first.read.prompt_ids
+    assert first.ids == oracle(reference, plain, len(first.ids))
 
-    end_ids = [reference.generation_config.eos_token_id]
+    end_ids = reference_engine.runtime.facts.end_ids
     turns += [reply_turn(first, end_ids), Turn("user", "Tell me more about that.")]
-    second = ask(engine, turns, 6)
+    second = ask(reference_engine, turns, 6)
     turns += [reply_turn(second, end_ids), Turn("user", "Now say it in five words.")]
-    third = ask(engine, turns, 64 if literal else 24)
+    third = ask(reference_engine, turns, 24)
     prompt = third.read.prompt_ids
     # Everything up to the end of the second reply was read before, but for its last token.
     assert third.read.cached_tokens >= len(second.read.prompt_ids) + len(second.ids) - 2
     assert tuple(first.read.prompt_ids + tuple(first.ids)) == prompt[: len(plain) + len(first.ids)]
-    check(reference, prompt, third.ids)
+    check_arg_max(reference, prompt, third.ids)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "qwen2", "gemma2", "mamba"])
@@ -180,7 +129,7 @@ def test_thirty_turns_until_the_context_is_full(
     model_source: ModelSource, shared_paths: Any
 ) -> None:
     engine = LocalEngine(shared_paths.prepared)
-    facts = engine.load(model_source, LoadOptions(device="cpu", context_length=760), lambda _: None)
+    facts = engine.load(model_source, LoadOptions(context_length=760), lambda _: None)
     assert facts.context_length == 760
     turns: list[Turn] = []
     reasons = []

@@ -19,11 +19,10 @@ from chatapp.engine.decoding.held import HeldStep
 from chatapp.engine.decoding.reply import Task
 from chatapp.engine.look.history import LogitHistory
 from chatapp.engine.look.inspection import Inspection, LogitsGone
-from chatapp.engine.runtimes.cache import PrefixCache
 from tests.tiny_models import save_model
 
 if TYPE_CHECKING:
-    from chatapp.engine.runtimes.loader import LoadedModel
+    from chatapp.engine.runtimes.transformers import TransformersRuntime
 
 SEED = 5
 """Its second number is on another side of XTC's chance than its seventh and eighth."""
@@ -32,28 +31,28 @@ XTC = SamplingParams(temperature=1.5, min_p=0, xtc_probability=0.5, xtc_threshol
 
 
 @pytest.fixture(scope="module")
-def qwen(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    from chatapp.engine.runtimes.loader import load
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> TransformersRuntime:
+    from chatapp.engine.runtimes.loading import load
 
     folder = save_model(tmp_path_factory.mktemp("qwen2"), "qwen2")
     source = ModelSource(name="qwen2", path=str(folder), kind="folder")
     return load(source, LoadOptions(device="cpu"), Path(), lambda _: None)
 
 
-def hold(loaded: LoadedModel, task: Task, history: LogitHistory, held: HeldStep) -> Paused:
+def hold(loaded: TransformersRuntime, task: Task, history: LogitHistory, held: HeldStep) -> Paused:
     """Take the tokens that a task forces, and hold before the next one."""
     controls = Controls(task.options.sampling)
     controls.pause()
-    events = generate(loaded, PrefixCache(loaded), task, controls, history, held)
+    events = generate(loaded, loaded.sequence(), task, controls, history, held)
     return next(event for event in events if isinstance(event, Paused))
 
 
-def ask(loaded: LoadedModel, history: LogitHistory, held: HeldStep) -> Inspection:
+def ask(loaded: TransformersRuntime, history: LogitHistory, held: HeldStep) -> Inspection:
     ends = loaded.facts.end_ids
     return Inspection(loaded, history, held, 1 << 20, lambda *_: ends, frozenset)
 
 
-def test_the_chain_stands_as_it_does_though_no_record_could_tell(qwen: LoadedModel) -> None:
+def test_the_chain_stands_as_it_does_though_no_record_could_tell(qwen: TransformersRuntime) -> None:
     """A branch of the same seed begins its numbers anew, behind draws of that very seed."""
     generator = random.Random(SEED)
     draws = tuple(generator.random() for _ in range(6))
@@ -75,7 +74,7 @@ def test_the_chain_stands_as_it_does_though_no_record_could_tell(qwen: LoadedMod
     assert ask(qwen, history, held).trace(step, ids).candidates == record.candidates
 
 
-def test_a_held_step_is_told_of_though_its_reply_was_forgotten(qwen: LoadedModel) -> None:
+def test_a_held_step_is_told_of_though_its_reply_was_forgotten(qwen: TransformersRuntime) -> None:
     options = GenerateOptions(sampling=XTC, seed=9, top_logprobs=8, forced_ids=(70, 71))
     history, held = LogitHistory(0), HeldStep()
     record = hold(qwen, Task(PROMPT, options, ()), history, held).next
@@ -96,7 +95,7 @@ def test_a_held_step_is_told_of_though_its_reply_was_forgotten(qwen: LoadedModel
 
 
 def test_the_time_a_reply_is_held_is_not_its_own(
-    qwen: LoadedModel, monkeypatch: pytest.MonkeyPatch
+    qwen: TransformersRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr("chatapp.engine.decoding.decode.time.monotonic", lambda: clock[0])
@@ -104,7 +103,7 @@ def test_the_time_a_reply_is_held_is_not_its_own(
     controls.pause()
     task = Task(PROMPT, GenerateOptions(sampling=XTC, max_tokens=3), ())
     end = None
-    for event in generate(qwen, PrefixCache(qwen), task, controls):
+    for event in generate(qwen, qwen.sequence(), task, controls):
         if isinstance(event, Paused):
             clock[0] += 1000  # the person looks at it
             controls.step()

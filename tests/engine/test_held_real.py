@@ -32,20 +32,9 @@ HOT = SamplingParams(temperature=1.2, top_k=0, top_p=0.98, min_p=0.0)
 SEED = 5
 
 
-@pytest.fixture(scope="module")
-def engine(model_source: Any, shared_paths: Any) -> LocalEngine:
-    from chatapp.chat.facts import LoadOptions
-
-    engine = LocalEngine(shared_paths.prepared)
-    engine.load(model_source, LoadOptions(device="cpu"), lambda _: None)
-    return engine
-
-
-@pytest.fixture(scope="module")
-def reference(model_folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(model_folder).eval()
+@pytest.fixture
+def engine(reference_engine: LocalEngine) -> LocalEngine:
+    return reference_engine
 
 
 class Run:

@@ -1,4 +1,4 @@
-"""Logits that are kept: what half precision costs, what is forgotten, and how it comes back."""
+"""Logits that are kept: what two bytes a token cost, what is forgotten, and how it comes back."""
 
 from __future__ import annotations
 
@@ -6,31 +6,35 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import LoadOptions, ModelSource, Progress
 from chatapp.engine.look.history import HEAD_LIMIT, LogitHistory, LogitRow, Rows, recompute
+from chatapp.engine.sampler.alive import Array
+from tests.engine.numpy_oracle import softmax
 from tests.tiny_models import save_model
 
 if TYPE_CHECKING:
-    from chatapp.engine.runtimes.loader import LoadedModel
+    from chatapp.engine.runtimes.llama_cpp import LlamaCppRuntime
+    from chatapp.engine.runtimes.transformers import TransformersRuntime
 
 KINDS = ("gpt2", "qwen2", "gemma2", "mamba")
 
 
-def random_row(seed: int, size: int = 49152, spread: float = 3.0) -> torch.Tensor:
+def random_row(seed: int, size: int = 49152, spread: float = 3.0) -> Array:
     """Logits like a model's: many improbable tokens and a few probable ones."""
-    generator = torch.Generator().manual_seed(seed)
-    row = torch.randn(size, generator=generator) * spread - 2
-    row[:5] += torch.rand(5, generator=generator) * 15
+    generator = np.random.default_rng(seed)
+    row = generator.standard_normal(size, dtype=np.float32) * np.float32(spread) - np.float32(2)
+    row[:5] += generator.random(5, dtype=np.float32) * 15
     return row
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LoadedModel]:
-    from chatapp.engine.runtimes.loader import load
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TransformersRuntime]:
+    from chatapp.engine.runtimes.loading import load
 
     loaded = {}
     for kind in KINDS:
@@ -45,60 +49,59 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LoadedModel]:
 
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0, 2.0])
 @pytest.mark.parametrize("spread", [0.5, 3.0, 8.0])
-def test_half_precision_costs_less_than_a_thousandth(temperature: float, spread: float) -> None:
+def test_two_bytes_cost_less_than_a_thousandth(temperature: float, spread: float) -> None:
     for seed in range(5):
         exact = random_row(seed, spread=spread)
         kept = LogitRow.of(exact).logits()
-        wanted = (exact.double() / temperature).softmax(0)
-        found = (kept.double() / temperature).softmax(0)
-        assert (wanted - found).abs().max() < 1e-4  # what the module promises of real rows
+        wanted = softmax(exact.astype(np.float64) / temperature)
+        found = softmax(kept.astype(np.float64) / temperature)
+        assert np.abs(wanted - found).max() < 1e-4  # what the module promises of real rows
 
 
 def test_the_worst_row_stays_within_the_bound() -> None:
     """Every improbable token rounded to the same side, all of them together as likely as one."""
     worst = 0.0
-    for offset in torch.linspace(0.004, 0.0079, 14).tolist():
-        tail = -(math.floor(math.log(49151)) + offset)
-        exact = torch.full((49152,), tail)
-        exact[0] = 0.0
+    for offset in np.linspace(0, 0.001, 40):
+        exact = np.full(49152, -math.log(49151) - offset, dtype=np.float32)
+        exact[0], exact[1] = 0.0, -60.0
         kept = LogitRow.of(exact)
-        found = (kept.half.double()).softmax(0)[0]  # the head would hide it
-        worst = max(worst, abs(float(found - exact.double().softmax(0)[0])))
-    assert 5e-4 < worst < 1e-3
+        distances = kept.steps * kept.step  # the head would hide it
+        found = softmax(-distances.astype(np.float64))[0]
+        worst = max(worst, abs(float(found - softmax(exact.astype(np.float64))[0])))
+    assert 1e-5 < worst < 3e-4
 
 
 def test_the_head_is_exact_and_above_all_others() -> None:
     exact = random_row(3)
     row = LogitRow.of(exact)
     kept = row.logits()
-    best = exact.amax()
-    near = (exact - best >= -8).nonzero().squeeze(1)
-    assert row.head_ids.tolist() == near.tolist()
-    assert torch.equal(kept[near], exact[near])
-    others = torch.ones_like(exact, dtype=torch.bool)
-    others[near] = False
-    assert kept[others].max() <= kept[near].min()
-    assert ((kept - exact).abs() <= 2**-11 * (best - exact) + 1e-5).all()
+    best = exact.max()
+    near = np.flatnonzero(exact - best >= -8)
+    assert set(near) <= set(row.head.ids) or row.head.count == HEAD_LIMIT
+    head = np.sort(row.head.ids)
+    assert np.array_equal(kept[head], exact[head])
+    others = np.ones(exact.size, dtype=np.bool_)
+    others[head] = False
+    assert kept[others].max() <= kept[head].min()
+    assert (np.abs(kept - exact) <= row.step / 2 + 1e-5).all()
 
 
-@pytest.mark.parametrize("row", [torch.zeros(5000), torch.linspace(0, 0.05, 5000)])
-def test_flat_rows_have_a_head_of_limited_size(row: torch.Tensor) -> None:
+@pytest.mark.parametrize(
+    "row", [np.zeros(5000, dtype=np.float32), np.linspace(0, 0.05, 5000, dtype=np.float32)]
+)
+def test_flat_rows_have_a_head_of_limited_size(row: Array) -> None:
     kept = LogitRow.of(row)
-    assert kept.head_ids.numel() == HEAD_LIMIT
-    assert (kept.logits() - row).abs().max() < 1e-4
-    assert kept.logits().amax() == row.amax()
+    assert kept.head.count == HEAD_LIMIT
+    assert np.abs(kept.logits() - row).max() < 1e-4
+    assert kept.logits().max() == row.max()
 
 
 def test_what_the_model_rules_out_stays_out() -> None:
     exact = random_row(1, 500)
     exact[7:9] = -math.inf
-    kept = LogitRow.of(exact).logits()
-    assert torch.equal(kept == -math.inf, exact == -math.inf)
-
-
-def test_other_types_are_taken_as_they_are() -> None:
-    exact = random_row(2, 400).bfloat16()
-    assert (LogitRow.of(exact).logits() - exact.float()).abs().max() < 0.01
+    kept = LogitRow.of(exact)
+    assert np.array_equal(kept.logits() == -math.inf, exact == -math.inf)
+    assert kept.alive().count == 498
 
 
 # The history
@@ -115,7 +118,7 @@ def same(rows: Rows | None, seeds: list[int]) -> bool:
     assert rows is not None
     wanted = [LogitRow.of(random_row(seed, 1000)).logits() for seed in seeds]
     pairs = zip(rows, wanted, strict=True)
-    return all(torch.equal(row.logits(), want) for row, want in pairs)
+    return all(np.array_equal(row.logits(), want) for row, want in pairs)
 
 
 def test_rows_are_found_by_the_exact_ids() -> None:
@@ -213,7 +216,7 @@ def test_clearing_forgets_a_reply_under_way() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("piece", [7, 256])
 def test_recomputed_rows_equal_one_pass(
-    tiny: dict[str, LoadedModel], kind: str, piece: int, monkeypatch: pytest.MonkeyPatch
+    tiny: dict[str, TransformersRuntime], kind: str, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chatapp.engine.look.teacher_forcing.PIECE_TOKENS", piece)
     loaded = tiny[kind]
@@ -224,15 +227,15 @@ def test_recomputed_rows_equal_one_pass(
     with torch.no_grad():
         logits = loaded.model(torch.tensor([ids])).logits[0].float()
     for row, wanted in zip(rows, logits[39:-1], strict=True):
-        got, want = row.logits().softmax(0), wanted.softmax(0)
-        assert (got - want).abs().max() < 1e-4
+        got, want = softmax(row.logits().astype(np.float64)), wanted.softmax(0).numpy()
+        assert np.abs(got - want).max() < 1e-4
         assert row.logits().argmax() == wanted.argmax()
     done = [progress.done for progress in seen]
     assert done == sorted(done)
     assert done[-1] == seen[-1].total == len(ids) - 1
 
 
-def test_recomputing_can_be_cancelled(tiny: dict[str, LoadedModel]) -> None:
+def test_recomputing_can_be_cancelled(tiny: dict[str, TransformersRuntime]) -> None:
     seen: list[Progress] = []
     ids = [5] * 60
     rows = recompute(tiny["qwen2"], ids[:10], ids[10:], seen.append, lambda: bool(seen))
@@ -240,33 +243,35 @@ def test_recomputing_can_be_cancelled(tiny: dict[str, LoadedModel]) -> None:
     assert len(seen) == 1
 
 
-def test_recomputing_more_than_the_context_is_refused(tiny: dict[str, LoadedModel]) -> None:
+def test_recomputing_more_than_the_context_is_refused(tiny: dict[str, TransformersRuntime]) -> None:
     ids = [5] * 300
     with pytest.raises(EngineError, match=r"300 tokens and the model reads 256"):
         recompute(tiny["gpt2"], ids[:10], ids[10:], lambda _: None, lambda: False)
 
 
 @pytest.mark.model
-def test_recomputed_rows_equal_those_recorded_step_by_step(loaded_model: LoadedModel) -> None:
-    from chatapp.engine.runtimes.cache import PrefixCache
+def test_recomputed_rows_are_those_recorded_step_by_step(
+    loaded_model: LlamaCppRuntime,
+) -> None:
 
     prompt = loaded_model.tokenizer.encode_text("The lighthouse keeper climbed the stairs and")
     history = LogitHistory(1 << 28)
     recording = history.begin(prompt)
-    cache = PrefixCache(loaded_model)
+    sequence = loaded_model.sequence()
     reply: list[int] = []
-    with torch.inference_mode():
-        logits = cache.read(prompt)
-        for _ in range(12):
-            token_id = int(logits.argmax())
-            history.append(recording, token_id, logits)
-            reply.append(token_id)
-            logits = cache.read((token_id,))
-    held = list(cache.ids)
+    logits = sequence.read(prompt).logits[-1]
+    for _ in range(12):
+        token_id = int(logits.argmax())
+        history.append(recording, token_id, logits)
+        reply.append(token_id)
+        logits = sequence.read((token_id,)).logits[0]
+    held = list(sequence.ids)
     kept = history.rows(prompt, reply)
     again = recompute(loaded_model, prompt, reply, lambda _: None, lambda: False)
     assert kept is not None and again is not None
-    assert cache.ids == held
+    assert sequence.ids == held
+    sequence.close()
     for one, other in zip(kept, again, strict=True):
-        difference = one.logits().softmax(0) - other.logits().softmax(0)
-        assert difference.abs().max() < 1e-4
+        # llama.cpp's numbers depend on what is read together, in their last digits.
+        difference = softmax(one.logits().astype(float)) - softmax(other.logits().astype(float))
+        assert np.abs(difference).max() < 0.05

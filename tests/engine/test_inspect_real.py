@@ -14,8 +14,7 @@ from chatapp.engine.decoding.held import HeldStep
 from chatapp.engine.decoding.reply import Task
 from chatapp.engine.look.history import LogitHistory
 from chatapp.engine.look.inspection import Inspection, LogitsGone
-from chatapp.engine.runtimes.cache import PrefixCache
-from chatapp.engine.runtimes.loader import LoadedModel
+from chatapp.engine.runtimes.transformers import TransformersRuntime
 
 pytestmark = pytest.mark.model
 
@@ -23,11 +22,11 @@ LIMIT = 64 << 20
 
 
 def write(
-    loaded: LoadedModel, history: LogitHistory, options: GenerateOptions
+    loaded: TransformersRuntime, history: LogitHistory, options: GenerateOptions
 ) -> tuple[WrittenReply, list[TokenStep]]:
     prompt_ids = tuple(loaded.tokenizer.encode_text("The three primary colours are"))
     task = Task(prompt_ids, options, loaded.facts.end_ids)
-    events = generate(loaded, PrefixCache(loaded), task, Controls(options.sampling), history)
+    events = generate(loaded, loaded.sequence(), task, Controls(options.sampling), history)
     steps = [event for event in events if isinstance(event, TokenStep)]
     reply = WrittenReply(
         prompt_ids=prompt_ids,
@@ -40,32 +39,36 @@ def write(
     return reply, steps
 
 
-def inspection(loaded: LoadedModel, history: LogitHistory, limit: int = LIMIT) -> Inspection:
+def inspection(
+    loaded: TransformersRuntime, history: LogitHistory, limit: int = LIMIT
+) -> Inspection:
     return Inspection(
         loaded, history, HeldStep(), limit, lambda *_: loaded.facts.end_ids, frozenset
     )
 
 
-def test_what_if_and_recomputing_equal_running_the_model(loaded_model: LoadedModel) -> None:
+def test_what_if_and_recomputing_equal_running_the_model(
+    reference_model: TransformersRuntime,
+) -> None:
     history = LogitHistory(LIMIT)
     hot = SamplingParams(temperature=1.2, top_p=0.98, min_p=0.0, end="forbid")
     reply, steps = write(
-        loaded_model, history, GenerateOptions(sampling=hot, seed=4, max_tokens=16)
+        reference_model, history, GenerateOptions(sampling=hot, seed=4, max_tokens=16)
     )
     other = SamplingParams(temperature=0.8, top_k=40, top_p=0.9, repetition_penalty=1.2)
     _, forced = write(
-        loaded_model,
+        reference_model,
         LogitHistory(LIMIT),
         GenerateOptions(sampling=other, seed=4, max_tokens=16, forced_ids=reply.ids),
     )
-    told = inspection(loaded_model, history).what_if(reply, other)
+    told = inspection(reference_model, history).what_if(reply, other)
     for token, step in zip(told.tokens, forced, strict=True):
         assert token.prob == pytest.approx(step.record.prob, abs=1e-3)
         assert token.tempered_prob == pytest.approx(step.record.tempered_prob, abs=1e-3)
 
     # Gone from the history, whether it has room for the reply or only for a part of it.
     for limit in (LIMIT, 0):
-        looking = inspection(loaded_model, LogitHistory(LIMIT), limit)
+        looking = inspection(reference_model, LogitHistory(LIMIT), limit)
         with pytest.raises(LogitsGone):
             looking.trace(ReplyStep(reply=reply, index=9), reply.ids[9:10])
         assert looking.recompute(reply, 9, lambda _: None, lambda: False)

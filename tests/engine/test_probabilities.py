@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from chatapp.chat.facts import LoadOptions, ModelSource
 from chatapp.chat.generation import GenerateOptions, GenerationEnd, TokenStep
 from chatapp.chat.prompt import Prompt, Turn
 from chatapp.chat.record import FinishReason, TokenRecord
@@ -39,18 +38,9 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="module")
-def engine(model_source: ModelSource, shared_paths: Any) -> LocalEngine:
-    engine = LocalEngine(shared_paths.prepared)
-    engine.load(model_source, LoadOptions(device="cpu"), lambda _: None)
-    return engine
-
-
-@pytest.fixture(scope="module")
-def reference(model_folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(model_folder).eval()
+@pytest.fixture
+def engine(reference_engine: LocalEngine) -> LocalEngine:
+    return reference_engine
 
 
 def run(
@@ -91,7 +81,7 @@ def test_every_number_equals_transformers(engine: LocalEngine, reference: Any, n
         logits = reference(ids).logits[0].float()
     chain = processors(settings)
 
-    end_ids = [reference.generation_config.eos_token_id]
+    end_ids = list(engine.runtime.facts.end_ids)
     for number, record in enumerate(records):
         position = len(prompt_ids) + number - 1
         scores = logits[position : position + 1]
@@ -199,16 +189,14 @@ def test_draws_follow_the_final_distribution(engine: LocalEngine) -> None:
     """20,000 draws of one step of the real model: chi-square against the final distribution."""
     from scipy.stats import chisquare
 
-    from chatapp.engine.runtimes.cache import PrefixCache
     from chatapp.engine.sampler.chain import ChainState, StepContext, draw, run_chain
 
     prompt_ids, _ = run(engine, SamplingParams(), tokens=1)
-    with torch.inference_mode():
-        logits = PrefixCache(engine._model()).read(prompt_ids)
+    logits = engine.runtime.sequence().read(prompt_ids).logits[-1]
     context = StepContext(
-        ids=torch.tensor(prompt_ids),
+        ids=np.array(prompt_ids),
         prompt_length=len(prompt_ids),
-        end_ids=torch.tensor([2]),
+        end_ids=np.array([2]),
         dry_breakers=frozenset(),
     )
     state = ChainState(11)
@@ -218,7 +206,7 @@ def test_draws_follow_the_final_distribution(engine: LocalEngine) -> None:
     for _ in range(20_000):
         drawn = draw(outcome, state).id
         counts[drawn] = counts.get(drawn, 0) + 1
-    scores = logits / 1.5
+    scores = torch.tensor(logits) / 1.5
     kept = scores.topk(12)
     expected = kept.values.double().softmax(-1) * 20_000
     assert set(counts) <= set(kept.indices.tolist())

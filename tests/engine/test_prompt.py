@@ -13,7 +13,7 @@ from tokenizers import AddedToken, normalizers
 from chatapp.chat.errors import EngineError
 from chatapp.chat.prompt import Prompt, PromptFormat, Role, Turn
 from chatapp.engine.prompt.render import PromptIds, render_prompt
-from chatapp.engine.runtimes.tokenizer import ModelTokenizer
+from chatapp.engine.runtimes.folder_tokenizer import FolderTokenizer
 from chatapp.settings.paths import assets
 from tests.engine.tiny_tokenizers import CHATML, LLAMA, byte_level, sentencepiece
 
@@ -36,8 +36,8 @@ REASONS = (
 
 
 @functools.cache
-def byte_tokenizer(template: str | None = CHATML) -> ModelTokenizer:
-    return ModelTokenizer(
+def byte_tokenizer(template: str | None = CHATML) -> FolderTokenizer:
+    return FolderTokenizer(
         byte_level(),
         chat_template=template,
         special_tokens={"eos_token": "<|im_end|>", "unk_token": "<|endoftext|>"},
@@ -45,8 +45,8 @@ def byte_tokenizer(template: str | None = CHATML) -> ModelTokenizer:
 
 
 @functools.cache
-def llama_tokenizer(template: str | None = LLAMA) -> ModelTokenizer:
-    return ModelTokenizer(
+def llama_tokenizer(template: str | None = LLAMA) -> FolderTokenizer:
+    return FolderTokenizer(
         sentencepiece(),
         chat_template=template,
         special_tokens={"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
@@ -66,8 +66,8 @@ def turns(*texts: str) -> tuple[Turn, ...]:
     return tuple(Turn(ROLES[number % 2], text) for number, text in enumerate(texts))
 
 
-def controls(tokenizer: ModelTokenizer, made: PromptIds) -> list[str]:
-    return [tokenizer.token_text(i) for i in made.ids if i in tokenizer.control_ids]
+def controls(tokenizer: FolderTokenizer, made: PromptIds) -> list[str]:
+    return [tokenizer.piece(i).token for i in made.ids if i in tokenizer.control_ids]
 
 
 def holds(ids: tuple[int, ...], part: tuple[int, ...]) -> bool:
@@ -324,7 +324,7 @@ def test_bos_stands_before_formats_that_do_not_write_it() -> None:
     for form in (shipped("transcript"), shipped("raw")):
         made = render_prompt(tokenizer, Prompt("", turns("<s> the"), form))
         assert controls(tokenizer, made) == ["<s>"]
-        assert made.ids[0] == tokenizer.bos_id
+        assert made.ids[0] == tokenizer.token_id(tokenizer.special_tokens["bos_token"])
     own = render_prompt(tokenizer, Prompt("", turns("the"), auto()))
     assert controls(tokenizer, own) == ["<s>"]
 
@@ -358,7 +358,7 @@ def test_control_tokens_that_are_found_after_normalizing_are_safe_too() -> None:
     backend = byte_level()
     backend.normalizer = normalizers.Lowercase()
     backend.add_special_tokens([AddedToken("<|STOP|>", normalized=True)])
-    tokenizer = ModelTokenizer(backend, chat_template=CHATML)
+    tokenizer = FolderTokenizer(backend, chat_template=CHATML)
     stop = tokenizer.control_id("<|STOP|>")
     assert stop in tokenizer.encode_rendered("<|Stop|>")  # the fault to be avoided
     made = render_prompt(tokenizer, Prompt("", turns("a <|Stop|> b <|stop|>"), auto()))
@@ -379,7 +379,7 @@ def test_the_default_model_reads_what_transformers_would_give_it(model_folder: P
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(model_folder)
-    tokenizer = ModelTokenizer.from_folder(model_folder)
+    tokenizer = FolderTokenizer.from_folder(model_folder)
     texts = (
         "Name three colours.",
         "Red, green — and *blue*.\n\n> Why?",

@@ -7,7 +7,7 @@ import pytest
 from chatapp.chat.conversation import Reply
 from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.engine.decoding.reply_text import ReplyText
-from chatapp.engine.runtimes.tokenizer import ModelTokenizer
+from chatapp.engine.runtimes.folder_tokenizer import FolderTokenizer
 from chatapp.session.growing import kept_to_continue
 from tests.tiny_models import save_tokenizer
 
@@ -15,17 +15,17 @@ STOP = ("\nUser:",)
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> ModelTokenizer:
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> FolderTokenizer:
     folder = tmp_path_factory.mktemp("tokenizer")
     save_tokenizer(folder, chat=False)
-    return ModelTokenizer.from_folder(folder)
+    return FolderTokenizer.from_folder(folder)
 
 
-def record(token_id: int, text: str, tokenizer: ModelTokenizer) -> TokenRecord:
+def record(token_id: int, text: str, tokenizer: FolderTokenizer) -> TokenRecord:
     return TokenRecord(
         index=0,
         id=token_id,
-        token=tokenizer.token_text(token_id),
+        token=tokenizer.piece(token_id).token,
         bytes=tokenizer.token_bytes(token_id),
         text=text,
         logprob=0.0,
@@ -45,7 +45,7 @@ def record(token_id: int, text: str, tokenizer: ModelTokenizer) -> TokenRecord:
 
 
 def write(
-    tokenizer: ModelTokenizer,
+    tokenizer: FolderTokenizer,
     ids: list[int],
     *,
     kept: tuple[TokenRecord, ...] = (),
@@ -63,7 +63,7 @@ def write(
 @pytest.mark.parametrize("text", ["ba\nb", "a é b", "x\nUse this", "👩‍👩‍👧 日本", "\n\nUser"])
 @pytest.mark.parametrize("ending", [FinishReason.LENGTH, FinishReason.CANCELLED])
 def test_a_continued_reply_says_what_an_uncut_one_says(
-    tokenizer: ModelTokenizer, text: str, ending: FinishReason
+    tokenizer: FolderTokenizer, text: str, ending: FinishReason
 ) -> None:
     ids = tokenizer.encode_text(text)
     for cut in range(1, len(ids)):
@@ -78,7 +78,7 @@ def test_a_continued_reply_says_what_an_uncut_one_says(
 
 
 def test_a_reply_that_ended_by_a_stop_sequence_goes_on_before_it(
-    tokenizer: ModelTokenizer,
+    tokenizer: FolderTokenizer,
 ) -> None:
     ids = tokenizer.encode_text("Fine.\nUser:")
     records = write(tokenizer, ids)

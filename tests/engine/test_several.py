@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from chatapp.chat.facts import LoadOptions, ModelSource
@@ -21,8 +22,9 @@ from chatapp.engine.decoding.reply import Task
 from chatapp.engine.decoding.several import generate_several
 from chatapp.engine.look.history import LogitHistory
 from chatapp.engine.prompt.render import render_prompt
-from chatapp.engine.runtimes.cache import PrefixCache
-from chatapp.engine.runtimes.loader import LoadedModel, load
+from chatapp.engine.runtimes.base import KVSequence
+from chatapp.engine.runtimes.loading import load
+from chatapp.engine.runtimes.transformers import TransformersRuntime
 from tests.tiny_models import save_model
 
 PROMPT = tuple(range(40, 64))
@@ -54,17 +56,17 @@ def task(sampling: SamplingParams, seed: int = 1, **others: Any) -> Task:
 
 
 def write(
-    loaded: LoadedModel,
+    loaded: TransformersRuntime,
     tasks: Sequence[Task],
     *,
     watch: Callable[[SeveralEvent, list[Controls]], None] = lambda *_: None,
-    cache: PrefixCache | None = None,
+    cache: KVSequence | None = None,
     batched: bool = True,
 ) -> list[Column]:
     """Write the columns; `watch` sees every event as it comes and may turn the controls."""
     controls = [Controls(one.options.sampling) for one in tasks]
     events: list[SeveralEvent] = []
-    cache = cache or PrefixCache(loaded)
+    cache = cache or loaded.sequence()
     for event in generate_several(loaded, cache, tasks, controls, batched=batched):
         events.append(event)
         watch(event, controls)
@@ -75,8 +77,8 @@ def write(
     ]
 
 
-def alone(loaded: LoadedModel, one: Task) -> Column:
-    events = generate(loaded, PrefixCache(loaded), one, Controls(one.options.sampling))
+def alone(loaded: TransformersRuntime, one: Task) -> Column:
+    events = generate(loaded, loaded.sequence(), one, Controls(one.options.sampling))
     return Column(list(events))
 
 
@@ -99,14 +101,14 @@ def token_of(event: SeveralEvent) -> tuple[int, int] | None:
     return None
 
 
-def load_folder(folder: Path, context_length: int = 0) -> LoadedModel:
+def load_folder(folder: Path, context_length: int = 0) -> TransformersRuntime:
     source = ModelSource(folder.name, str(folder), "folder")
     options = LoadOptions(device="cpu", context_length=context_length)
     return load(source, options, folder.parent / "prepared", lambda _: None)
 
 
 @pytest.fixture(scope="module")
-def qwen(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> TransformersRuntime:
     return load_folder(save_model(tmp_path_factory.mktemp("models") / "qwen2", "qwen2"))
 
 
@@ -133,14 +135,14 @@ def test_a_recurrent_state_is_split_as_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
-def test_three_settings_on_the_real_model(loaded_model: LoadedModel) -> None:
+def test_three_settings_on_the_real_model(reference_model: TransformersRuntime) -> None:
     """Greedy and sampled columns; where a batch's rounding flips a near tie it would show here."""
     for question in ("Why is the sky blue?", "Name three primary colours."):
         prompt = Prompt("", (Turn("user", question),))
-        ids = tuple(render_prompt(loaded_model.tokenizer, prompt).ids)
+        ids = tuple(render_prompt(reference_model.tokenizer, prompt).ids)
         common = {
             "prompt_ids": ids,
-            "end_ids": loaded_model.facts.end_ids,
+            "end_ids": reference_model.facts.end_ids,
             "max_tokens": 16,
         }
         tasks = [
@@ -148,16 +150,16 @@ def test_three_settings_on_the_real_model(loaded_model: LoadedModel) -> None:
             task(SamplingParams(), seed=3, **common),
             task(SamplingParams(temperature=1.3), seed=4, **common),
         ]
-        for ours, one in zip(write(loaded_model, tasks), tasks, strict=True):
-            assert_same(ours, alone(loaded_model, one))
+        for ours, one in zip(write(reference_model, tasks), tasks, strict=True):
+            assert_same(ours, alone(reference_model, one))
 
 
-def test_the_same_settings_with_different_seeds_differ(qwen: LoadedModel) -> None:
+def test_the_same_settings_with_different_seeds_differ(qwen: TransformersRuntime) -> None:
     columns = write(qwen, [task(WARM, seed=seed) for seed in (1, 2, 3)])
     assert len({tuple(column.ids) for column in columns}) == 3
 
 
-def test_a_change_holds_for_one_columns_next_token(qwen: LoadedModel) -> None:
+def test_a_change_holds_for_one_columns_next_token(qwen: TransformersRuntime) -> None:
     def turn(event: SeveralEvent, controls: list[Controls]) -> None:
         if token_of(event) == (1, 3):
             controls[1].sampling = GREEDY
@@ -170,7 +172,9 @@ def test_a_change_holds_for_one_columns_next_token(qwen: LoadedModel) -> None:
 
 
 @pytest.mark.parametrize("batched", [True, False])
-def test_one_column_is_cancelled_and_the_others_go_on(qwen: LoadedModel, batched: bool) -> None:
+def test_one_column_is_cancelled_and_the_others_go_on(
+    qwen: TransformersRuntime, batched: bool
+) -> None:
     def stop(event: SeveralEvent, controls: list[Controls]) -> None:
         if token_of(event) == (0, 2):
             controls[0].cancel()
@@ -182,12 +186,12 @@ def test_one_column_is_cancelled_and_the_others_go_on(qwen: LoadedModel, batched
     assert_same(columns[1], alone(qwen, tasks[1]))
 
 
-def test_all_are_cancelled_while_the_prompt_is_read(qwen: LoadedModel) -> None:
+def test_all_are_cancelled_while_the_prompt_is_read(qwen: TransformersRuntime) -> None:
     controls = [Controls(WARM), Controls(WARM)]
     for one in controls:
         one.cancel()
     tasks = [task(WARM), task(WARM)]
-    *_, first, second = generate_several(qwen, PrefixCache(qwen), tasks, controls)
+    *_, first, second = generate_several(qwen, qwen.sequence(), tasks, controls)
     for number, told in enumerate((first, second)):
         assert isinstance(told, ColumnEvent)
         assert told.column == number
@@ -195,7 +199,7 @@ def test_all_are_cancelled_while_the_prompt_is_read(qwen: LoadedModel) -> None:
         assert told.event.reason is FinishReason.CANCELLED
 
 
-def test_a_column_that_bans_everything_fails_alone(qwen: LoadedModel) -> None:
+def test_a_column_that_bans_everything_fails_alone(qwen: TransformersRuntime) -> None:
     nothing = replace(WARM, banned=tuple(range(258)))
     tasks = [task(nothing), task(WARM, seed=2)]
     columns = write(qwen, tasks)
@@ -204,7 +208,7 @@ def test_a_column_that_bans_everything_fails_alone(qwen: LoadedModel) -> None:
     assert_same(columns[1], alone(qwen, tasks[1]))
 
 
-def test_stop_sequences_belong_to_a_column(qwen: LoadedModel) -> None:
+def test_stop_sequences_belong_to_a_column(qwen: TransformersRuntime) -> None:
     free = alone(qwen, task(GREEDY))
     stop = free.text[3:5]
     columns = write(qwen, [task(GREEDY), task(GREEDY, stop=(stop,))])
@@ -213,8 +217,8 @@ def test_stop_sequences_belong_to_a_column(qwen: LoadedModel) -> None:
     assert columns[1].end.reason is FinishReason.STOP_SEQUENCE
 
 
-def test_the_cache_holds_the_prompt_afterwards(qwen: LoadedModel) -> None:
-    cache = PrefixCache(qwen)
+def test_the_cache_holds_the_prompt_afterwards(qwen: TransformersRuntime) -> None:
+    cache = qwen.sequence()
     first = write(qwen, [task(WARM, seed=seed) for seed in (1, 2)], cache=cache)
     assert cache.ids == list(PROMPT)
     again = write(qwen, [task(WARM, seed=seed) for seed in (1, 2)], cache=cache)
@@ -222,9 +226,9 @@ def test_the_cache_holds_the_prompt_afterwards(qwen: LoadedModel) -> None:
 
 
 def test_without_rows_the_columns_are_written_in_turn(
-    qwen: LoadedModel, monkeypatch: pytest.MonkeyPatch
+    qwen: TransformersRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PrefixCache, "copy", lambda _: object())
+    monkeypatch.delattr("transformers.cache_utils.Cache.reorder_cache")
     order: list[int] = []
 
     def note(event: SeveralEvent, _: list[Controls]) -> None:
@@ -239,7 +243,7 @@ def test_without_rows_the_columns_are_written_in_turn(
 
 
 def test_a_failing_model_ends_every_column_that_still_runs(
-    qwen: LoadedModel, monkeypatch: pytest.MonkeyPatch
+    qwen: TransformersRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forward = qwen.model.forward
 
@@ -250,12 +254,12 @@ def test_a_failing_model_ends_every_column_that_still_runs(
 
     tasks = [task(WARM, seed=1, max_tokens=2), task(WARM), task(WARM)]
     monkeypatch.setattr(qwen.model, "forward", fail)
-    cache = PrefixCache(qwen)
+    cache = qwen.sequence()
     columns = write(qwen, tasks, cache=cache)
     assert columns[0].end.reason is FinishReason.LENGTH
     for column in columns[1:]:
         assert column.end.reason is FinishReason.ERROR
-        assert column.end.message == "the model failed in mid-reply: out of memory, say"
+        assert column.end.message == "the model failed: out of memory, say"
         assert len(column.ids) == 2
     assert cache.ids == []
 
@@ -267,7 +271,7 @@ def test_a_prompt_that_fills_the_context(tmp_path: Path) -> None:
     assert "24 of 24" in columns[1].end.message
 
 
-def test_what_cannot_be_side_by_side_is_refused(qwen: LoadedModel) -> None:
+def test_what_cannot_be_side_by_side_is_refused(qwen: TransformersRuntime) -> None:
     other = task(WARM, prompt_ids=(1, 2, 3))
     for tasks, controls, words in (
         ([], 0, "between 1 and 16"),
@@ -276,18 +280,20 @@ def test_what_cannot_be_side_by_side_is_refused(qwen: LoadedModel) -> None:
         ([task(WARM), other], 2, "the same prompt"),
     ):
         running = generate_several(
-            qwen, PrefixCache(qwen), tasks, [Controls(WARM) for _ in range(controls)]
+            qwen, qwen.sequence(), tasks, [Controls(WARM) for _ in range(controls)]
         )
         with pytest.raises(SearchError, match=words):
             next(running)
 
 
 @pytest.mark.parametrize("batched", [True, False])
-def test_columns_keep_what_their_tokens_were_taken_from(qwen: LoadedModel, batched: bool) -> None:
+def test_columns_keep_what_their_tokens_were_taken_from(
+    qwen: TransformersRuntime, batched: bool
+) -> None:
     tasks = [task(GREEDY), task(WARM, seed=5, max_tokens=9)]
     history = LogitHistory(1 << 24)
     controls = [Controls(one.options.sampling) for one in tasks]
-    cache = PrefixCache(qwen)
+    cache = qwen.sequence()
     told = list(generate_several(qwen, cache, tasks, controls, history, batched=batched))
     columns = [event for event in told if isinstance(event, ColumnEvent)]
     for number, one in enumerate(tasks):
@@ -295,6 +301,6 @@ def test_columns_keep_what_their_tokens_were_taken_from(qwen: LoadedModel, batch
         rows = history.rows(one.prompt_ids, column.ids)
         assert rows is not None
         for row, step in zip(rows, column.steps, strict=True):
-            logits = row.logits().double()
-            logprob = float(logits[step.record.id] - logits.logsumexp(0))
+            logits = row.logits().astype(np.float64)
+            logprob = float(logits[step.record.id] - np.logaddexp.reduce(logits))
             assert logprob == pytest.approx(step.record.logprob, abs=1e-3)

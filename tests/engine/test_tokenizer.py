@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from chatapp.chat.errors import EngineError
-from chatapp.engine.prompt.plain_text import ControlToken
+from chatapp.engine.prompt.control import ControlToken
+from chatapp.engine.runtimes.folder_tokenizer import FolderTokenizer
 from chatapp.engine.runtimes.token_bytes import LeadingSpace
-from chatapp.engine.runtimes.tokenizer import ModelTokenizer
 from tests.engine.tiny_tokenizers import byte_level, save, sentencepiece, unigram
 
 TINY = {
@@ -22,7 +22,7 @@ TINY = {
     "sentencepiece, first": lambda: sentencepiece("first"),
     "unigram": unigram,
 }
-MADE = {name: ModelTokenizer(make()) for name, make in TINY.items()}
+MADE = {name: FolderTokenizer(make()) for name, make in TINY.items()}
 
 # Pieces of control tokens, so that chance puts whole ones together.
 FRAGMENTS = ["<|", "im_", "end", "|>", "<|im_end|>", "<", "s>", "</s>", "<think>", "</", "think>"]
@@ -126,13 +126,13 @@ def test_text_after_exact_ids_gets_no_space_of_its_own() -> None:
 def test_bytes_of_the_families() -> None:
     pieces = MADE["sentencepiece"]
     ids = pieces.encode_text("the é")
-    assert [pieces.token_text(token_id) for token_id in ids] == [" the", " ", "\\xc3", "\\xa9"]
+    assert [pieces.piece(token_id).token for token_id in ids] == [" the", " ", "\\xc3", "\\xa9"]
     assert pieces.leading_space is LeadingSpace.DROP_ONE
     assert MADE["unigram"].leading_space is LeadingSpace.DROP_OF_FIRST_TOKEN
     words = Tokenizer(models.WordPiece({"[UNK]": 0, "play": 1, "##ing": 2}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.decoder = decoders.WordPiece()
-    made = ModelTokenizer(words)
+    made = FolderTokenizer(words)
     assert [made.token_bytes(i) for i in made.encode_text("playing")] == [b" play", b"ing"]
 
 
@@ -162,15 +162,15 @@ def test_bos_is_what_the_files_say(
     folder = save(sentencepiece(), tmp_path, bos_token="<s>", eos_token="</s>")
     file = folder / "tokenizer_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **config}))
-    tokenizer = ModelTokenizer.from_folder(folder)
-    assert [tokenizer.token_text(i) for i in tokenizer.prefix_ids] == prefix
-    assert (tokenizer.bos_id, tokenizer.eos_id) == (1, 2)
+    tokenizer = FolderTokenizer.from_folder(folder)
+    assert [tokenizer.piece(i).token for i in tokenizer.prefix_ids] == prefix
+    assert (tokenizer.token_id(tokenizer.special_tokens["bos_token"]), tokenizer.eos_id) == (1, 2)
 
 
 def test_models_without_bos_get_none(tmp_path: Path) -> None:
     folder = save(byte_level(), tmp_path, bos_token="<|im_start|>", add_bos_token=True)
     # A file that asks for BOS is obeyed, whatever the tokenizer itself does.
-    assert ModelTokenizer.from_folder(folder).prefix_ids
+    assert FolderTokenizer.from_folder(folder).prefix_ids
     assert MADE["byte level"].prefix_ids == ()
 
 
@@ -196,14 +196,14 @@ def test_models_without_bos_get_none(tmp_path: Path) -> None:
 def test_the_chat_template_is_found_wherever_it_is(tmp_path: Path, file: str, content: str) -> None:
     folder = save(byte_level(), tmp_path)
     (folder / file).write_text(content)
-    assert ModelTokenizer.from_folder(folder).chat_template == "own"
+    assert FolderTokenizer.from_folder(folder).chat_template == "own"
 
 
 def test_special_tokens_may_be_objects(tmp_path: Path) -> None:
     folder = save(byte_level(), tmp_path)
     config = {"eos_token": {"content": "<|im_end|>", "lstrip": False}, "pad_token": None}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    tokenizer = ModelTokenizer.from_folder(folder)
+    tokenizer = FolderTokenizer.from_folder(folder)
     assert tokenizer.special_tokens == {"eos_token": "<|im_end|>"}
 
 
@@ -212,7 +212,7 @@ def test_padding_and_truncation_in_the_file_are_ignored(tmp_path: Path) -> None:
     backend.enable_truncation(4)
     backend.enable_padding(length=16)
     folder = save(backend, tmp_path)
-    assert len(ModelTokenizer.from_folder(folder).encode_text("abcdefgh")) == 8
+    assert len(FolderTokenizer.from_folder(folder).encode_text("abcdefgh")) == 8
 
 
 def test_a_folder_of_vocab_and_merges_is_read_through_transformers(tmp_path: Path) -> None:
@@ -224,9 +224,9 @@ def test_a_folder_of_vocab_and_merges_is_read_through_transformers(tmp_path: Pat
     (tmp_path / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "GPT2Tokenizer"})
     )
-    tokenizer = ModelTokenizer.from_folder(tmp_path)
+    tokenizer = FolderTokenizer.from_folder(tmp_path)
     ids = tokenizer.encode_text("hello the")
-    assert [tokenizer.token_text(token_id) for token_id in ids] == ["hello", " the"]
+    assert [tokenizer.piece(token_id).token for token_id in ids] == ["hello", " the"]
     assert tokenizer.eos_id == tokenizer.control_id("<|endoftext|>") is not None
 
 
@@ -245,20 +245,20 @@ def test_broken_files_are_named(tmp_path: Path, file: str, content: str | bytes)
     data = content if isinstance(content, bytes) else content.encode()
     (folder / file).write_bytes(data)
     with pytest.raises(EngineError, match=file) as caught:
-        ModelTokenizer.from_folder(folder)
+        FolderTokenizer.from_folder(folder)
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="has no tokenizer") as caught:
-        ModelTokenizer.from_folder(tmp_path)
+        FolderTokenizer.from_folder(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_an_added_token_reads_as_it_is_written() -> None:
     backend = byte_level()
     backend.add_tokens([AddedToken("é!", special=False, normalized=False)])
-    tokenizer = ModelTokenizer(backend)
+    tokenizer = FolderTokenizer(backend)
     token_id = tokenizer.control_id("é!")
     assert token_id is not None
     assert tokenizer.token_bytes(token_id) == "é!".encode()
@@ -266,7 +266,7 @@ def test_an_added_token_reads_as_it_is_written() -> None:
 
 @pytest.mark.model
 def test_the_default_models_tokenizer(model_folder: Path) -> None:
-    tokenizer = ModelTokenizer.from_folder(model_folder)
+    tokenizer = FolderTokenizer.from_folder(model_folder)
     assert tokenizer.vocab_size == 49152
     assert len(tokenizer.controls) == 17
     assert tokenizer.prefix_ids == ()

@@ -43,7 +43,9 @@ async def session(
         seed=3,
         max_tokens=12,
     )
-    await session.load_model(model_source, LoadOptions(device="cpu"), lambda _: None)
+    await session.load_model(
+        model_source, LoadOptions(runtime="transformers", device="cpu"), lambda _: None
+    )
     yield session
     await client.close()
 

@@ -86,6 +86,7 @@ def make_reply(
     return Reply(
         model="SmolLM2-135M-Instruct",
         model_sha256="ab" * 32,
+        runtime="llama.cpp",
         seed=seed,
         prompt_ids=prompt_ids,
         cached_tokens=7,

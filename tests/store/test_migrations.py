@@ -17,6 +17,7 @@ from tests.store.samples import make_conversation, make_message
 FINGERPRINTS = {
     "0001 conversations, messages, replies": "d58df818aff28703",
     "0002 full-text search": "a8db9132c74bc04b",
+    "0003 what ran the model": "9531d6000c3710dc",
 }
 """Of every step that was released. Never change one: add another step."""
 

@@ -28,13 +28,16 @@ from chatapp.chat.sampling import SamplingParams
 END_ID = 2
 FACTS = ModelFacts(
     name="Scripted-1M",
+    runtime="transformers",
     architecture="scripted",
     weight_format="Q4_1",
     dtype="float32",
     device="cpu",
+    threads=2,
     parameters=1_000_000,
     weight_bytes=2_000_000,
     context_length=2048,
+    context_bytes=1_000_000,
     vocab_size=50_000,
     layers=2,
     heads=2,

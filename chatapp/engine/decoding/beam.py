@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 
-import torch
+import numpy as np
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.generation import PromptRead
@@ -34,23 +35,21 @@ from chatapp.chat.search import (
     ExtensionFate,
     Hypothesis,
 )
-from chatapp.engine.decoding.checks import check_logits
+from chatapp.engine.decoding.checks import check_logits, log_softmax
 from chatapp.engine.decoding.ending import Limit, failure
 from chatapp.engine.decoding.prefill import prefill
 from chatapp.engine.decoding.reply_text import ReplyText
-from chatapp.engine.runtimes.batch import BatchCache, NoRows
-from chatapp.engine.runtimes.cache import PrefixCache
-from chatapp.engine.runtimes.loader import LoadedModel
+from chatapp.engine.runtimes.base import CannotFork, Floats, KVSequence, Rows, Runtime
 
 
 def beam_search(
-    loaded: LoadedModel,
+    runtime: Runtime,
+    sequence: KVSequence,
     prompt_ids: Sequence[int],
     options: BeamOptions,
     *,
     end_ids: Sequence[int],
     cancelled: Callable[[], bool],
-    cache: PrefixCache | None = None,
 ) -> Iterator[BeamEvent]:
     """Search for the most probable continuation of a prompt.
 
@@ -58,36 +57,34 @@ def beam_search(
     tree, and a `BeamEnd`, which also tells of what went wrong in mid-search.
 
     Args:
-        loaded: the model.
+        runtime: the model.
+        sequence: holds the prompt afterwards, and may hold some of it before.
         prompt_ids: what to continue; at least one id.
         options: how to search.
         end_ids: the tokens that end a continuation.
         cancelled: asked before every step.
-        cache: holds the prompt afterwards, and may hold some of it before.
 
     Raises:
-        NoRows: this model's cache cannot be split into beams (an EngineError).
+        CannotFork: this model's state cannot be split into beams (an EngineError).
     """
-    search = _BeamSearch(loaded, len(prompt_ids), options, end_ids)
-    cache = cache or PrefixCache(loaded)
-    with torch.inference_mode():
-        if search.limit.room <= 0:
-            yield search.end(BeamStop.CONTEXT)
+    search = _BeamSearch(runtime, len(prompt_ids), options, end_ids)
+    if search.limit.room <= 0:
+        yield search.end(BeamStop.CONTEXT)
+        return
+    try:
+        read = yield from prefill(sequence, tuple(prompt_ids), cancelled)
+        if read is None:
+            yield search.end(BeamStop.CANCELLED)
             return
-        try:
-            read = yield from prefill(cache, tuple(prompt_ids), cancelled)
-            if read is None:
-                yield search.end(BeamStop.CANCELLED)
-                return
-            yield PromptRead(tuple(prompt_ids), read.cached_tokens, search.seconds)
-            batch = BatchCache.after(loaded, cache)
-            yield from search.run(batch, read.logits[None], cancelled)
-        except NoRows:
-            raise
-        except EngineError as error:
-            yield search.end(BeamStop.ERROR, str(error))
-        except (RuntimeError, MemoryError) as error:
-            yield search.end(BeamStop.ERROR, failure(error))
+        yield PromptRead(tuple(prompt_ids), read.cached_tokens, search.seconds)
+        with closing(sequence.rows()) as rows:
+            yield from search.run(rows, read.reading.logits, cancelled)
+    except CannotFork:
+        raise
+    except EngineError as error:
+        yield search.end(BeamStop.ERROR, str(error))
+    except (RuntimeError, MemoryError) as error:
+        yield search.end(BeamStop.ERROR, failure(error))
 
 
 class _BeamSearch:
@@ -95,36 +92,34 @@ class _BeamSearch:
 
     def __init__(
         self,
-        loaded: LoadedModel,
+        runtime: Runtime,
         prompt_length: int,
         options: BeamOptions,
         end_ids: Sequence[int],
     ) -> None:
-        self._loaded = loaded
+        self._runtime = runtime
         self._options = options
         self._end_ids = tuple(end_ids)
         self._beams: tuple[Beam, ...] = (Beam((), 0, 0.0, 0.0),)
         self._finished: tuple[Hypothesis, ...] = ()
         self._asked_at = self._first_at = self._last_at = time.monotonic()
-        self.limit = Limit(prompt_length, loaded.facts.context_length, options.max_tokens)
+        self.limit = Limit(prompt_length, runtime.facts.context_length, options.max_tokens)
 
     @property
     def seconds(self) -> float:
         """How long ago it was asked for."""
         return time.monotonic() - self._asked_at
 
-    def run(
-        self, batch: BatchCache, logits: torch.Tensor, cancelled: Callable[[], bool]
-    ) -> Iterator[BeamEvent]:
+    def run(self, rows: Rows, logits: Floats, cancelled: Callable[[], bool]) -> Iterator[BeamEvent]:
         """Search.
 
         Args:
-            batch: one row, which has read the prompt.
-            logits: what it made of it, (1, V) float32.
+            rows: one row, which has read the prompt.
+            logits: what it made of it, (1, V).
             cancelled: asked before every step.
         """
         self._first_at = self._last_at = time.monotonic()
-        totals = torch.zeros(1, device=logits.device)
+        totals = np.zeros(1, dtype=np.float32)
         for length in range(1, self.limit.longest + 1):
             if cancelled():
                 yield self.end(BeamStop.CANCELLED)
@@ -134,12 +129,12 @@ class _BeamSearch:
             self._beams, self._finished = step.beams, step.finished
             self._last_at = time.monotonic()
             yield step
-            totals = torch.tensor([beam.total_logprob for beam in step.beams], device=logits.device)
+            totals = np.array([beam.total_logprob for beam in step.beams], dtype=np.float32)
             if (reason := self._stop(totals, length)) is not None:
                 yield self.end(reason)
                 return
-            batch.select([beam.parent for beam in step.beams])
-            logits = batch.read([beam.ids[-1:] for beam in step.beams]).logits
+            rows.select([beam.parent for beam in step.beams])
+            logits = rows.read([beam.ids[-1] for beam in step.beams]).logits
 
     def end(self, reason: BeamStop, words: str = "") -> BeamEnd:
         """The last event: the best of what is finished, and of what was alive when it was cut."""
@@ -152,12 +147,12 @@ class _BeamSearch:
         seconds = self._last_at - self._first_at
         return BeamEnd(_best(found, self._options.num_return), reason, seconds, words)
 
-    def _choose(self, logits: torch.Tensor, totals: torch.Tensor, length: int) -> BeamStep:
+    def _choose(self, logits: Floats, totals: Floats, length: int) -> BeamStep:
         """Extend every beam, and decide what lives, what is finished and what is dropped.
 
         Args:
-            logits: (beams, V) float32.
-            totals: the beams' sums of logprobs, (beams,) float32.
+            logits: (beams, V).
+            totals: the beams' sums of logprobs, (beams,).
             length: how many tokens an extension has.
         """
         most = self._options.num_beams
@@ -179,20 +174,19 @@ class _BeamSearch:
                 beams.append(Beam(path, one.parent, one.total_logprob, one.score))
         return BeamStep(length - 1, tuple(extensions), tuple(beams), finished)
 
-    def _extend(
-        self, logits: torch.Tensor, totals: torch.Tensor, length: int
-    ) -> list[BeamExtension]:
+    def _extend(self, logits: Floats, totals: Floats, length: int) -> list[BeamExtension]:
         """The best extensions of all beams by any token, best first, none of them kept yet."""
-        logprobs = torch.log_softmax(logits, dim=-1)
-        sums = (logprobs + totals[:, None]).flatten()
-        count = max(2, 1 + len(self._end_ids)) * self._options.num_beams
-        best = torch.topk(sums, min(count, sums.numel()))
-        scores = best.values / length**self._options.length_penalty
+        logprobs = log_softmax(logits)
+        sums = (logprobs + totals[:, None]).ravel()
+        count = min(max(2, 1 + len(self._end_ids)) * self._options.num_beams, sums.size)
+        best = np.argpartition(-sums, count - 1)[:count]
+        best = best[np.lexsort((best, -sums[best]))]
+        scores = sums[best] / np.float32(length**self._options.length_penalty)
         extensions = []
         for flat, own, total, score in zip(
-            best.indices.tolist(),
-            logprobs.flatten()[best.indices].tolist(),
-            best.values.tolist(),
+            best.tolist(),
+            logprobs.ravel()[best].tolist(),
+            sums[best].tolist(),
             scores.tolist(),
             strict=True,
         ):
@@ -200,7 +194,7 @@ class _BeamSearch:
             extensions.append(
                 BeamExtension(
                     parent=parent,
-                    token=self._loaded.tokenizer.piece(token_id),
+                    token=self._runtime.tokenizer.piece(token_id),
                     logprob=own,
                     total_logprob=total,
                     score=score,
@@ -210,16 +204,16 @@ class _BeamSearch:
             )
         return extensions
 
-    def _stop(self, totals: torch.Tensor, length: int) -> BeamStop | None:
+    def _stop(self, totals: Floats, length: int) -> BeamStop | None:
         """Whether the search is over.
 
         Args:
-            totals: the living beams' sums of logprobs, best first, (beams,) float32.
+            totals: the living beams' sums of logprobs, best first, (beams,).
             length: how many tokens they have.
         """
         if length == self.limit.longest:
             return BeamStop(self.limit.reason.value)
-        if totals.numel() == 0:
+        if totals.size == 0:
             return BeamStop.SETTLED
         if len(self._finished) < self._options.num_beams:
             return None
@@ -237,7 +231,7 @@ class _BeamSearch:
     def _hypothesis(
         self, ids: tuple[int, ...], scored: Beam | BeamExtension, reason: FinishReason
     ) -> Hypothesis:
-        text = ReplyText(self._loaded.tokenizer, self._end_ids)
+        text = ReplyText(self._runtime.tokenizer, self._end_ids)
         words = "".join(text.push(token_id).text for token_id in ids)
         if reason is not FinishReason.STOP:
             words += text.flush()

@@ -13,13 +13,14 @@ rows of one batch and keeps the row of the one taken.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from chatapp.chat.errors import EngineError
-from chatapp.chat.facts import Progress
 from chatapp.chat.generation import PromptRead
 from chatapp.chat.record import FinishReason
 from chatapp.chat.search import (
@@ -29,16 +30,15 @@ from chatapp.chat.search import (
     ContrastiveOptions,
     ContrastiveStep,
 )
-from chatapp.engine.decoding.checks import check_logits
+from chatapp.engine.decoding.checks import check_logits, log_softmax
 from chatapp.engine.decoding.ending import Limit, failure
-from chatapp.engine.decoding.prefill import PREFILL_CHUNK
+from chatapp.engine.decoding.prefill import prefill
 from chatapp.engine.decoding.reply_text import ReplyText
-from chatapp.engine.runtimes.batch import BatchCache, NoRows
-from chatapp.engine.runtimes.loader import LoadedModel
+from chatapp.engine.runtimes.base import CannotFork, Floats, Reading, Rows, Runtime
 
 
 def contrastive_search(
-    loaded: LoadedModel,
+    runtime: Runtime,
     prompt_ids: Sequence[int],
     options: ContrastiveOptions,
     *,
@@ -51,10 +51,10 @@ def contrastive_search(
 
     Yields `Progress` while the prompt is read, `PromptRead`, a `ContrastiveStep` a token, and a
     `ContrastiveEnd`, which also tells of what went wrong in mid-search. The prompt is always read
-    in whole: its hidden states are needed, and a KV cache doesn't hold them.
+    in whole: its hidden states are needed, and no sequence keeps them.
 
     Args:
-        loaded: the model.
+        runtime: the model.
         prompt_ids: what to continue; at least one id.
         options: how to search.
         end_ids: the tokens that end a reply.
@@ -63,101 +63,79 @@ def contrastive_search(
         reply_ids: the start of the reply that is there already; the prompt's last ids.
 
     Raises:
-        NoRows: this model's cache cannot be split into candidates (an EngineError).
+        CannotFork: this model's state cannot be split into candidates (an EngineError).
     """
-    search = _ContrastiveSearch(loaded, tuple(prompt_ids), options, tuple(end_ids))
-    text = ReplyText(loaded.tokenizer, end_ids, stop, reply_ids)
-    with torch.inference_mode():
-        if search.limit.room <= 0:
-            yield search.end(FinishReason.CONTEXT)
-            return
-        try:
-            logits = yield from search.read_prompt(cancelled)
-            if logits is None:
+    search = _ContrastiveSearch(runtime, len(prompt_ids), options)
+    text = ReplyText(runtime.tokenizer, end_ids, stop, reply_ids)
+    if search.limit.room <= 0:
+        yield search.end(FinishReason.CONTEXT)
+        return
+    try:
+        with closing(runtime.sequence()) as sequence:
+            read = yield from prefill(sequence, tuple(prompt_ids), cancelled, states=True)
+            if read is None:
                 yield search.end(FinishReason.CANCELLED)
                 return
             yield PromptRead(tuple(prompt_ids), 0, search.seconds)
-            yield from search.run(logits, text, len(reply_ids), cancelled)
-        except NoRows:
-            raise
-        except EngineError as error:
-            yield search.end(FinishReason.ERROR, str(error))
-        except (RuntimeError, MemoryError) as error:
-            yield search.end(FinishReason.ERROR, failure(error))
+            with closing(sequence.rows()) as rows:
+                yield from search.run(rows, read.reading, text, len(reply_ids), cancelled)
+    except CannotFork:
+        raise
+    except EngineError as error:
+        yield search.end(FinishReason.ERROR, str(error))
+    except (RuntimeError, MemoryError) as error:
+        yield search.end(FinishReason.ERROR, failure(error))
 
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """The candidates of one step, most probable first; all tensors (k,) float32 or int64."""
+    """The candidates of one step, most probable first."""
 
-    penalties: torch.Tensor
-    closest: torch.Tensor
-    scores: torch.Tensor
+    penalties: Floats
+    """(k,): how like what came before each is."""
+    closest: npt.NDArray[np.int64]
+    """(k,): the place of what it is most like."""
+    scores: Floats
+    """(k,)."""
     chosen: int
 
 
-def weigh(
-    probs: torch.Tensor, hidden: torch.Tensor, context: torch.Tensor, alpha: float
-) -> Weighed:
+def weigh(probs: Floats, hidden: Floats, context: Floats, alpha: float) -> Weighed:
     """Score the candidates of one step: equation 5.
 
     Args:
-        probs: the candidates' model probabilities, (k,) float32.
-        hidden: their hidden states, scaled to length 1, (k, d) float32.
-        context: those of everything before them, scaled to length 1, (n, d) float32.
+        probs: the candidates' model probabilities, (k,).
+        hidden: their hidden states, scaled to length 1, (k, d).
+        context: those of everything before them, scaled to length 1, (n, d).
         alpha: how much the penalty counts.
     """
-    nearest = (hidden @ context.T).max(dim=1)
-    scores = (1 - alpha) * probs - alpha * nearest.values
-    return Weighed(nearest.values, nearest.indices, scores, int(scores.argmax()))
+    likeness = hidden @ context.T
+    closest = likeness.argmax(axis=1)
+    penalties = likeness[np.arange(len(hidden)), closest]
+    scores = np.float32(1 - alpha) * probs - np.float32(alpha) * penalties
+    return Weighed(penalties, closest, scores, int(scores.argmax()))
 
 
 class _ContrastiveSearch:
-    """The text so far: its KV cache and its hidden states."""
+    """What is found, and the hidden states of all that was read."""
 
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        prompt_ids: tuple[int, ...],
-        options: ContrastiveOptions,
-        end_ids: tuple[int, ...],
-    ) -> None:
-        self._loaded = loaded
-        self._prompt_ids = prompt_ids
+    def __init__(self, runtime: Runtime, prompt_length: int, options: ContrastiveOptions) -> None:
+        self._tokenizer = runtime.tokenizer
         self._options = options
-        self._batch = BatchCache(loaded)
         self._states = _States()
         self._count = 0
         self._asked_at = self._first_at = self._last_at = time.monotonic()
-        self.limit = Limit(len(prompt_ids), loaded.facts.context_length, options.max_tokens)
+        self.limit = Limit(prompt_length, runtime.facts.context_length, options.max_tokens)
 
     @property
     def seconds(self) -> float:
         """How long ago it was asked for."""
         return time.monotonic() - self._asked_at
 
-    def read_prompt(
-        self, cancelled: Callable[[], bool]
-    ) -> Generator[Progress, None, torch.Tensor | None]:
-        """Read the prompt, in pieces where the model allows it.
-
-        Returns:
-            The logits after it, (V,) float32; None when it was cancelled.
-        """
-        ids = self._prompt_ids
-        size = len(ids) if self._loaded.recurrent else PREFILL_CHUNK
-        for start in range(0, len(ids), size):
-            reading = self._batch.read([ids[start : start + size]], hidden=True)
-            self._batch.check_rows()
-            self._states.append(_unit(reading.hidden[0]))
-            yield Progress("reading the prompt", min(start + size, len(ids)), len(ids), "tokens")
-            if cancelled():
-                return None
-        return reading.logits[0]
-
     def run(
         self,
-        logits: torch.Tensor,
+        rows: Rows,
+        prompt: Reading,
         text: ReplyText,
         start: int,
         cancelled: Callable[[], bool],
@@ -165,12 +143,15 @@ class _ContrastiveSearch:
         """Search.
 
         Args:
-            logits: after the prompt, (V,) float32.
+            rows: one row, which has read the prompt.
+            prompt: what the model made of it: the last logits, and all hidden states.
             text: what the tokens become.
             start: the index of the first token.
             cancelled: asked before every step.
         """
         self._first_at = self._last_at = time.monotonic()
+        self._states.append(_unit(prompt.states))
+        logits = prompt.logits[-1]
         row = 0
         ending: FinishReason | None = None
         while ending is None:
@@ -178,12 +159,13 @@ class _ContrastiveSearch:
                 ending = FinishReason.CANCELLED
                 break
             check_logits(logits)
-            best = torch.softmax(logits, dim=-1).topk(min(self._options.top_k, logits.numel()))
-            ids: list[int] = best.indices.tolist()
-            self._batch.select([row] * len(ids))
-            reading = self._batch.read([[token_id] for token_id in ids], hidden=True)
-            hidden = _unit(reading.hidden[:, -1])
-            found = weigh(best.values, hidden, self._states.all(), self._options.penalty_alpha)
+            best = np.argsort(-logits, kind="stable")[: self._options.top_k]
+            ids: list[int] = best.tolist()
+            probs = np.exp(log_softmax(logits)[best])
+            rows.select([row] * len(ids))
+            reading = rows.read(ids, states=True)
+            hidden = _unit(reading.states)
+            found = weigh(probs, hidden, self._states.all(), self._options.penalty_alpha)
             row = found.chosen
             self._states.append(hidden[row : row + 1])
             logits = reading.logits[row]
@@ -192,7 +174,7 @@ class _ContrastiveSearch:
             printed = text.push(ids[row], self.limit.reason if at_limit else None)
             ending = printed.ending
             self._last_at = time.monotonic()
-            candidates = self._describe(ids, best.values, found)
+            candidates = self._describe(ids, probs, found)
             yield ContrastiveStep(start + self._count - 1, candidates, row, printed.text)
         yield self.end(ending)
 
@@ -203,38 +185,39 @@ class _ContrastiveSearch:
         return ContrastiveEnd(reason, self._last_at - self._first_at, words)
 
     def _describe(
-        self, ids: Sequence[int], probs: torch.Tensor, found: Weighed
+        self, ids: Sequence[int], probs: Floats, found: Weighed
     ) -> tuple[ContrastiveCandidate, ...]:
         columns = (probs, found.penalties, found.closest, found.scores)
         return tuple(
-            ContrastiveCandidate(self._loaded.tokenizer.piece(token_id), *values)
+            ContrastiveCandidate(self._tokenizer.piece(token_id), *values)
             for token_id, *values in zip(ids, *(column.tolist() for column in columns), strict=True)
         )
 
 
 class _States:
-    """Hidden states as one tensor that grows without being copied at every step."""
+    """Hidden states as one array that grows without being copied at every step."""
 
     def __init__(self) -> None:
-        self._buffer = torch.empty((0, 0))
+        self._buffer = np.empty((0, 0), dtype=np.float32)
         self._length = 0
 
-    def append(self, states: torch.Tensor) -> None:
-        """Add some, (n, d) float32."""
+    def append(self, states: Floats) -> None:
+        """Add some, (n, d)."""
         length = self._length + states.shape[0]
         if length > self._buffer.shape[0]:
-            grown = states.new_empty((max(2 * length, PREFILL_CHUNK), states.shape[1]))
+            grown = np.empty((2 * length, states.shape[1]), dtype=np.float32)
             if self._length:
                 grown[: self._length] = self._buffer[: self._length]
             self._buffer = grown
         self._buffer[self._length : length] = states
         self._length = length
 
-    def all(self) -> torch.Tensor:
-        """All of them, (n, d) float32."""
+    def all(self) -> Floats:
+        """All of them, (n, d)."""
         return self._buffer[: self._length]
 
 
-def _unit(states: torch.Tensor) -> torch.Tensor:
-    """Vectors scaled to length 1, so that a dot product is their cosine; (n, d) float32."""
-    return torch.nn.functional.normalize(states, dim=-1)
+def _unit(states: Floats) -> Floats:
+    """Vectors scaled to length 1, so that a dot product is their cosine; (n, d)."""
+    unit: Floats = states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12)
+    return unit

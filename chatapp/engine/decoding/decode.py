@@ -9,8 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 
-import torch
-
 from chatapp.chat.errors import EngineError
 from chatapp.chat.generation import GenerationEvent, Paused, PromptRead
 from chatapp.chat.record import FinishReason
@@ -20,13 +18,12 @@ from chatapp.engine.decoding.held import HeldStep
 from chatapp.engine.decoding.prefill import prefill
 from chatapp.engine.decoding.reply import Reply, Task
 from chatapp.engine.look.history import LogitHistory
-from chatapp.engine.runtimes.cache import PrefixCache
-from chatapp.engine.runtimes.loader import LoadedModel
+from chatapp.engine.runtimes.base import Floats, KVSequence, Runtime
 
 
 def generate(
-    loaded: LoadedModel,
-    cache: PrefixCache,
+    runtime: Runtime,
+    sequence: KVSequence,
     task: Task,
     controls: Controls,
     history: LogitHistory | None = None,
@@ -39,20 +36,19 @@ def generate(
     the end says it, and what came before stands. What each token was taken from goes into the
     history, where there is one; what the next one may be taken from goes into `held`.
     """
-    reply = Reply(loaded, task)
-    with torch.inference_mode():
-        try:
-            yield from _write(reply, cache, task, controls, history, held or HeldStep())
-        except EngineError as error:
-            yield reply.end(FinishReason.ERROR, str(error))
-        except (RuntimeError, MemoryError) as error:
-            cache.clear()
-            yield reply.end(FinishReason.ERROR, failure(error))
+    reply = Reply(runtime, task)
+    try:
+        yield from _write(reply, sequence, task, controls, history, held or HeldStep())
+    except EngineError as error:
+        yield reply.end(FinishReason.ERROR, str(error))
+    except (RuntimeError, MemoryError) as error:
+        sequence.crop(0)
+        yield reply.end(FinishReason.ERROR, failure(error))
 
 
 def _write(
     reply: Reply,
-    cache: PrefixCache,
+    sequence: KVSequence,
     task: Task,
     controls: Controls,
     history: LogitHistory | None,
@@ -62,7 +58,7 @@ def _write(
     if reply.finished:
         yield reply.end()
         return
-    read = yield from prefill(cache, task.prompt_ids, lambda: controls.cancelled)
+    read = yield from prefill(sequence, task.prompt_ids, lambda: controls.cancelled)
     if read is None:
         yield reply.end(FinishReason.CANCELLED)
         return
@@ -78,7 +74,7 @@ def _write(
                 controls.sampling = span.sampling
         forced = reply.forced
         if forced is None:
-            forced = yield from _wait_for_leave(reply, cache, logits, controls, held)
+            forced = yield from _wait_for_leave(reply, sequence, logits, controls, held)
         if controls.cancelled:
             yield reply.end(FinishReason.CANCELLED)
             return
@@ -89,15 +85,15 @@ def _write(
         if reply.finished:
             yield reply.end(chosen=controls.chosen)
             return
-        logits = cache.read((step.record.id,))
+        logits = sequence.read((step.record.id,)).logits[0]
 
 
 def _wait_for_leave(
-    reply: Reply, cache: PrefixCache, logits: torch.Tensor, controls: Controls, held: HeldStep
+    reply: Reply, sequence: KVSequence, logits: Floats, controls: Controls, held: HeldStep
 ) -> Generator[GenerationEvent, None, int | None]:
     """While paused, show what could come next; return the token to take instead of drawing one."""
     while (leave := controls.leave()) is None:
-        held.hold(cache.ids, logits, reply.state)
+        held.hold(sequence.ids, logits, reply.state)
         sampling = controls.sampling
         began = time.monotonic()
         yield Paused(reply.look(logits, sampling), sampling)

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
+from chatapp.engine.runtimes.base import Floats
 from chatapp.engine.sampler.chain import Snapshot
 
 
@@ -21,8 +20,8 @@ class Held:
 
     ids: tuple[int, ...]
     """Prompt and reply before it."""
-    logits: torch.Tensor
-    """(V,) float32, on the model's device."""
+    logits: Floats
+    """(V,)."""
     state: Snapshot
     """The chain's state before it."""
 
@@ -37,7 +36,7 @@ class HeldStep:
     def __init__(self) -> None:
         self._held: Held | None = None
 
-    def hold(self, ids: Sequence[int], logits: torch.Tensor, state: Snapshot) -> None:
+    def hold(self, ids: Sequence[int], logits: Floats, state: Snapshot) -> None:
         """A reply is held behind these ids."""
         self._held = Held(tuple(ids), logits, state)
 

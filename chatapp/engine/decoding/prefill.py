@@ -1,43 +1,77 @@
-"""Reading a prompt into the KV cache, in pieces, so that it can be watched and stopped."""
+"""Reading a prompt into a sequence so that it can be watched and stopped."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-import torch
-
 from chatapp.chat.facts import Progress
-from chatapp.engine.runtimes.cache import PrefixCache
+from chatapp.engine.runtimes.base import Floats, KVSequence, Reading, Stopped, reuse
 
-PREFILL_CHUNK = 256
-"""Tokens read at once: progress and cancelling come between chunks."""
+PROGRESS_SECONDS = 0.2
+"""How often it is told how far the reading is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prefilled:
-    """The prompt is in the cache."""
+    """The prompt is in the sequence."""
 
-    logits: torch.Tensor
-    """After its last token, (V,) float32."""
+    reading: Reading
+    """What the model made of what had to be read; the logits after the last token alone."""
     cached_tokens: int
-    """How many of its tokens the cache held already."""
+    """How many of the prompt's tokens the sequence held already."""
+
+    @property
+    def logits(self) -> Floats:
+        """After the prompt's last token, (V,) float32."""
+        last: Floats = self.reading.logits[-1]
+        return last
 
 
 def prefill(
-    cache: PrefixCache, prompt_ids: Sequence[int], cancelled: Callable[[], bool]
+    sequence: KVSequence,
+    prompt_ids: Sequence[int],
+    cancelled: Callable[[], bool],
+    *,
+    states: bool = False,
 ) -> Generator[Progress, None, Prefilled | None]:
-    """Make the cache hold the prompt; yields how far it is.
+    """Make a sequence hold the prompt; yields how far it is.
+
+    The library computes on a thread of its own, so that word of it goes out meanwhile.
+
+    Args:
+        sequence: may hold some of the prompt, and other text behind it.
+        prompt_ids: at least one id.
+        cancelled: asked many times a second, and from another thread.
+        states: whether the hidden states of what is read are wanted.
 
     Returns:
-        None when it was cancelled; what has been read stays in the cache.
+        None when it was cancelled; what has been read stays in the sequence.
     """
-    cached = cache.reuse(prompt_ids)
+    cached = reuse(sequence, prompt_ids)
     unread = prompt_ids[cached:]
-    size = PREFILL_CHUNK if cache.chunkable else len(unread)
-    for start in range(0, len(unread), size):
-        logits = cache.read(unread[start : start + size])
-        yield Progress("reading the prompt", len(cache.ids), len(prompt_ids), "tokens")
-        if cancelled():
-            return None
-    return Prefilled(logits, cached)
+    done = 0
+    wanted = True
+
+    def watch(count: int) -> bool:
+        nonlocal done
+        done = count
+        return wanted and not cancelled()
+
+    def progress() -> Progress:
+        return Progress("reading the prompt", cached + done, len(prompt_ids), "tokens")
+
+    with ThreadPoolExecutor(1, "prefill") as pool:
+        reading = pool.submit(sequence.read, unread, watch=watch, states=states)
+        try:
+            while wait([reading], timeout=PROGRESS_SECONDS).not_done:
+                yield progress()
+        finally:
+            wanted = False  # whoever watches has left, where it isn't done
+    try:
+        found = reading.result()
+    except Stopped:
+        return None
+    yield progress()
+    return Prefilled(found, cached)

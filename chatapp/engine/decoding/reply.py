@@ -11,14 +11,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
 from chatapp.chat.generation import GenerateOptions, GenerationEnd, TokenStep
 from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.engine.decoding.ending import Limit, untaken
 from chatapp.engine.decoding.reply_text import ReplyText
-from chatapp.engine.runtimes.loader import LoadedModel
+from chatapp.engine.runtimes.base import Floats, Runtime
+from chatapp.engine.sampler.alive import Ids
 from chatapp.engine.sampler.chain import ChainState, Snapshot, StepContext, draw, run_chain
 from chatapp.engine.sampler.lookup import Lookup
 from chatapp.engine.sampler.record import look_up_leaders, make_record
@@ -46,18 +47,18 @@ class Task:
 class Reply:
     """The state of one reply under way."""
 
-    def __init__(self, loaded: LoadedModel, task: Task) -> None:
+    def __init__(self, runtime: Runtime, task: Task) -> None:
         """The times that `end` tells count from here."""
         self._task = task
         self._limit = Limit(
-            len(task.prompt_ids), loaded.facts.context_length, task.options.max_tokens
+            len(task.prompt_ids), runtime.facts.context_length, task.options.max_tokens
         )
-        self._token_bytes = loaded.tokenizer.token_bytes
+        self._token_bytes = runtime.tokenizer.token_bytes
         self._text = ReplyText(
-            loaded.tokenizer, task.end_ids, task.stop, task.reply_ids, task.reply_text
+            runtime.tokenizer, task.end_ids, task.stop, task.reply_ids, task.reply_text
         )
         self._state = ChainState(task.options.seed)
-        self._end_ids = torch.tensor(task.end_ids, dtype=torch.int64)
+        self._end_ids = np.array(task.end_ids, dtype=np.int64)
         self._ids = _Ids(task.prompt_ids)
         self._used: SamplingParams | None = None
         self._held_seconds = 0.0
@@ -93,11 +94,11 @@ class Reply:
         """The chain's state before the next token."""
         return self._state.snapshot()
 
-    def look(self, logits: torch.Tensor, sampling: SamplingParams) -> TokenRecord:
+    def look(self, logits: Floats, sampling: SamplingParams) -> TokenRecord:
         """What the next step would weigh, told for its most probable token; nothing is taken.
 
         Args:
-            logits: (V,) float32.
+            logits: (V,).
             sampling: what to draw with.
         """
         # A copy of the state: looking ahead must not use up the numbers of the real draw.
@@ -108,12 +109,12 @@ class Reply:
         return self._record(lookup, first, text="", uniform=None)
 
     def take(
-        self, logits: torch.Tensor, sampling: SamplingParams, forced: int | None = None
+        self, logits: Floats, sampling: SamplingParams, forced: int | None = None
     ) -> TokenStep:
         """Take one token; `finished` tells whether it is the last.
 
         Args:
-            logits: (V,) float32.
+            logits: (V,).
             sampling: what to draw with.
             forced: the token to take instead of drawing one.
 
@@ -163,7 +164,7 @@ class Reply:
 
     def _context(self, sampling: SamplingParams) -> StepContext:
         return StepContext(
-            ids=self._ids.tensor(),
+            ids=self._ids.array(),
             prompt_length=len(self._task.prompt_ids) - len(self._task.reply_ids),
             end_ids=self._end_ids,
             dry_breakers=self._task.dry_breakers() if sampling.dry_multiplier else frozenset(),
@@ -184,22 +185,19 @@ class Reply:
 
 
 class _Ids:
-    """Prompt and reply as one tensor that grows without being copied at every step."""
+    """Prompt and reply as one array that grows without being copied at every step."""
 
     def __init__(self, ids: Sequence[int]) -> None:
         self._length = len(ids)
-        self._buffer = torch.empty(max(2 * len(ids), 256), dtype=torch.int64)
-        self._buffer[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
-
-    def __len__(self) -> int:
-        return self._length
+        self._buffer = np.empty(max(2 * len(ids), 256), dtype=np.int64)
+        self._buffer[: len(ids)] = ids
 
     def append(self, token_id: int) -> None:
         if self._length == len(self._buffer):
-            self._buffer = torch.cat((self._buffer, torch.empty_like(self._buffer)))
+            self._buffer = np.concatenate((self._buffer, np.empty_like(self._buffer)))
         self._buffer[self._length] = token_id
         self._length += 1
 
-    def tensor(self) -> torch.Tensor:
-        """All ids, (n,) int64; a view that the next append does not change."""
+    def array(self) -> Ids:
+        """All ids, (n,); a view that the next append does not change."""
         return self._buffer[: self._length]

@@ -11,9 +11,10 @@ same events.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Protocol
 
-import torch
+import numpy as np
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.generation import PromptRead
@@ -24,9 +25,7 @@ from chatapp.engine.decoding.ending import failure
 from chatapp.engine.decoding.prefill import Prefilled, prefill
 from chatapp.engine.decoding.reply import Reply, Task
 from chatapp.engine.look.history import LogitHistory
-from chatapp.engine.runtimes.batch import BatchCache, NoRows
-from chatapp.engine.runtimes.cache import PrefixCache
-from chatapp.engine.runtimes.loader import LoadedModel
+from chatapp.engine.runtimes.base import CannotFork, Floats, KVSequence, Rows, Runtime
 
 
 class ColumnControls(Protocol):
@@ -43,8 +42,8 @@ class ColumnControls(Protocol):
 
 
 def generate_several(
-    loaded: LoadedModel,
-    cache: PrefixCache,
+    runtime: Runtime,
+    sequence: KVSequence,
     tasks: Sequence[Task],
     controls: Sequence[ColumnControls],
     history: LogitHistory | None = None,
@@ -59,8 +58,8 @@ def generate_several(
     of the others with it.
 
     Args:
-        loaded: the model.
-        cache: holds the prompt afterwards, and may hold some of it before.
+        runtime: the model.
+        sequence: holds the prompt afterwards, and may hold some of it before.
         tasks: one a column; options, end ids and stop sequences may differ, the prompt may not.
         controls: one a column.
         history: keeps what each token was taken from, where there is one.
@@ -71,18 +70,17 @@ def generate_several(
     """
     _check(tasks, controls)
     columns = [
-        _Column(number, Reply(loaded, task), mine, task, history)
+        _Column(number, Reply(runtime, task), mine, task, history)
         for number, (task, mine) in enumerate(zip(tasks, controls, strict=True))
     ]
-    with torch.inference_mode():
-        try:
-            yield from _write(loaded, cache, columns, batched)
-        except (RuntimeError, MemoryError, EngineError) as error:
-            cache.clear()
-            words = str(error) if isinstance(error, EngineError) else failure(error)
-            for column in columns:
-                if not column.over:
-                    yield column.end(FinishReason.ERROR, words)
+    try:
+        yield from _write(sequence, columns, batched)
+    except (RuntimeError, MemoryError, EngineError) as error:
+        sequence.crop(0)
+        words = str(error) if isinstance(error, EngineError) else failure(error)
+        for column in columns:
+            if not column.over:
+                yield column.end(FinishReason.ERROR, words)
 
 
 class _Column:
@@ -110,11 +108,11 @@ class _Column:
         """Whether the person stopped it."""
         return self.controls.cancelled
 
-    def step(self, logits: torch.Tensor) -> Iterator[ColumnEvent]:
+    def step(self, logits: Floats) -> Iterator[ColumnEvent]:
         """Take one token and say so, or end.
 
         Args:
-            logits: (V,) float32.
+            logits: (V,).
         """
         if self.is_cancelled():
             yield self.end(FinishReason.CANCELLED)
@@ -149,75 +147,72 @@ def _check(tasks: Sequence[Task], controls: Sequence[ColumnControls]) -> None:
 
 
 def _write(
-    loaded: LoadedModel, cache: PrefixCache, columns: Sequence[_Column], batched: bool
+    sequence: KVSequence, columns: Sequence[_Column], batched: bool
 ) -> Iterator[SeveralEvent]:
     first = columns[0]
     if first.reply.finished:  # the prompt fills the context
         yield from (column.end() for column in columns)
         return
     read = yield from prefill(
-        cache, first.task.prompt_ids, lambda: all(column.is_cancelled() for column in columns)
+        sequence, first.task.prompt_ids, lambda: all(column.is_cancelled() for column in columns)
     )
     if read is None:
         yield from (column.end(FinishReason.CANCELLED) for column in columns)
         return
     yield PromptRead(first.task.prompt_ids, read.cached_tokens, first.reply.seconds)
-    batch = _batch(loaded, cache) if batched and len(columns) > 1 else None
-    if batch is not None:
-        yield from _write_together(batch, columns, read.logits)
-    else:
-        yield from _write_in_turn(cache, columns, read)
-
-
-def _batch(loaded: LoadedModel, cache: PrefixCache) -> BatchCache | None:
-    """The prompt as the first row of a batch, where the model's state has rows."""
-    try:
-        return BatchCache.after(loaded, cache)
-    except NoRows:
-        return None
+    if batched and len(columns) > 1:
+        try:
+            rows = sequence.rows()
+        except CannotFork:
+            pass
+        else:
+            with closing(rows):
+                yield from _write_together(rows, columns, read.logits)
+            return
+    yield from _write_in_turn(sequence, columns, read)
 
 
 def _write_together(
-    batch: BatchCache, columns: Sequence[_Column], logits: torch.Tensor
+    rows: Rows, columns: Sequence[_Column], logits: Floats
 ) -> Iterator[SeveralEvent]:
     """Decode all columns in one batch; rows whose reply is over are dropped from it.
 
     Args:
-        batch: one row, which has read the prompt.
+        rows: one row, which has read the prompt.
         columns: what to write.
-        logits: after the prompt, (V,) float32.
+        logits: after the prompt, (V,).
     """
     running = list(columns)
-    batch.select([0] * len(running))
-    rows = logits.expand(len(running), -1)
+    rows.select([0] * len(running))
+    behind = np.broadcast_to(logits, (len(running), logits.size))
     while True:
         for row, column in enumerate(running):
-            yield from column.step(rows[row])
+            yield from column.step(behind[row])
         staying = [row for row, column in enumerate(running) if not column.over]
         if not staying:
             return
         if len(staying) < len(running):
-            batch.select(staying)
+            rows.select(staying)
             running = [running[row] for row in staying]
-        rows = batch.read([[column.last_id] for column in running]).logits
+        behind = rows.read([column.last_id for column in running]).logits
 
 
 def _write_in_turn(
-    cache: PrefixCache, columns: Sequence[_Column], read: Prefilled | None
+    sequence: KVSequence, columns: Sequence[_Column], read: Prefilled | None
 ) -> Iterator[SeveralEvent]:
-    """Decode one column after the other; each goes back to the prompt in the same cache.
+    """Decode one column after the other; each goes back to the prompt in the same sequence.
 
     Args:
-        cache: holds the prompt.
+        sequence: holds the prompt.
         columns: what to write.
         read: what came of reading it.
     """
     for column in columns:
         if column is not columns[0]:
-            read = yield from prefill(cache, column.task.prompt_ids, column.is_cancelled)
+            read = yield from prefill(sequence, column.task.prompt_ids, column.is_cancelled)
         if read is None:
             yield column.end(FinishReason.CANCELLED)
             continue
         yield from column.step(read.logits)
         while not column.over:
-            yield from column.step(cache.read((column.last_id,)))
+            yield from column.step(sequence.read((column.last_id,)).logits[0])

@@ -1,14 +1,11 @@
 """The logits of recent replies, so that other settings can be tried without running the model.
 
 A row of logits takes two bytes a token of the vocabulary: the distance from the row's largest, in
-half precision. Half precision has eleven significant bits, so a distance x is off by at most
-2⁻¹¹·|x|, and by at most 2⁻⁸ down to x = −16. Errors of the individual probabilities follow to first
-order from δp_i = p_i·(δx_i − Σ_j p_j·δx_j). Next to the most probable token (x = 0, stored exactly)
-the rest has the mass 1 − p, so that |δp| ≤ p·(1 − p)·2⁻⁸ ≤ 2⁻¹⁰ < 0.001, and what lies below −16
-adds p·V·e⁻¹⁶·2⁻⁷ (under 3·10⁻⁵ for a vocabulary of 50,000). A temperature T divides x and δx
-alike; there 2⁻¹¹·|x|/T bounds the error, and |δp| ≤ 2⁻¹¹·p·(1 − p)·ln(V·p/(1 − p)) < 0.0014. That
-is what the worst of all rows could show, every distance off to the same side; real ones are off to
-both, and stay below 10⁻⁴, as the tests measure.
+65,535 equal steps down to the smallest. Real rows span 30 to 60 nats, so a step is under a
+thousandth of a nat, and no distance is off by more than half a step, δ. Errors of the individual
+probabilities follow to first order from δp_i = p_i·(δx_i − Σ_j p_j·δx_j), so that
+|δp| ≤ 2·δ·p·(1 − p) ≤ δ/2: under 0.0003. That is what the worst of all rows could show, every
+distance off to the same side; real ones are off to both, and stay below 10⁻⁴, as the tests measure.
 
 Filters compare, though, and a comparison may tip over the smallest error: "at least 5 % of the best
 one's" is yes or no. The tokens that decide such questions are those near the top, so these (the
@@ -25,84 +22,99 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
-import torch
+import numpy.typing as npt
 
 from chatapp.chat.facts import Progress
 from chatapp.engine.look.teacher_forcing import force
-from chatapp.engine.runtimes.loader import LoadedModel
+from chatapp.engine.runtimes.base import Floats, Runtime
+from chatapp.engine.sampler.alive import Alive
 
 HEAD_NATS = 8.0
 """How far below the best one a token may be to have its exact logit kept."""
 
-HEAD_LIMIT = 1024
-"""How many tokens at most have their exact logits kept; flat rows have a lower head."""
+_OUT = 65_535
+"""The step of what is out of play."""
+
+HEAD_LEAST, HEAD_LIMIT = 256, 1024
+"""How many tokens have their exact logits kept, however steep or flat the row is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LogitRow:
     """The logits of one step, small."""
 
-    half: torch.Tensor
-    """(V,) float16: the distance of each logit from the largest, 0 or less; -inf stays -inf."""
-    best: float
-    """The largest logit."""
-    head_ids: torch.Tensor
-    """(h,) int64: the tokens whose logits are exact."""
-    head_logits: torch.Tensor
-    """(h,) float32."""
+    steps: npt.NDArray[np.uint16]
+    """(V,): how many steps each logit is below the largest; `_OUT` is -inf."""
+    step: float
+    """Of so many nats."""
+    head: Alive
+    """The tokens whose logits are exact, sorted."""
+    has_dead: bool
+    """Whether any logit is -inf."""
 
     @classmethod
-    def of(cls, logits: torch.Tensor) -> LogitRow:
-        """Make a row of (V,) logits of any floating type and device.
-
-        More than 65,504 below the largest (half precision's end, where every probability is 0)
-        becomes -inf.
-        """
-        logits = logits.detach().to("cpu", torch.float32)
-        best = float(logits.amax())
-        distance = logits - best
-        half = torch.empty_like(distance, dtype=torch.float16).copy_(distance)
-        head = torch.from_numpy(_head(distance.numpy()))
-        return cls(half, best, head, logits[head])
-
-    def logits(self) -> torch.Tensor:
-        """The row as it goes through the chain: (V,) float32, the head exact."""
-        row = self.below_head(self.half)
-        row[self.head_ids] = self.head_logits
-        return row
-
-    def below_head(self, half: torch.Tensor) -> torch.Tensor:
-        """Logits, float32, from float16 distances of tokens that are not of the head.
-
-        Rounding does not lift any of them above the head.
-        """
-        return (half.float() + self.best).clamp_(max=self.floor)
+    def of(cls, logits: Floats) -> LogitRow:
+        """Make a row of (V,) logits."""
+        best, least = logits.max(), logits.min()
+        distance = best - logits
+        dead = None
+        if least == -np.inf:
+            dead = distance == np.inf
+            distance[dead] = 0.0
+            least = best - distance.max()
+        step = max(float(best - least) / (_OUT - 1), 1e-9)
+        steps = (distance * np.float32(1 / step) + np.float32(0.5)).astype(np.uint16)
+        if dead is not None:
+            steps[dead], distance[dead] = _OUT, np.inf
+        head = _head(Alive(logits))
+        return cls(steps, step, head, dead is not None)
 
     @property
-    def floor(self) -> float:
-        """The smallest logit of the head."""
-        return float(self.head_logits.min())
+    def best(self) -> float:
+        """The largest logit."""
+        return self.head.best
+
+    def alive(self, total: float | None = None) -> Alive:
+        """The row as it goes through the chain; the head alone is at hand, the rest when needed.
+
+        Args:
+            total: the set's `total`, where it is known already.
+        """
+        count = None if self.has_dead else self.steps.size
+        return Alive(self.logits, None, self.steps.size, head=self.head, count=count, total=total)
+
+    def logits(self) -> Floats:
+        """All of it: (V,), the head exact.
+
+        Rounding does not lift any other token above the head.
+        """
+        row = self.steps.astype(np.float32)
+        row *= np.float32(-self.step)
+        row += np.float32(self.best)
+        np.minimum(row, np.float32(self.head.logits[-1]), out=row)
+        row[self.head.ids] = self.head.logits
+        if self.has_dead:
+            row[self.steps == _OUT] = -np.inf
+        return row
 
     @property
     def bytes_used(self) -> int:
         """Memory that it takes."""
-        held = (self.half, self.head_ids, self.head_logits)
-        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+        return self.steps.nbytes + 16 * self.head.count
 
 
 Rows = tuple[LogitRow, ...]
 """The logits that each token of a reply was taken from, in order."""
 
 
-def _head(distance: np.ndarray) -> np.ndarray:
-    """The ids near the top, ascending: as deep as `HEAD_LIMIT` allows."""
-    depth = HEAD_NATS
-    while depth > 0.1:
-        ids = np.flatnonzero(distance >= -depth)
-        if ids.size <= HEAD_LIMIT:
-            return ids
-        depth /= 2
-    return np.sort(np.argpartition(-distance, HEAD_LIMIT)[:HEAD_LIMIT])
+def _head(row: Alive) -> Alive:
+    """The tokens near the top, sorted."""
+    head = row.at_least(row.best - HEAD_NATS, compact=True)
+    if head.count < HEAD_LEAST:
+        return row.leaders(HEAD_LEAST)
+    if head.count <= HEAD_LIMIT or head.ids is None:
+        return head
+    return Alive(head.logits[:HEAD_LIMIT], head.ids[:HEAD_LIMIT], row.vocabulary)
 
 
 class Recording:
@@ -155,7 +167,7 @@ class LogitHistory:
             self._add(recording)
         return recording
 
-    def append(self, recording: Recording, token_id: int, logits: torch.Tensor) -> None:
+    def append(self, recording: Recording, token_id: int, logits: Floats) -> None:
         """Keep the logits, (V,), that the next token of a reply was taken from.
 
         A reply that has been forgotten (it alone is over the limit, say) is not taken up again.
@@ -229,7 +241,7 @@ class LogitHistory:
 
 
 def recompute(
-    loaded: LoadedModel,
+    runtime: Runtime,
     prompt_ids: Sequence[int],
     reply_ids: Sequence[int],
     on_progress: Callable[[Progress], None],
@@ -247,6 +259,6 @@ def recompute(
         EngineError: prompt and reply are longer than the model's context, or the model failed.
     """
     ids = [*prompt_ids, *reply_ids]
-    pieces = force(loaded, ids, len(prompt_ids), on_progress, cancelled)
+    pieces = force(runtime, ids, len(prompt_ids), on_progress, cancelled)
     rows = tuple(chain.from_iterable(map(LogitRow.of, piece.logits) for piece in pieces))
     return rows if len(rows) == len(reply_ids) else None

@@ -7,12 +7,13 @@ whoever asks decides when the model may run: questions alone never make a reply 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
+import numpy as np
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import Progress
@@ -31,8 +32,9 @@ from chatapp.chat.whatif import WhatIf
 from chatapp.engine.decoding.held import Held, HeldStep
 from chatapp.engine.look.history import LogitHistory, LogitRow, Rows, recompute
 from chatapp.engine.look.replay import Before, state_before
-from chatapp.engine.look.whatif import ReplyUnderTest
-from chatapp.engine.runtimes.loader import LoadedModel
+from chatapp.engine.look.what_if import ReplyUnderTest
+from chatapp.engine.runtimes.base import Runtime
+from chatapp.engine.sampler.alive import Ids
 from chatapp.engine.sampler.chain import ChainState, Outcome, StepContext, run_chain
 from chatapp.engine.sampler.lookup import Lookup
 from chatapp.engine.sampler.record import make_candidates
@@ -61,12 +63,12 @@ class _Seen:
     before: Before
 
     @cached_property
-    def order(self) -> torch.Tensor:
-        """(V,) int64: ids, most probable by the model first, lower ids first among equals.
+    def order(self) -> Ids:
+        """(V,): ids, most probable by the model first, lower ids first among equals.
 
         Sorted when it is first asked for: a trace of the candidates at hand does without.
         """
-        return (-self.outcome.model.logits).argsort(stable=True)
+        return np.argsort(-self.outcome.model.logits, kind="stable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Inspection:
 
     def __init__(
         self,
-        loaded: LoadedModel,
+        runtime: Runtime,
         history: LogitHistory,
         held: HeldStep,
         limit_bytes: int,
@@ -104,14 +106,14 @@ class Inspection:
         """Look at a model's replies.
 
         Args:
-            loaded: the model.
+            runtime: the model.
             history: the logits of recent replies.
             held: the step that a reply under way is held at.
             limit_bytes: how much the history may hold.
             end_ids: the tokens that end a reply with these stop sequences in that format.
             dry_breakers: the tokens over which DRY follows no repeat.
         """
-        self._loaded = loaded
+        self._runtime = runtime
         self._history = history
         self._held = held
         self._limit_bytes = limit_bytes
@@ -134,7 +136,7 @@ class Inspection:
             LogitsGone: `recompute` first.
             EngineError: no such step or token, or the settings leave no token to take.
         """
-        with self._lock, torch.inference_mode():
+        with self._lock:
             asked = list(dict.fromkeys(self._check_ids(ids)))
             seen = self._look(step)
             lookup = Lookup(seen.outcome, asked)
@@ -143,7 +145,7 @@ class Inspection:
             draws = step.reply.draws
             return TracedStep(
                 trace=trace_tokens(lookup),
-                candidates=make_candidates(lookup, self._loaded.tokenizer.token_bytes),
+                candidates=make_candidates(lookup, self._runtime.tokenizer.token_bytes),
                 sampling=sampling,
                 draw=draws[step.index] if own and step.index < len(draws) else None,
                 recomputed=recomputed,
@@ -152,20 +154,20 @@ class Inspection:
 
     def candidates(self, step: ReplyStep, start: int, count: int) -> CandidatePage:
         """Some ranks of the vocabulary. Raises as `trace`."""
-        with self._lock, torch.inference_mode():
+        with self._lock:
             seen = self._look(step)
             start = max(start, 0)
             ids = seen.order[start : start + min(max(count, 0), PAGE)].tolist()
             return CandidatePage(
                 start=start,
                 candidates=self._describe(seen, ids),
-                vocabulary=seen.order.numel(),
+                vocabulary=seen.order.size,
                 choices=seen.outcome.final.count,
             )
 
     def find_tokens(self, step: ReplyStep, wanted: str | int, limit: int) -> tuple[FoundToken, ...]:
         """Tokens by text or id. Raises as `trace`."""
-        with self._lock, torch.inference_mode():
+        with self._lock:
             seen = self._look(step)
             if isinstance(wanted, int):
                 ids = self._check_ids([wanted])
@@ -175,8 +177,8 @@ class Inspection:
 
     def spell(self, step: ReplyStep, text: str) -> SpeltText:
         """A text in tokens that could be taken at a step. Raises as `trace`."""
-        tokenizer = self._loaded.tokenizer
-        with self._lock, torch.inference_mode():
+        tokenizer = self._runtime.tokenizer
+        with self._lock:
             ids = tokenizer.encode_inside(text)
             if not ids:
                 raise EngineError("there is nothing to take; write a text")
@@ -192,7 +194,7 @@ class Inspection:
             LogitsGone: `recompute` first.
             EngineError: the settings leave no token to take somewhere.
         """
-        with self._lock, torch.inference_mode():
+        with self._lock:
             return self._under_test(reply).under(sampling)
 
     def recompute(
@@ -220,7 +222,7 @@ class Inspection:
         # What a row is about is decided by the ids before it: any id may stand for the next one.
         whole = (*reply.ids, 0) if index == len(reply.ids) else reply.ids
         first, last = 0, len(whole)
-        row_bytes = 2 * self._loaded.facts.vocab_size
+        row_bytes = 2 * self._runtime.facts.vocab_size
         fits = row_bytes * last * 1.1 <= self._limit_bytes
         if index is not None and not fits:
             first, last = max(0, index - WINDOW // 2), min(last, index + WINDOW // 2)
@@ -228,7 +230,7 @@ class Inspection:
         ids = whole[first:last]
         if not before:
             raise EngineError("the first token of a text has no context; there is nothing to show")
-        rows = recompute(self._loaded, before, ids, on_progress, cancelled)
+        rows = recompute(self._runtime, before, ids, on_progress, cancelled)
         if rows is None:
             return False
         if fits:
@@ -265,13 +267,13 @@ class Inspection:
     ) -> Outcome:
         sampling = sampling or reply.sampling_at(index)
         context = StepContext(
-            ids=torch.tensor([*reply.prompt_ids, *reply.ids[:index]], dtype=torch.int64),
+            ids=np.array([*reply.prompt_ids, *reply.ids[:index]], dtype=np.int64),
             prompt_length=len(reply.prompt_ids),
-            end_ids=torch.tensor(self._end_ids(reply.stop, reply.format), dtype=torch.int64),
+            end_ids=np.array(self._end_ids(reply.stop, reply.format), dtype=np.int64),
             dry_breakers=self._dry_breakers() if sampling.dry_multiplier else frozenset(),
         )
         held = self._held_at(reply, index)
-        logits = held.logits if held is not None else self._row(reply, index).logits()
+        logits = held.logits if held is not None else self._row(reply, index).alive()
         return run_chain(logits, sampling, context, state)
 
     def _row(self, reply: WrittenReply, index: int) -> LogitRow:
@@ -310,7 +312,7 @@ class Inspection:
             listed: ids, in any order, each once.
         """
         lookup = Lookup(seen.outcome, listed)
-        return make_candidates(lookup, self._loaded.tokenizer.token_bytes)
+        return make_candidates(lookup, self._runtime.tokenizer.token_bytes)
 
     def _spelt(self, seen: _Seen, wanted: str, limit: int) -> list[int]:
         """The ids whose text is, begins with, or holds what is wanted."""
@@ -320,7 +322,7 @@ class Inspection:
         spaced = text.startswith(b" ")
         tiers: tuple[list[int], list[int], list[int]] = ([], [], [])
         for id_ in seen.order.tolist():
-            data = self._loaded.tokenizer.token_bytes(id_)
+            data = self._runtime.tokenizer.token_bytes(id_)
             if text not in data:
                 continue
             bare = data if spaced else data.removeprefix(b" ")
@@ -331,12 +333,12 @@ class Inspection:
         """Each token with what it would have taken to be chosen."""
         final, edited = seen.outcome.final.ranked(), seen.outcome.edited
         assert final.ids is not None  # `ranked` returns the sorted form
-        reached: list[float] = (
-            (final.weights.double().cumsum(0) / final.total).clamp(max=1.0).tolist()
-        )
+        reached: list[float] = np.minimum(
+            final.weights.astype(np.float64).cumsum() / final.total, 1.0
+        ).tolist()
         bounds = [0.0, *reached]
         place_of = {id_: place for place, id_ in enumerate(final.ids.tolist())}
-        own = edited.at(torch.tensor(list(ids), dtype=torch.int64)).tolist()
+        own = edited.at(np.array(ids, dtype=np.int64)).tolist()
         found = []
         for candidate, logit in zip(self._describe(seen, ids), own, strict=True):
             place = place_of.get(candidate.id)
@@ -345,7 +347,7 @@ class Inspection:
                     candidate=candidate,
                     draw_from=None if place is None else bounds[place],
                     draw_to=None if place is None else bounds[place + 1],
-                    bias_to_lead=edited.best - logit if logit > -torch.inf else None,
+                    bias_to_lead=edited.best - logit if logit > -math.inf else None,
                 )
             )
         return tuple(found)
@@ -355,7 +357,7 @@ class Inspection:
         reply, index = seen.step.reply, seen.step.index
         if seen.before.note or index >= len(reply.probs):
             return seen.before.note
-        now = float(seen.outcome.final.probs(torch.tensor([reply.ids[index]])))
+        now = float(seen.outcome.final.probs(np.array([reply.ids[index]]))[0])
         if abs(now - reply.probs[index]) <= SAME:
             return ""
         return (
@@ -364,7 +366,7 @@ class Inspection:
         )
 
     def _check_ids(self, ids: Iterable[int]) -> list[int]:
-        size = self._loaded.facts.vocab_size
+        size = self._runtime.facts.vocab_size
         known = list(ids)
         for id_ in known:
             if not 0 <= id_ < size:

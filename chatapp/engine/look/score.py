@@ -5,8 +5,8 @@ as in transformers' own loss (labels are shifted by one) and in the usual defini
 It gets one where a beginning-of-text token stands before it: callers put `tokenizer.prefix_ids` in
 front of the ids where the model expects them.
 
-The logits come from the model reading the text, or, where the chat's cache holds the text already,
-from the final hidden states beside it: then the output head alone is run.
+The logits come from the model reading the text again behind as much of it as a sequence of the
+chat's holds already: what was read on the way to a reply is not kept for every token of the prompt.
 
 `chatapp.chat.record.perplexity` of the records is the text's: exp(mean of −logprob).
 """
@@ -15,25 +15,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import torch
+import numpy as np
 
-from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import Progress
 from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.scoring import PLAIN
 from chatapp.engine.decoding.reply_text import ReplyText
-from chatapp.engine.look.teacher_forcing import force, piece_rows
-from chatapp.engine.runtimes.loader import LoadedModel
-from chatapp.engine.runtimes.states import FinalStates
+from chatapp.engine.look.teacher_forcing import force
+from chatapp.engine.runtimes.base import Floats, KVSequence, Runtime
 from chatapp.engine.sampler.chain import ChainState, StepContext, run_chain
 from chatapp.engine.sampler.record import look_up_leaders, make_record
 
-Rows = Iterator[tuple[int, torch.Tensor]]
-"""Places of tokens, rising, and the logits before each: (V,) float32, on the CPU."""
+Rows = Iterator[tuple[int, Floats]]
+"""Places of tokens, rising, and the logits before each: (V,)."""
 
 
 def score(
-    loaded: LoadedModel,
+    runtime: Runtime,
     ids: Sequence[int],
     start: int,
     top_logprobs: int,
@@ -41,23 +39,22 @@ def score(
     cancelled: Callable[[], bool],
     *,
     places: Iterable[int] | None = None,
-    states: FinalStates | None = None,
+    known: KVSequence | None = None,
 ) -> Iterator[TokenRecord]:
     """Yield a record for each token of a text that has a context.
 
     The records come piece by piece while the text is read; a record's `index` is the token's place
-    in `ids`. The chat's KV cache is not touched. When `cancelled` becomes true it ends early.
+    in `ids`. When `cancelled` becomes true it ends early.
 
     Args:
-        loaded: the model.
+        runtime: the model.
         ids: the text, with whatever stands before it.
         start: the first token to score; what is before it is context only. 0 is the same as 1.
         top_logprobs: how many candidates each record lists.
         on_progress: told how much has been read.
-        cancelled: asked between pieces and between records.
+        cancelled: asked while the text is read and between records.
         places: which tokens are wanted, from `start` on; None is all of them.
-        states: what the layers made of every token but the last, where that is known; the model is
-            not run then, and `loaded.head` has to be there.
+        known: a sequence that has read the start of the text, maybe; it is left as it is.
 
     Raises:
         EngineError: the text is longer than the model's context, or the model failed.
@@ -65,15 +62,12 @@ def score(
     start = max(start, 1)
     all_places = range(start, len(ids))
     wanted = all_places if places is None else sorted(set(places) & set(all_places))
-    if states is None:
-        rows = _read(loaded, ids, wanted, on_progress, cancelled)
-    else:
-        rows = _look_up(loaded, ids, wanted, states, on_progress, cancelled)
-    yield from _records(loaded, ids, start, rows, top_logprobs, cancelled)
+    rows = _read(runtime, ids, wanted, on_progress, cancelled, known)
+    yield from _records(runtime, ids, start, rows, top_logprobs, cancelled)
 
 
 def _records(
-    loaded: LoadedModel,
+    runtime: Runtime,
     ids: Sequence[int],
     start: int,
     rows: Rows,
@@ -81,9 +75,11 @@ def _records(
     cancelled: Callable[[], bool],
 ) -> Iterator[TokenRecord]:
     """A record for each row; the tokens between them only go into the text that is told."""
-    text = ReplyText(loaded.tokenizer, end_ids=(), reply_ids=ids[:start])
-    end_ids = torch.tensor(loaded.facts.end_ids, dtype=torch.int64)
-    context = StepContext(ids=torch.tensor(list(ids)), prompt_length=len(ids), end_ids=end_ids)
+    text = ReplyText(runtime.tokenizer, end_ids=(), reply_ids=ids[:start])
+    end_ids = np.array(runtime.facts.end_ids, dtype=np.int64)
+    context = StepContext(
+        ids=np.array(ids, dtype=np.int64), prompt_length=len(ids), end_ids=end_ids
+    )
     state = ChainState(0)  # nothing is drawn
     told = start
     for index, logits in rows:
@@ -99,52 +95,26 @@ def _records(
             ids[index],
             index=index,
             end_ids=end_ids,
-            token_bytes=loaded.tokenizer.token_bytes,
+            token_bytes=runtime.tokenizer.token_bytes,
             text=text.push(ids[index], last).text,
             draw=None,
         )
 
 
 def _read(
-    loaded: LoadedModel,
+    runtime: Runtime,
     ids: Sequence[int],
     places: Sequence[int],
     on_progress: Callable[[Progress], None],
     cancelled: Callable[[], bool],
+    known: KVSequence | None,
 ) -> Rows:
     """The logits from the model reading the text up to the last place."""
     if not places:
         return
     wanted = set(places)
     text = ids[: places[-1] + 1]
-    for piece in force(loaded, text, places[0], on_progress, cancelled):
+    for piece in force(runtime, text, places[0], on_progress, cancelled, known):
         for place, logits in enumerate(piece.logits, piece.start):
             if place in wanted:
                 yield place, logits
-
-
-def _look_up(
-    loaded: LoadedModel,
-    ids: Sequence[int],
-    places: Sequence[int],
-    states: FinalStates,
-    on_progress: Callable[[Progress], None],
-    cancelled: Callable[[], bool],
-) -> Rows:
-    """The logits from the final hidden states of the tokens before the places."""
-    head = loaded.head
-    if head is None:
-        raise ValueError("there is no output head to make logits of the states")
-    size = piece_rows(loaded.facts.vocab_size)
-    for first in range(0, len(places), size):
-        if cancelled():
-            return
-        piece = places[first : first + size]
-        before = [place - 1 for place in piece]
-        try:
-            logits = head.logits([ids[place] for place in before], states[before])
-        except (RuntimeError, MemoryError) as error:
-            words = str(error).strip().split("\n", 1)[0][:200] or type(error).__name__
-            raise EngineError(f"the model failed while it scored the text: {words}") from error
-        on_progress(Progress("scoring the text", first + len(piece), len(places), "tokens"))
-        yield from zip(piece, logits.float().cpu(), strict=True)

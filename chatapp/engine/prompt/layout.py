@@ -18,7 +18,7 @@ from itertools import chain
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.prompt import Turn
-from chatapp.engine.prompt.plain_text import ControlToken
+from chatapp.engine.prompt.control import ControlToken
 from chatapp.engine.prompt.template import ChatTemplate, RenderedText
 from chatapp.engine.runtimes.tokenizer import ModelTokenizer, Segment
 

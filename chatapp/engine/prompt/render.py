@@ -91,12 +91,12 @@ def _render(tokenizer: ModelTokenizer, prompt: Prompt, name: str, source: str) -
             continue
         ids = tuple(layout.ids())
         reply = layout.ids_of_open_reply(open_turn) if open_turn is not None else ()
-        if name == OWN:  # it writes its own BOS token, and ends turns by end tokens
-            return _finished(tokenizer, (*ids, *reply), reply, OWN, (), bent.note)
         prefix = tokenizer.prefix_ids
-        if ids[: len(prefix)] != prefix:
+        # A model's own template writes its BOS token itself, and ends turns by end tokens.
+        if (name != OWN or tokenizer.prefixes_every_prompt) and ids[: len(prefix)] != prefix:
             ids = (*prefix, *ids)
-        return _finished(tokenizer, (*ids, *reply), reply, name, layout.plain.stop, bent.note)
+        stop = () if name == OWN else layout.plain.stop
+        return _finished(tokenizer, (*ids, *reply), reply, name, stop, bent.note)
     assert refusal is not None  # there is always one bend to try
     raise refusal
 

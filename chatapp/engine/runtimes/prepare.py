@@ -24,7 +24,15 @@ from chatapp.engine.runtimes.progress import ProgressBar, report_weights
 PREPARED_FACTS = "chatapp.json"
 """What the prepared folder knows about its origin."""
 
-_LAYOUT = "1"
+_DIGITS_APART = frozenset(
+    {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
+)
+"""Pre-tokenizers that take digits one by one and go on as GPT-2's: llama.cpp, llama-vocab.cpp.
+
+transformers knows none of them. Where llama.cpp is there it tokenizes by itself; elsewhere the
+converted tokenizer is put right for these."""
+
+_LAYOUT = "2"
 """Changes when the content of prepared folders does, so that old ones are not used."""
 
 
@@ -93,6 +101,8 @@ def _convert(
     place = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     on_progress(Progress("converting: tokenizer", 0, 0))
     tokenizer = AutoTokenizer.from_pretrained(file.parent, **place)
+    if _pre_tokenizer(file) in _DIGITS_APART:
+        _take_digits_apart(tokenizer)
     on_progress(Progress("converting: reading the file", 0, 0))
     with _report_tensors(on_progress), report_weights(on_progress):
         model = AutoModelForCausalLM.from_pretrained(file.parent, **place)
@@ -113,6 +123,25 @@ def _convert(
     written.write_text(json.dumps(facts), "utf-8")
     with written.open("rb") as stream:
         os.fsync(stream.fileno())
+
+
+def _pre_tokenizer(file: Path) -> str:
+    """The name that the file has for how it splits text before it is encoded."""
+    from gguf import GGUFReader
+
+    field = GGUFReader(file).get_field("tokenizer.ggml.pre")
+    return str(field.contents()) if field is not None else ""
+
+
+def _take_digits_apart(tokenizer: Any) -> None:
+    from tokenizers import pre_tokenizers
+
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
 
 
 def _weight_format(file: Path) -> str:

@@ -1,114 +1,91 @@
-"""A model's tokenizer: text to ids, ids to exact bytes, and which ids only a format may write.
-
-Read with the `tokenizers` library alone, since building transformers' wrapper around the same file
-takes twenty times as long; transformers is asked only for folders without a tokenizer.json.
-"""
+"""A model's tokenizer: text to ids, ids to exact bytes, and which ids only a format may write."""
 
 from __future__ import annotations
 
-import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum, auto
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
-from tokenizers import Tokenizer
-
-from chatapp.chat.errors import EngineError
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.text import escape_bytes
-from chatapp.engine.prompt.plain_text import (
-    ControlPattern,
-    ControlToken,
-    PlainTokenizers,
-    control_tokens,
-    plain_tokenizers,
-)
-from chatapp.engine.runtimes.token_bytes import LeadingSpace, TokenDecoding, token_decoding
-
-SPECIAL_NAMES = (
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-)
-"""The names under which chat templates know special tokens."""
+from chatapp.engine.prompt.control import ControlPattern, ControlToken
+from chatapp.engine.runtimes.token_bytes import LeadingSpace
 
 Segment = str | ControlToken | tuple[int, ...]
 """Part of a prompt: ordinary text, one control token, or exact ids."""
 
 
-class ModelTokenizer:
+class Where(Enum):
+    """Where in a prompt a text stands; some vocabularies put a space before it in some places."""
+
+    START = auto()
+    AFTER_CONTROL = auto()
+    INSIDE = auto()
+    """It goes on after other text or a reply's exact ids: no space is put before it."""
+
+
+class ModelTokenizer(ABC):
     """The tokenizer of one model. Only reads, so that threads may share it."""
 
     def __init__(
         self,
-        backend: Tokenizer,
         *,
-        special_tokens: Mapping[str, str] | None = None,
-        chat_template: str | None = None,
-        add_bos: bool | None = None,
+        controls: Sequence[ControlToken],
+        special_tokens: Mapping[str, str],
+        chat_template: str | None,
     ) -> None:
-        """Wrap a tokenizer.
+        """Keep what every kind of tokenizer has.
 
         Args:
-            backend: the tokenizer as its file describes it.
+            controls: the control tokens, by id.
             special_tokens: the special tokens by their names in chat templates (bos_token, ...).
             chat_template: the model's own chat template, a Jinja source.
-            add_bos: whether a text begins with the BOS token; None leaves it to the backend.
         """
-        backend.no_truncation()
-        backend.no_padding()
-        self._backend = backend
-        self._add_bos = add_bos
-        self.special_tokens: Mapping[str, str] = dict(special_tokens or {})
+        self.special_tokens: Mapping[str, str] = dict(special_tokens)
         self.chat_template = chat_template
-        self.controls = control_tokens(backend)
-        self.control_ids = frozenset(token.id for token in self.controls)
-        self.special_ids = frozenset(token.id for token in self.controls if token.special)
-        self.pattern = ControlPattern(self.controls)
-        self._by_content = {token.content: token for token in self.controls}
+        self.controls = tuple(controls)
+        self.control_ids = frozenset(token.id for token in controls)
+        self.special_ids = frozenset(token.id for token in controls if token.special)
+        self.pattern = ControlPattern(controls)
+        self._by_content = {token.content: token for token in controls}
         self._pieces: dict[int, TokenPiece] = {}
 
-    @classmethod
-    def from_folder(cls, folder: Path | str) -> ModelTokenizer:
-        """Read the tokenizer of a model's folder.
-
-        Raises:
-            EngineError: there is none, or it cannot be read.
-        """
-        folder = Path(folder)
-        config = _read_json(folder / "tokenizer_config.json")
-        template = _chat_template(folder, config)
-        names = {**_read_json(folder / "special_tokens_map.json"), **config}
-        add_bos = config.get("add_bos_token")
-        if (folder / "tokenizer.json").is_file():
-            return cls(
-                _read_backend(folder / "tokenizer.json"),
-                special_tokens=_special_tokens(names),
-                chat_template=template,
-                add_bos=add_bos if isinstance(add_bos, bool) else None,
-            )
-        wrapper = _read_with_transformers(folder)
-        return cls(
-            wrapper.backend_tokenizer,
-            special_tokens={k: str(v) for k, v in wrapper.special_tokens_map.items()},
-            chat_template=template,
-            add_bos=add_bos if isinstance(add_bos, bool) else None,
-        )
-
     @property
+    @abstractmethod
     def vocab_size(self) -> int:
         """One more than the largest id with a token; the model may have more rows than that."""
-        return len(self.byte_table)
 
     @property
-    def bos_id(self) -> int | None:
-        """The token that begins a text, where there is one."""
-        return self._special_id("bos_token")
+    @abstractmethod
+    def prefix_ids(self) -> tuple[int, ...]:
+        """What the model expects before any text: its BOS token, or nothing."""
+
+    @property
+    @abstractmethod
+    def leading_space(self) -> LeadingSpace:
+        """What decoding does to a space at the start of a text."""
+
+    @abstractmethod
+    def token_bytes(self, token_id: int) -> bytes:
+        """The exact bytes of one token; empty for an id without a token."""
+
+    @abstractmethod
+    def token_id(self, text: str) -> int | None:
+        """The id of a special token's text."""
+
+    @abstractmethod
+    def encode_rendered(self, text: str) -> list[int]:
+        """Ids of text that a format wrote: what spells a control token becomes it."""
+
+    @abstractmethod
+    def _encode(self, where: Where, text: str) -> list[int]:
+        """Ids of ordinary text, in which nothing becomes a control token."""
+
+    @property
+    def prefixes_every_prompt(self) -> bool:
+        """Whether `prefix_ids` belong before a prompt that the model's own template wrote, too."""
+        return False
 
     @property
     def eos_id(self) -> int | None:
@@ -120,69 +97,42 @@ class ModelTokenizer:
         token = self._by_content.get(text)
         return token.id if token else None
 
-    @cached_property
-    def prefix_ids(self) -> tuple[int, ...]:
-        """What the model expects before any text: its BOS token, or nothing."""
-        if self._add_bos is not None:
-            return (self.bos_id,) if self._add_bos and self.bos_id is not None else ()
-        bare = self._backend.encode("a", add_special_tokens=False).ids
-        full = self._backend.encode("a", add_special_tokens=True).ids
-        for start in range(len(full) - len(bare) + 1):
-            if full[start : start + len(bare)] == bare:
-                return tuple(full[:start])
-        return ()
-
     def encode_text(self, text: str) -> list[int]:
         """Ids of ordinary text. No control token is among them, whatever the text spells.
 
         Only a character the vocabulary lacks becomes its unknown token.
         """
-        return self._encode(self._plain.at_start, text)
+        return self._encode(Where.START, text)
 
     def encode_inside(self, text: str) -> list[int]:
         """Ids of ordinary text that goes on in a reply: as `encode_text`, just as it is typed.
 
         No space is put before it, as some vocabularies do with a text that stands by itself.
         """
-        return self._encode(self._plain.inside, text)
-
-    def encode_rendered(self, text: str) -> list[int]:
-        """Ids of text that a format wrote: what spells a control token becomes it.
-
-        The same as transformers' `tokenizer(text, add_special_tokens=False)`.
-        """
-        return self._encode(self._backend, text)
+        return self._encode(Where.INSIDE, text)
 
     def encode_segments(self, segments: Iterable[Segment]) -> list[int]:
         """Ids of a prompt in parts: texts never become control tokens, ids stay as they are."""
         ids: list[int] = []
-        where = self._plain.at_start
+        where = Where.START
         for segment in segments:
             match segment:
                 case str():
                     if segment:
                         ids += self._encode(where, segment)
-                        where = self._plain.inside
+                        where = Where.INSIDE
                 case ControlToken():
                     ids.append(segment.id)
-                    where = self._plain.after_control
+                    where = Where.AFTER_CONTROL
                 case _:
                     ids += segment
-                    where = self._plain.inside
+                    where = Where.INSIDE
         return ids
 
     def controls_in(self, ids: Iterable[int]) -> tuple[int, ...]:
         """The control tokens among ids, but for the one that stands for unknown characters."""
         unknown = self._special_id("unk_token")
         return tuple(i for i in ids if i in self.control_ids and i != unknown)
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """The exact bytes of one token; empty for an id without a token."""
-        return self.byte_table[token_id] if 0 <= token_id < len(self.byte_table) else b""
-
-    def token_text(self, token_id: int) -> str:
-        """The token's bytes as text, with what isn't valid UTF-8 written as \\xNN."""
-        return escape_bytes(self.token_bytes(token_id))
 
     def piece(self, token_id: int) -> TokenPiece:
         """One token with its bytes."""
@@ -196,117 +146,11 @@ class ModelTokenizer:
         """Tokens with their bytes."""
         return tuple(map(self.piece, ids))
 
-    @property
-    def leading_space(self) -> LeadingSpace:
-        """What decoding does to a space at the start of a text."""
-        return self._decoding.leading_space
-
     @cached_property
     def byte_table(self) -> Sequence[bytes]:
         """The exact bytes of every id from 0 on; empty where an id has no token."""
-        vocabulary = self._backend.get_vocab(with_added_tokens=True)
-        table = [b""] * (max(vocabulary.values(), default=-1) + 1)
-        to_bytes = self._decoding.to_bytes
-        for token, number in vocabulary.items():
-            table[number] = to_bytes(token)
-        for number, added in self._backend.get_added_tokens_decoder().items():
-            table[number] = added.content.encode()  # written as it reads, in every vocabulary
-        return tuple(table)
-
-    @cached_property
-    def _decoding(self) -> TokenDecoding:
-        decoder = self._backend.decoder
-        state = json.loads(decoder.__getstate__()) if decoder is not None else None
-        return token_decoding(state)
-
-    @cached_property
-    def _plain(self) -> PlainTokenizers:
-        return plain_tokenizers(self._backend)
-
-    @staticmethod
-    def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
-        # A lone surrogate has no UTF-8 and could not be encoded at all.
-        clean = text.encode("utf-8", "replace").decode() if _has_surrogate(text) else text
-        ids: list[int] = tokenizer.encode(clean, add_special_tokens=False).ids
-        return ids
+        return tuple(map(self.token_bytes, range(self.vocab_size)))
 
     def _special_id(self, name: str) -> int | None:
-        token = self.special_tokens.get(name)
-        found: int | None = self._backend.token_to_id(token) if token else None
-        return found
-
-
-def _has_surrogate(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-def _read_backend(file: Path) -> Tokenizer:
-    try:
-        return Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises plain Exception for every broken file
-        raise EngineError(f"{file} cannot be read: {_line(error)}; fetch the model anew") from None
-
-
-def _read_with_transformers(folder: Path) -> Any:
-    """Let transformers build a tokenizer out of vocab.json and merges.txt, tokenizer.model, ..."""
-    from transformers import AutoTokenizer
-
-    try:
-        wrapper = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:  # anything may come out of files from elsewhere
-        raise EngineError(f"{folder} has no tokenizer that can be read: {_line(error)}") from None
-    if not hasattr(wrapper, "backend_tokenizer"):
-        raise EngineError(f"{folder} has a tokenizer of its own code; a tokenizer.json is needed")
-    return wrapper
-
-
-def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """The model's own chat template: a file of its own, or in the configuration."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        try:
-            return file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise EngineError(f"{file} cannot be read: {_line(error)}") from None
-    template = config.get("chat_template")
-    template = template or _read_json(folder / "chat_template.json").get("chat_template")
-    if isinstance(template, list):  # several by name: [{"name": "default", "template": "..."}]
-        named = {item.get("name"): item.get("template") for item in template}
-        template = named.get("default") or next(iter(named.values()), None)
-    return template if isinstance(template, str) and template else None
-
-
-def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """Names to tokens; a token is its text, or an object that holds it."""
-    found = {}
-    for name in SPECIAL_NAMES:
-        value = config.get(name)
-        if isinstance(value, dict):
-            value = value.get("content")
-        if isinstance(value, str):
-            found[name] = value
-    return found
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    """A JSON object, empty where there is no such file."""
-    if not file.is_file():
-        return {}
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EngineError(f"{file} cannot be read: {_line(error)}") from None
-    if not isinstance(value, dict):
-        raise EngineError(f"{file} cannot be read: it holds no JSON object")
-    return value
-
-
-def _line(error: Exception) -> str:
-    """The first line of what a library had to say."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+        text = self.special_tokens.get(name)
+        return self.token_id(text) if text else None

@@ -3,16 +3,24 @@
 A vocabulary has tens of thousands of tokens and most stages leave a few dozen. Sorting all of them
 at every step costs more than the rest of the chain together, so a set is held in one of two forms:
 the whole vocabulary, unsorted, with -inf where a token is out, or only the living, most probable
-first. Questions that seem to need a sort ("where does the mass reach p?") are answered by buckets.
+first. Of a whole vocabulary the few hundred most probable are sorted once; they answer nearly every
+question, and only the others look at all of it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+import numpy.typing as npt
+
+Array = npt.NDArray[np.floating]
+"""Logits or what goes with them, float32 or float64."""
+Ids = npt.NDArray[np.int64]
+"""Token ids."""
+Mask = npt.NDArray[np.bool_]
 
 COMPACT = 4096
 """Sets up to this size are held sorted; larger ones stay as long as the vocabulary."""
@@ -22,11 +30,16 @@ _DIRECT = 1024
 
 _BUCKETS = 2048
 
+_LEADERS = 256
+"""So many of the most probable are sorted at once: what stages keep in most rows of any model."""
+
 _PAIRS = 1 << 16
 """Up to so many pairs of ids are compared one by one; more are laid out along the vocabulary."""
 
 _BLOCK = 64
 """A row of logits is looked over in blocks of this many before single tokens are compared."""
+
+_FLOAT32 = np.finfo(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,36 +52,37 @@ class Crossing:
     """The weight of everything with a larger key."""
 
 
-def crossing(keys: torch.Tensor, weights: torch.Tensor, mass: float) -> Crossing:
+def crossing(keys: Array, weights: Array, mass: float) -> Crossing:
     """Find the element at which the sum of weights, largest key first, reaches a mass.
 
     The result is what a full sort and a cumulative sum in float64 would give. Elements are thrown
     into buckets by key; only the bucket in which the mass is reached is looked at again.
 
     Args:
-        keys: (n,) finite, any floating type; n is at least 1.
+        keys: (n,) finite; n is at least 1.
         weights: (n,) not negative.
         mass: what the sum must reach; where it never does, the smallest key is returned.
     """
-    keys, weights = keys.double(), weights.double()
+    keys, weights = keys.astype(np.float64), weights.astype(np.float64)
     above = 0.0
-    while keys.numel() > _DIRECT:
-        low, high = torch.stack(torch.aminmax(keys)).tolist()
+    while keys.size > _DIRECT:
+        low, high = float(keys.min()), float(keys.max())
         if low == high:
             return Crossing(low, above)
-        bucket = ((high - keys) * ((_BUCKETS - 1) / (high - low))).long()
-        sums = torch.bincount(bucket, weights, _BUCKETS).cumsum(0)
-        reached = int((sums + above < mass).sum())
+        bucket = ((high - keys) * ((_BUCKETS - 1) / (high - low))).astype(np.int64)
+        sums = np.bincount(bucket, weights, _BUCKETS).cumsum()
+        reached = int(np.count_nonzero(sums + above < mass))
         if reached == _BUCKETS:
             return Crossing(low, above + float(sums[-1]) - float(weights[keys == low].sum()))
         if reached > 0:
             above += float(sums[reached - 1])
         inside = bucket == reached
         keys, weights = keys[inside], weights[inside]
-    ordered, order = keys.sort(descending=True)
-    sums = weights[order].cumsum(0) + above
-    index = min(int((sums < mass).sum()), keys.numel() - 1)
-    first = int((ordered > ordered[index]).sum())
+    order = np.argsort(-keys, kind="stable")
+    ordered = keys[order]
+    sums = weights[order].cumsum() + above
+    index = min(int(np.count_nonzero(sums < mass)), keys.size - 1)
+    first = int(np.count_nonzero(ordered > ordered[index]))
     return Crossing(float(ordered[index]), float(sums[first - 1]) if first else above)
 
 
@@ -76,63 +90,91 @@ class Alive:
     """A set of tokens with their logits. Immutable; what is computed once is kept.
 
     One of two forms: `ids` is None and `logits` is (V,) float32 with -inf where a token is out; or
-    `ids` is (n,) int64 and `logits` (n,) float64, finite, largest first and lower ids first among
-    equals. Everything is on the CPU: a row of logits is quickly fetched from another device, while
-    the many small questions asked of it would each wait for that device.
+    `ids` is (n,) and `logits` (n,) float64, finite, largest first and lower ids first among equals.
     """
 
     __slots__ = (
         "_best",
         "_count",
         "_entropy_bits",
+        "_head",
+        "_logits",
         "_total",
         "_weights",
         "ids",
-        "logits",
         "vocabulary",
     )
 
     def __init__(
-        self, logits: torch.Tensor, ids: torch.Tensor | None = None, vocabulary: int = 0
+        self,
+        logits: Array | Callable[[], Array],
+        ids: Ids | None = None,
+        vocabulary: int = 0,
+        *,
+        head: Alive | None = None,
+        count: int | None = None,
+        total: float | None = None,
     ) -> None:
-        self.logits = logits
+        """Make a set.
+
+        Args:
+            logits: as above; or what gives them, called when all of them are needed.
+            ids: as above.
+            vocabulary: V, where it can't be seen from the logits.
+            head: the largest of a whole vocabulary in the sorted form, where they are known.
+            count: how many are alive, where it is known.
+            total: `total`, where it is known.
+        """
+        self._logits = logits
         self.ids = ids
-        self.vocabulary = vocabulary or logits.numel()
+        self.vocabulary = vocabulary or self.logits.size
+        self._head = head
         self._best: float | None = None
-        self._count: int | None = None
-        self._weights: torch.Tensor | None = None
-        self._total: float | None = None
+        self._count = count
+        self._weights: Array | None = None
+        self._total = total
         self._entropy_bits: float | None = None
+
+    @property
+    def logits(self) -> Array:
+        """See above."""
+        if callable(self._logits):
+            self._logits = self._logits()
+        return self._logits
 
     @property
     def best(self) -> float:
         """The largest logit; -inf when nothing is alive, NaN where a logit is NaN."""
         if self._best is None:
-            self._best = float(self.logits.amax() if self.ids is None else self.logits[0])
+            if self._head is not None:
+                self._best = self._head.best
+            else:
+                self._best = float(self.logits.max() if self.ids is None else self.logits[0])
         return self._best
 
     @property
     def count(self) -> int:
         """How many tokens are alive."""
         if self._count is None:
-            living = self.logits.numel()
-            if self.ids is None and float(self.logits.amin()) == -math.inf:
-                living = int((self.logits > -math.inf).count_nonzero())
+            living = self.logits.size
+            if self.ids is None and self.logits.min() == -math.inf:
+                living = int(np.count_nonzero(self.logits > -math.inf))
             self._count = living
         return self._count
 
     @property
-    def weights(self) -> torch.Tensor:
+    def weights(self) -> Array:
         """exp(logit − best), as long as `logits`: the probabilities up to one factor."""
         if self._weights is None:
-            self._weights = torch.exp(self.logits - self.best)
+            weights = self.logits - self.logits.dtype.type(self.best)
+            self._weights = np.exp(weights, out=weights)
         return self._weights
 
     @property
     def total(self) -> float:
         """Σ weights, in float64: 1 / total is the probability of the most probable."""
         if self._total is None:
-            self._total = float(self.weights.sum(dtype=torch.float64))
+            self._total = float(self.weights.sum(dtype=np.float64))
         return self._total
 
     @property
@@ -144,27 +186,33 @@ class Alive:
     def entropy_bits(self) -> float:
         """−Σ p log2 p."""
         if self._entropy_bits is None:
+            distances = self.logits - self.logits.dtype.type(self.best)
             # 0 · −inf is no number, and exp is 0 long before this floor.
-            moments = (self.logits - self.best).clamp_(min=-1e4).mul_(self.weights)
-            nats = math.log(self.total) - float(moments.sum(dtype=torch.float64)) / self.total
+            np.maximum(distances, -1e4, out=distances)
+            distances *= self.weights
+            nats = math.log(self.total) - float(distances.sum(dtype=np.float64)) / self.total
             self._entropy_bits = max(nats, 0.0) / math.log(2)
         return self._entropy_bits
 
-    def logprobs(self, logits: torch.Tensor) -> torch.Tensor:
-        """ln p among the living of logits that are in this set, of any shape."""
+    def logprobs(self, logits: Array) -> Array:
+        """ln p among the living of logits that are in this set, of any shape, float64."""
         # The largest first: logits divided by a tiny temperature leave log_mass no digits.
-        return (logits - self.best) - math.log(self.total)
+        return (logits.astype(np.float64) - self.best) - math.log(self.total)
 
-    def at(self, ids: torch.Tensor) -> torch.Tensor:
+    def at(self, ids: Ids) -> Array:
         """The logits of those ids, (m,) float64; -inf for those that are out."""
-        return self.look_up(self.logits, ids, -math.inf).double()
+        if self._head is not None and callable(self._logits):
+            found = self._head.at(ids)
+            if found.min(initial=math.inf) > -math.inf:
+                return found
+        return self.look_up(self.logits, ids, -math.inf).astype(np.float64)
 
-    def look_up(self, values: torch.Tensor, ids: torch.Tensor, missing: float) -> torch.Tensor:
+    def look_up(self, values: Array, ids: Ids, missing: float) -> Array:
         """What some ids have of values that go with `logits`.
 
         Args:
             values: as long as `logits`.
-            ids: (m,) int64.
+            ids: (m,).
             missing: what an id has that is not in the sorted form; at most the least of the values.
 
         Returns:
@@ -172,23 +220,31 @@ class Alive:
         """
         if self.ids is None:
             return values[ids]
-        if 0 < self.ids.numel() * ids.numel() <= _PAIRS:
-            return torch.where(self.ids == ids.unsqueeze(1), values, missing).amax(1)
-        row = values.new_full((self.vocabulary,), missing)
+        if 0 < self.ids.size * ids.size <= _PAIRS:
+            found: Array = np.where(self.ids == ids[:, None], values, missing).max(axis=1)
+            return found
+        row = np.full(self.vocabulary, missing, dtype=values.dtype)
         row[self.ids] = values
         return row[ids]
 
-    def probs(self, ids: torch.Tensor) -> torch.Tensor:
+    def probs(self, ids: Ids) -> Array:
         """The probabilities of those ids among the living, (m,) float64."""
-        return torch.exp(self.logprobs(self.at(ids)))
+        return np.exp(self.logprobs(self.at(ids)))
+
+    def ranks(self, logits: Array) -> npt.NDArray[np.int64]:
+        """1 + how many are larger than each of some logits, (m,)."""
+        larger = [np.count_nonzero(self.logits > logit) for logit in logits]
+        return np.array(larger, dtype=np.int64) + 1
 
     def nth_largest(self, n: int) -> float:
         """The n-th largest logit (n from 1; the smallest one alive where there are fewer)."""
-        n = min(n, self.logits.numel())
+        n = min(n, self.vocabulary)
         if self.ids is not None:
-            return float(self.logits[n - 1])
-        value = float(self.logits.topk(n).values[-1])
-        return value if value > -math.inf else float(torch.finfo(self.logits.dtype).min)
+            return float(self.logits[min(n, self.logits.size) - 1])
+        if (head := self._leading(n)) is not None:
+            return float(head.logits[n - 1])
+        value = _nth_largest(self.logits, n)
+        return value if value > -math.inf else float(_FLOAT32.min)
 
     def at_least(self, bound: float, *, compact: bool = False) -> Alive:
         """Those with logits of at least `bound`, compared exactly.
@@ -198,21 +254,24 @@ class Alive:
             compact: return the sorted form however many they are.
         """
         if self.ids is not None:
-            kept = int((self.logits >= bound).sum())
-            if kept == self.logits.numel():
+            kept = int(np.count_nonzero(self.logits >= bound))
+            if kept == self.logits.size:
                 return self
             return Alive(self.logits[:kept], self.ids[:kept], self.vocabulary)
-        return self.keep(self.logits >= _round_up(bound, self.logits.dtype), compact=compact)
+        if self._head is not None and bound > self._head.logits[-1]:
+            return self._head.at_least(bound)
+        return self.keep(self.logits >= _round_up(bound), compact=compact)
 
-    def keep(self, mask: torch.Tensor, *, compact: bool = False) -> Alive:
+    def keep(self, mask: Mask, *, compact: bool = False) -> Alive:
         """Those marked in `mask`, which is as long as `logits` and true for none that is out."""
         if self.ids is not None:
             return Alive(self.logits[mask], self.ids[mask], self.vocabulary)
-        ids = marked(mask)
-        if ids.numel() > COMPACT and not compact:
-            return Alive(self.logits.masked_fill(~mask, -math.inf))
-        logits, order = self.logits[ids].double().sort(descending=True, stable=True)
-        return Alive(logits, ids[order], self.vocabulary)
+        ids = np.flatnonzero(mask)
+        if ids.size > COMPACT and not compact:
+            return Alive(np.where(mask, self.logits, np.float32(-math.inf)))
+        logits = self.logits[ids].astype(np.float64)
+        order = np.argsort(-logits, kind="stable")
+        return Alive(logits[order], ids[order], self.vocabulary)
 
     def leaders(self, n: int, *, compact: bool = True) -> Alive:
         """The n largest, and what ties with the last of them; all there are where there are fewer.
@@ -221,63 +280,88 @@ class Alive:
             n: at least 1.
             compact: return the sorted form however many they are.
         """
-        pool = self if self.ids is not None else self.at_least(self._floor(n), compact=compact)
-        return pool.at_least(pool.nth_largest(n), compact=compact)
+        return self.at_least(self.nth_largest(n), compact=compact)
 
-    def _floor(self, n: int) -> float:
-        """A logit that at least n reach, and hardly more: the n-th largest of blocks' maxima."""
-        blocks = self.logits.numel() // _BLOCK
-        if n > blocks:
-            return self.nth_largest(n)
-        maxima = self.logits[: blocks * _BLOCK].view(blocks, _BLOCK).amax(1)
-        bound = float(maxima.topk(n).values[-1])
-        return bound if bound > -math.inf else self.nth_largest(n)
+    def _leading(self, n: int) -> Alive | None:
+        """At least the n largest of a whole vocabulary, sorted; None where n is too large for it.
+
+        Everything larger than the last of them is among them.
+        """
+        if self._head is None or self._head.logits.size < n:
+            blocks = self.vocabulary // _BLOCK
+            wanted = max(n, _LEADERS)
+            if wanted > blocks:
+                return None
+            # The n-th largest of blocks' maxima is reached by at least n, and by hardly more.
+            maxima = self.logits[: blocks * _BLOCK].reshape(_BLOCK, blocks).max(axis=0)
+            bound = _nth_largest(maxima, wanted)
+            if bound == -math.inf:
+                return None
+            self._head = self.keep(self.logits >= _round_up(bound), compact=True)
+        return self._head
 
     def ranked(self) -> Alive:
         """All of the living, sorted."""
         return self.at_least(-math.inf, compact=True)
 
-    def equal_to(self, logit: float) -> torch.Tensor:
-        """The ids with exactly that logit, ascending, (m,) int64."""
-        found = marked(self.logits == logit)
+    def equal_to(self, logit: float) -> Ids:
+        """The ids with exactly that logit, ascending, (m,)."""
+        if self._head is not None and logit > self._head.logits[-1]:
+            return self._head.equal_to(logit)
+        found = np.flatnonzero(self.logits == logit)
         return found if self.ids is None else self.ids[found]
 
-    def without(self, ids: torch.Tensor) -> Alive:
+    def without(self, ids: Ids) -> Alive:
         """The same set less those ids."""
-        if ids.numel() == 0:
+        if ids.size == 0:
             return self
         if self.ids is None:
-            return Alive(self.logits.index_fill(0, ids, -math.inf))
-        return self.keep(~torch.isin(self.ids, ids))
+            logits = self.logits.copy()
+            logits[ids] = -math.inf
+            return Alive(logits)
+        return self.keep(~np.isin(self.ids, ids))
 
     def only(self, id_: int) -> Alive:
         """That one token of the set alone."""
-        ids = torch.tensor([id_])
+        ids = np.array([id_])
         return Alive(self.at(ids), ids, self.vocabulary)
 
     def first(self) -> int:
         """The id of the largest logit, the lowest one among equals."""
+        if self._head is not None:
+            return self._head.first()
         return int(self.logits.argmax()) if self.ids is None else int(self.ids[0])
 
     def scaled(self, temperature: float) -> Alive:
         """Every logit divided by a temperature above 0."""
-        limits = torch.finfo(torch.float32)
-        if temperature > limits.tiny and abs(self.best) < temperature * limits.max:
-            scaled = Alive(self.logits / temperature, self.ids, self.vocabulary)
-            scaled._count = self._count
-            return scaled
+        if temperature > _FLOAT32.tiny and abs(self.best) < temperature * float(_FLOAT32.max):
+            if self.ids is not None:
+                return Alive(self.logits / temperature, self.ids, self.vocabulary)
+            divisor = np.float32(temperature)
+            head = None if self._head is None else _scaled_head(self._head, divisor)
+            return Alive(
+                lambda: self.logits / divisor, None, self.vocabulary, head=head, count=self._count
+            )
         # Where the quotient overflows, the largest logit is put at 0 first: the same distribution.
-        quotient = ((self.logits.double() - self.best) / temperature).clamp(min=limits.min)
-        quotient = torch.where(self.logits > -math.inf, quotient, -math.inf)
-        return Alive(quotient.to(self.logits.dtype), self.ids, self.vocabulary)
+        with np.errstate(over="ignore"):
+            quotient = (self.logits.astype(np.float64) - self.best) / temperature
+        quotient = np.maximum(quotient, float(_FLOAT32.min))
+        quotient = np.where(self.logits > -math.inf, quotient, -math.inf)
+        return Alive(quotient.astype(self.logits.dtype), self.ids, self.vocabulary)
 
     def crossing(self, mass: float) -> Crossing:
         """Where the probability, most probable first, reaches a mass; `above` is a probability."""
+        wanted = mass * self.total
+        if self.ids is None and (head := self._leading(_LEADERS)) is not None:
+            weights = np.exp((head.logits - self.best).astype(np.float32))
+            if weights.sum(dtype=np.float64) >= wanted:
+                found = crossing(head.logits, weights, wanted)
+                return Crossing(found.key, found.above / self.total)
         logits, weights = self.logits, self.weights
         living = weights > 0  # leaves out what is dead, and what could not be drawn anyway
-        if not bool(living.all()):
+        if not living.all():
             logits, weights = logits[living], weights[living]
-        found = crossing(logits, weights, mass * self.total)
+        found = crossing(logits, weights, wanted)
         return Crossing(found.key, found.above / self.total)
 
     def pick(self, uniform: float) -> int:
@@ -293,24 +377,29 @@ class Alive:
         equals = self.equal_to(found.key)
         each = math.exp(found.key - self.best) / self.total
         index = math.ceil((uniform - found.above) / each) - 1
-        return int(equals[min(max(index, 0), equals.numel() - 1)])
+        return int(equals[min(max(index, 0), equals.size - 1)])
 
 
-def marked(mask: torch.Tensor) -> torch.Tensor:
-    """Where a (n,) bool mask on the CPU is true, (m,) int64, ascending.
+def _scaled_head(head: Alive, divisor: np.float32) -> Alive:
+    """The head of a whole vocabulary whose logits are divided, rounded as there."""
+    assert head.ids is not None
+    logits, ids = (head.logits.astype(np.float32) / divisor).astype(np.float64), head.ids
+    if (logits[1:] == logits[:-1]).any():  # what was unequal may be equal now
+        order = np.lexsort((ids, -logits))
+        logits, ids = logits[order], ids[order]
+    return Alive(logits, ids, head.vocabulary)
 
-    Over a vocabulary NumPy finds it four to seven times as fast as torch.
+
+def _nth_largest(values: Array, n: int) -> float:
+    """The n-th largest of (m,) values; n is from 1 to m."""
+    return float(np.partition(values, values.size - n)[values.size - n])
+
+
+def _round_up(value: float) -> np.float32:
+    """The smallest finite float32 which is not below `value`.
+
+    A comparison of a float32 array with a float rounds the float to float32 first, which could move
+    the bound below a logit it lies above.
     """
-    return torch.from_numpy(np.flatnonzero(mask.numpy()))
-
-
-def _round_up(value: float, dtype: torch.dtype) -> float:
-    """The smallest number of that type which is not below `value`, and is finite.
-
-    A comparison of a float32 tensor with a float rounds the float to float32 first, which could
-    move the bound below a logit it lies above.
-    """
-    rounded = torch.tensor(value, dtype=dtype)
-    if float(rounded) < value or value == -math.inf:
-        rounded = torch.nextafter(rounded, torch.tensor(math.inf, dtype=dtype))
-    return float(rounded)
+    rounded = np.float32(max(min(value, float(_FLOAT32.max)), float(_FLOAT32.min)))
+    return np.nextafter(rounded, np.float32(math.inf)) if rounded < value else rounded

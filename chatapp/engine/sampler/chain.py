@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
+import numpy as np
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.sampling import SamplingParams
 from chatapp.engine.sampler import edits, filters
-from chatapp.engine.sampler.alive import Alive
+from chatapp.engine.sampler.alive import Alive, Array, Ids
 from chatapp.engine.sampler.edits import Edit
 from chatapp.engine.sampler.filters import Cut
 
@@ -35,12 +35,12 @@ class NothingLeft(EngineError):
 class StepContext:
     """What the stages may look at besides the logits."""
 
-    ids: torch.Tensor
-    """(n,) int64, on the CPU: the prompt and the reply so far, which penalties look at."""
+    ids: Ids
+    """(n,): the prompt and the reply so far, which penalties look at."""
     prompt_length: int
     """How many of `ids` are the prompt."""
-    end_ids: torch.Tensor
-    """(e,) int64: the tokens that end a reply."""
+    end_ids: Ids
+    """(e,): the tokens that end a reply."""
     dry_breakers: frozenset[int] = frozenset()
     """Tokens over which no repeat reaches."""
 
@@ -59,7 +59,7 @@ class Snapshot:
 class ChainState:
     """What lives through a reply: the generator of its draws, and mirostat's μ.
 
-    Python's generator, not torch's: the numbers that follow a seed are the same on every machine
+    Python's generator: the numbers that follow a seed are the same on every machine
     and promised to stay so (documentation of `random`, "Notes on Reproducibility").
     """
 
@@ -103,7 +103,7 @@ class ChainState:
         if tau == 0:
             self._mu = None
             return
-        prob = float(outcome.final.probs(torch.tensor([token_id])))
+        prob = float(outcome.final.probs(np.array([token_id]))[0])
         if prob > 0:
             self._mu = moved_mu(self.mirostat_mu(tau), prob, outcome.params)
 
@@ -163,8 +163,8 @@ class Outcome:
         return filters.temperature(self.edited, self.temperature).alive
 
     @property
-    def model_logprobs(self) -> torch.Tensor:
-        """ln p under the model alone, (V,) float32."""
+    def model_logprobs(self) -> Array:
+        """ln p under the model alone, (V,)."""
         return self.model.logprobs(self.model.logits)
 
 
@@ -178,12 +178,13 @@ class Drawn:
 
 
 def run_chain(
-    logits: torch.Tensor, params: SamplingParams, context: StepContext, state: ChainState
+    logits: Array | Alive, params: SamplingParams, context: StepContext, state: ChainState
 ) -> Outcome:
     """Send one step's logits through edits and stages.
 
     Args:
-        logits: (V,), any floating type and device; -inf is allowed.
+        logits: (V,) float32, or the set that they make; -inf is allowed. They are not changed, and
+            may not be while the outcome is in use.
         params: read once, here.
         context: the ids before this step.
         state: may be asked for random numbers (XTC's coin).
@@ -192,7 +193,7 @@ def run_chain(
         BadLogits: NaN, +inf, or nothing but -inf.
         NothingLeft: bans and end rules leave no token.
     """
-    model = Alive(logits.detach().to("cpu", torch.float32))
+    model = logits if isinstance(logits, Alive) else Alive(logits)
     if math.isnan(model.best):
         raise BadLogits(
             "the model's logits are not numbers (NaN); load it with --dtype float32 or check its"
@@ -204,8 +205,9 @@ def run_chain(
             f"the model's logits are {what}, so no token has a probability; load it with"
             " --dtype float32 or check its file with `chatapp models info`"
         )
-    editing = _Editing(model.logits)
-    _run_edits(editing, params, context)
+    editing = _Editing(model)
+    with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is said below
+        _run_edits(editing, params, context)
     edited = model
     if editing.made:
         edited = Alive(editing.logits)
@@ -230,16 +232,21 @@ def draw(outcome: Outcome, state: ChainState) -> Drawn:
 class _Editing:
     """Logits on their way through the edits; the model's own are copied before the first change."""
 
-    def __init__(self, logits: torch.Tensor) -> None:
-        self.model_logits = self.logits = logits
+    def __init__(self, model: Alive) -> None:
+        self.model = model
+        self._copy: Array | None = None
         self.made: list[Edit] = []
 
+    @property
+    def logits(self) -> Array:
+        return self.model.logits if self._copy is None else self._copy
+
     def add(self, edit: Edit) -> None:
-        if edit.ids.numel() == 0:
+        if edit.ids.size == 0:
             return
-        if self.logits is self.model_logits:
-            self.logits = self.logits.clone()
-        edit.apply_to(self.logits)
+        if self._copy is None:
+            self._copy = self.model.logits.copy()
+        edit.apply_to(self._copy)
         self.made.append(edit)
 
 
@@ -249,7 +256,7 @@ def _run_edits(editing: _Editing, params: SamplingParams, context: StepContext) 
         editing.add(edits.bias(editing.logits, params.logit_bias, params.banned))
     window = context.ids[-params.penalty_window :] if params.penalty_window else context.ids
     if params.repetition_penalty != 1 or params.presence_penalty or params.frequency_penalty:
-        seen = edits.occurrences(window, editing.logits.numel())
+        seen = edits.occurrences(window, editing.model.vocabulary)
         if params.repetition_penalty != 1:
             editing.add(edits.repetition(editing.logits, seen, params.repetition_penalty))
         if params.presence_penalty:
@@ -279,9 +286,9 @@ def _run_end_rules(editing: _Editing, params: SamplingParams, context: StepConte
     if params.end == "force":
         if not ends:
             raise NothingLeft("this model names no end token, so an end cannot be forced; stop it")
-        editing.add(edits.force_end(editing.model_logits, editing.logits, ends))
+        editing.add(edits.force_end(editing.model.logits, editing.logits, ends))
         return
-    if context.ids.numel() - context.prompt_length < params.min_tokens:
+    if context.ids.size - context.prompt_length < params.min_tokens:
         editing.add(edits.ban(editing.logits, ends, "min_tokens", float(params.min_tokens)))
     if params.end == "forbid":
         editing.add(edits.ban(editing.logits, ends, "end", 0.0))

@@ -13,8 +13,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
+from chatapp.engine.sampler.alive import Array, Ids
 from chatapp.engine.sampler.repeats import suffix_matches
 
 _FLOAT32_MAX_LOG = 88.7228391
@@ -25,21 +27,23 @@ _FLOAT32_MAX_LOG = 88.7228391
 class Edit:
     """What one stage changed."""
 
-    stage: str
+    name: str
+    """The stage's."""
     setting: float
-    ids: torch.Tensor
-    """(m,) int64, each id once."""
-    before: torch.Tensor
-    """(m,) float32."""
-    after: torch.Tensor
-    """(m,) float32; -inf bans."""
+    ids: Ids
+    """(m,), each id once."""
+    before: Array
+    """(m,)."""
+    after: Array
+    """(m,); -inf bans."""
 
     @property
-    def banned(self) -> torch.Tensor:
-        """The ids that this stage alone took out of play, (b,) int64."""
-        return self.ids[(self.after == -math.inf) & (self.before > -math.inf)]
+    def banned(self) -> Ids:
+        """The ids that this stage alone took out of play, (b,)."""
+        banned: Ids = self.ids[(self.after == -math.inf) & (self.before > -math.inf)]
+        return banned
 
-    def apply_to(self, logits: torch.Tensor) -> None:
+    def apply_to(self, logits: Array) -> None:
         """Write the change into (V,) logits."""
         logits[self.ids] = self.after
 
@@ -48,20 +52,20 @@ class Edit:
 class Occurrences:
     """Which tokens stand in the penalty window, and how often."""
 
-    ids: torch.Tensor
-    """(m,) int64, ascending."""
-    counts: torch.Tensor
-    """(m,) int64."""
+    ids: Ids
+    """(m,), ascending."""
+    counts: npt.NDArray[np.int64]
+    """(m,)."""
 
 
-def occurrences(history: torch.Tensor, vocabulary: int) -> Occurrences:
-    """Count the ids of (n,) int64 `history` that are below `vocabulary`."""
-    ids, counts = torch.unique(history, return_counts=True)
+def occurrences(history: Ids, vocabulary: int) -> Occurrences:
+    """Count the ids of (n,) `history` that are below `vocabulary`."""
+    ids, counts = np.unique(history, return_counts=True)
     known = ids < vocabulary
     return Occurrences(ids[known], counts[known])
 
 
-def bias(logits: torch.Tensor, biases: Iterable[tuple[int, float]], banned: Iterable[int]) -> Edit:
+def bias(logits: Array, biases: Iterable[tuple[int, float]], banned: Iterable[int]) -> Edit:
     """Add to chosen logits; a banned id gets -inf. Several biases of one id add up.
 
     Source: OpenAI's `logit_bias`; transformers' SequenceBias and NoBadWords processors for
@@ -69,45 +73,46 @@ def bias(logits: torch.Tensor, biases: Iterable[tuple[int, float]], banned: Iter
     """
     totals: dict[int, float] = {}
     for id_, value in (*biases, *((id_, -math.inf) for id_ in banned)):
-        if 0 <= id_ < logits.numel():
+        if 0 <= id_ < logits.size:
             totals[id_] = totals.get(id_, 0.0) + value
-    ids = torch.tensor(list(totals), dtype=torch.int64)
-    added = torch.tensor(list(totals.values()), dtype=torch.float32)
+    ids = _ids(totals)
+    added = np.array(list(totals.values()), dtype=np.float32)
     return Edit("bias", -math.inf, ids, logits[ids], logits[ids] + added)
 
 
-def repetition(logits: torch.Tensor, seen: Occurrences, penalty: float) -> Edit:
+def repetition(logits: Array, seen: Occurrences, penalty: float) -> Edit:
     """Divide positive logits of tokens already there by the penalty, multiply negative ones.
 
     Source: Keskar et al. 2019 (arXiv 1909.05858, section 4.1), with the multiplication for negative
     logits of transformers' RepetitionPenaltyLogitsProcessor and llama.cpp's penalties.
     """
     before = logits[seen.ids]
-    after = torch.where(before > 0, before / penalty, before * penalty)
+    after = np.where(before > 0, before / np.float32(penalty), before * np.float32(penalty))
     return Edit("repetition", penalty, seen.ids, before, after)
 
 
-def presence(logits: torch.Tensor, seen: Occurrences, penalty: float) -> Edit:
+def presence(logits: Array, seen: Occurrences, penalty: float) -> Edit:
     """Subtract the penalty once from every token already there.
 
     Source: OpenAI's API reference; llama.cpp's penalties.
     """
     before = logits[seen.ids]
-    return Edit("presence", penalty, seen.ids, before, before - penalty)
+    return Edit("presence", penalty, seen.ids, before, before - np.float32(penalty))
 
 
-def frequency(logits: torch.Tensor, seen: Occurrences, penalty: float) -> Edit:
+def frequency(logits: Array, seen: Occurrences, penalty: float) -> Edit:
     """Subtract the penalty as many times as the token is there.
 
     Source: OpenAI's API reference; llama.cpp's penalties.
     """
     before = logits[seen.ids]
-    return Edit("frequency", penalty, seen.ids, before, before - seen.counts * penalty)
+    after = before - (seen.counts * penalty).astype(np.float32)
+    return Edit("frequency", penalty, seen.ids, before, after)
 
 
 def dry(
-    logits: torch.Tensor,
-    history: torch.Tensor,
+    logits: Array,
+    history: Ids,
     *,
     multiplier: float,
     base: float,
@@ -124,8 +129,8 @@ def dry(
     (`llama_sampler_dry_apply`), with breakers of one token.
 
     Args:
-        logits: (V,) float32.
-        history: (n,) int64, the penalty window.
+        logits: (V,).
+        history: (n,), the penalty window.
         multiplier: the penalty of a repeat of just the allowed length.
         base: at least 1; what each further token multiplies it by.
         allowed_length: shorter repeats are free.
@@ -138,9 +143,9 @@ def dry(
         allowed_length=allowed_length,
         breakers=breakers,
     )
-    known = {id_: penalty for id_, penalty in penalties.items() if id_ < logits.numel()}
-    touched = torch.tensor(list(known), dtype=torch.int64)
-    penalty = torch.tensor(list(known.values()), dtype=torch.float32)
+    known = {id_: penalty for id_, penalty in penalties.items() if id_ < logits.size}
+    touched = _ids(known)
+    penalty = np.array(list(known.values()), dtype=np.float32)
     return Edit("dry", multiplier, touched, logits[touched], logits[touched] - penalty)
 
 
@@ -182,7 +187,7 @@ def dry_penalty(length: int, multiplier: float, base: float, allowed_length: int
     return float(multiplier * base**beyond)
 
 
-def no_repeat_ngram(logits: torch.Tensor, history: torch.Tensor, size: int) -> Edit:
+def no_repeat_ngram(logits: Array, history: Ids, size: int) -> Edit:
     """Ban every token that would make the last `size` tokens a sequence already there.
 
     Source: Paulus et al. 2017 (arXiv 1705.04304, section 2.5); transformers'
@@ -195,20 +200,24 @@ def no_repeat_ngram(logits: torch.Tensor, history: torch.Tensor, size: int) -> E
     return ban(logits, sorted(repeats), "no_repeat_ngram", float(size))
 
 
-def ban(logits: torch.Tensor, ids: Iterable[int], stage: str, setting: float) -> Edit:
+def ban(logits: Array, ids: Iterable[int], stage: str, setting: float) -> Edit:
     """Take tokens out of play, in the name of a stage."""
-    touched = torch.tensor([id_ for id_ in ids if 0 <= id_ < logits.numel()], dtype=torch.int64)
+    touched = _ids(id_ for id_ in ids if 0 <= id_ < logits.size)
     before = logits[touched]
-    return Edit(stage, setting, touched, before, torch.full_like(before, -math.inf))
+    return Edit(stage, setting, touched, before, np.full_like(before, -math.inf))
 
 
-def force_end(logits: torch.Tensor, edited: torch.Tensor, ends: Iterable[int]) -> Edit:
+def force_end(logits: Array, edited: Array, ends: Iterable[int]) -> Edit:
     """Leave only the tokens that end a reply, with the model's own logits.
 
     The person has asked for the end now, so no earlier edit (a ban, a repeated n-gram) can refuse
     it. Source: transformers' ForcedEOSTokenLogitsProcessor, for several end tokens.
     """
-    after = torch.full_like(edited, -math.inf)
-    ids = torch.tensor([id_ for id_ in ends if 0 <= id_ < logits.numel()], dtype=torch.int64)
+    after = np.full_like(edited, -math.inf)
+    ids = _ids(id_ for id_ in ends if 0 <= id_ < logits.size)
     after[ids] = logits[ids]
-    return Edit("end", 1.0, torch.arange(logits.numel()), edited.clone(), after)
+    return Edit("end", 1.0, np.arange(logits.size), edited.copy(), after)
+
+
+def _ids(ids: Iterable[int]) -> Ids:
+    return np.fromiter(ids, dtype=np.int64)

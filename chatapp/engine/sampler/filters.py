@@ -11,9 +11,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
-from chatapp.engine.sampler.alive import Alive, crossing
+from chatapp.engine.sampler.alive import Alive, Array, Ids, crossing
+
+_NONE: Ids = np.empty(0, dtype=np.int64)
 
 MASS_SLACK = 1e-9
 """A mass this close below p has reached it: ten tokens of 10 % give 90 % with nine of them,
@@ -71,8 +73,8 @@ def top_p(alive: Alive, p: float) -> Cut:
     equals = alive.equal_to(found.key)
     each = math.exp(found.key - alive.best) / alive.total
     needed = (p - MASS_SLACK - found.above) / each if each > 0 else math.inf
-    kept = int(min(max(math.ceil(min(needed, equals.numel())), 1), equals.numel()))
-    return Cut(alive.at_least(found.key).without(equals[: equals.numel() - kept]), p)
+    kept = int(min(max(math.ceil(min(needed, equals.size)), 1), equals.size))
+    return Cut(alive.at_least(found.key).without(equals[: equals.size - kept]), p)
 
 
 def min_p(alive: Alive, share: float) -> Cut:
@@ -105,8 +107,8 @@ def top_n_sigma(alive: Alive, n: float) -> Cut:
     """
     if alive.count < 2:
         return Cut(alive, alive.best)
-    living = alive.logits[alive.logits > -math.inf].double()
-    threshold = alive.best - n * float(living.std(correction=0))
+    living = alive.logits[alive.logits > -math.inf].astype(np.float64)
+    threshold = alive.best - n * float(living.std())
     return Cut(alive.at_least(threshold), threshold)
 
 
@@ -130,7 +132,7 @@ def xtc(alive: Alive, probability: float, threshold: float, uniform: Callable[[]
         return Cut(alive, threshold, drawn=coin)
     bound = alive.log_mass + math.log(threshold) if threshold > 0 else -math.inf
     choices = alive.at_least(bound, compact=True)
-    dropped = choices.ids[:-1] if choices.ids is not None and choices.count > 1 else torch.empty(0)
+    dropped = choices.ids[:-1] if choices.ids is not None and choices.count > 1 else _NONE
     return Cut(alive.without(dropped), threshold, drawn=coin)
 
 
@@ -144,7 +146,7 @@ def mirostat(alive: Alive, mu: float) -> Cut:
     return Cut(kept if kept.count else alive.only(alive.first()), mu)
 
 
-def measure(stage: str, before: Alive, ids: torch.Tensor) -> torch.Tensor:
+def measure(stage: str, before: Alive, ids: Ids) -> Array:
     """What each token had of what the stage asked for, among those that reached the stage.
 
     A probability for min_p and xtc, bits for mirostat, a rank for top_k, a logit for top_n_sigma
@@ -154,7 +156,7 @@ def measure(stage: str, before: Alive, ids: torch.Tensor) -> torch.Tensor:
     Args:
         stage: a name in `SamplingParams.order`.
         before: what was alive when the stage began.
-        ids: (m,) int64, all alive in `before`; m is at least 1.
+        ids: (m,), all alive in `before`; m is at least 1.
 
     Returns:
         (m,) float64.
@@ -162,55 +164,47 @@ def measure(stage: str, before: Alive, ids: torch.Tensor) -> torch.Tensor:
     logits = before.at(ids)
     match stage:
         case "top_k":
-            return _ranks(before, logits)
+            return before.ranks(logits).astype(np.float64)
         case "top_p":
             return _mass_before(before, ids)
         case "typical":
             return _more_typical_mass(before, ids)
         case "min_p" | "xtc":
-            return torch.exp(before.logprobs(logits))
+            probs: Array = np.exp(before.logprobs(logits))
+            return probs
         case "mirostat":
-            return -before.logprobs(logits) / math.log(2)
+            bits: Array = -before.logprobs(logits) / math.log(2)
+            return bits
     return logits
 
 
-def _ranks(before: Alive, logits: torch.Tensor) -> torch.Tensor:
-    """1 + how many are larger than each of some logits, (m,) float64.
-
-    The few asked for are sorted, not the many they are compared with.
-    """
-    steps, order = logits.sort()
-    smaller = torch.searchsorted(steps, before.logits.double())  # how many of those asked
-    larger = torch.bincount(smaller, minlength=steps.numel() + 1).flip(0).cumsum(0).flip(0)
-    ranks = torch.empty_like(logits)
-    ranks[order] = larger[1:].double() + 1.0
-    return ranks
-
-
-def _typicality(alive: Alive) -> torch.Tensor:
+def _typicality(alive: Alive) -> Array:
     """−|surprisal − entropy| in nats, as long as the set's logits; -inf where a token is out."""
     entropy = alive.entropy_bits * math.log(2)
-    return -(alive.logprobs(alive.logits) + entropy).abs()
+    typicality: Array = -np.abs(alive.logprobs(alive.logits) + entropy)
+    return typicality
 
 
-def _mass_before(before: Alive, ids: torch.Tensor) -> torch.Tensor:
+def _mass_before(before: Alive, ids: Ids) -> Array:
     """The mass ahead of each id in top_p's order: by probability, higher ids first among equals."""
     ahead = before.at_least(float(before.at(ids).min()), compact=True)
     assert ahead.ids is not None
     # A set lists lower ids first among equals; turned round and sorted stably, it does not.
-    logits, order = ahead.logits.flip(0).sort(descending=True, stable=True)
-    probs = torch.exp(before.logprobs(logits))
-    ranked = Alive(logits, ahead.ids.flip(0)[order], before.vocabulary)
-    return ranked.look_up(probs.cumsum(0) - probs, ids, 0.0)
+    logits = ahead.logits[::-1]
+    order = np.argsort(-logits, kind="stable")
+    probs = np.exp(before.logprobs(logits[order]))
+    ranked = Alive(logits[order], ahead.ids[::-1][order], before.vocabulary)
+    return ranked.look_up(probs.cumsum() - probs, ids, 0.0)
 
 
-def _more_typical_mass(before: Alive, ids: torch.Tensor) -> torch.Tensor:
+def _more_typical_mass(before: Alive, ids: Ids) -> Array:
     """The mass of what is strictly more typical than each id."""
-    keys = _typicality(before).double()
+    keys = _typicality(before)
     asked = before.look_up(keys, ids, -math.inf)
-    ahead = keys >= float(asked.min())
-    ordered, order = keys[ahead].sort()
-    weights = before.weights[ahead].double()[order]
+    ahead = keys >= asked.min()
+    order = np.argsort(keys[ahead])
+    weights = before.weights[ahead].astype(np.float64)[order]
     # The mass from the top down to each place; one place more for what has nothing above it.
-    from_top = torch.cat((weights.flip(0).cumsum(0).flip(0), torch.zeros(1, dtype=torch.float64)))
-    return from_top[torch.searchsorted(ordered, asked, right=True)] / before.total
+    from_top = np.append(weights[::-1].cumsum()[::-1], 0.0)
+    found: Array = from_top[np.searchsorted(keys[ahead][order], asked, side="right")]
+    return found / before.total

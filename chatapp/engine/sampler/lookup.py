@@ -7,15 +7,16 @@ and a trace little beside the record.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
+import numpy as np
 
 from chatapp.chat.record import Removal
-from chatapp.engine.sampler.alive import Alive
-from chatapp.engine.sampler.chain import Outcome
+from chatapp.engine.sampler.alive import Alive, Array
+from chatapp.engine.sampler.chain import Outcome, Stage
+from chatapp.engine.sampler.edits import Edit
 from chatapp.engine.sampler.filters import measure
 
 
@@ -24,13 +25,13 @@ class Column:
     """The tokens in one set of the chain, and the rest as one number: it all sums to 1."""
 
     alive: Alive
-    tensor: torch.Tensor
+    array: Array
     """(m,) float64, their logits; -inf for those that are out."""
 
     @cached_property
     def logits(self) -> list[float]:
-        """`tensor` as numbers."""
-        logits: list[float] = self.tensor.tolist()
+        """`array` as numbers."""
+        logits: list[float] = self.array.tolist()
         return logits
 
     @cached_property
@@ -38,7 +39,7 @@ class Column:
         """Natural; -inf for those that are out."""
         if self.alive.count == 0:
             return [-math.inf] * len(self.logits)
-        logprobs: list[float] = self.alive.logprobs(self.tensor).tolist()
+        logprobs: list[float] = self.alive.logprobs(self.array).tolist()
         return logprobs
 
     @cached_property
@@ -70,7 +71,7 @@ class Lookup:
         """
         self.outcome = outcome
         self.ids = list(ids)
-        self._tensor = torch.tensor(self.ids, dtype=torch.int64)
+        self._array = np.array(self.ids, dtype=np.int64)
         self._ranks = None if ranks is None else list(ranks)
         self._columns: dict[int, Column] = {}
 
@@ -78,27 +79,44 @@ class Lookup:
         """The tokens in one of the step's sets."""
         # By identity: a set is kept alive by its column, so its id is never another's.
         if (column := self._columns.get(id(alive))) is None:
-            column = self._columns[id(alive)] = Column(alive, alive.at(self._tensor))
+            column = self._columns[id(alive)] = Column(alive, alive.at(self._array))
         return column
 
     @cached_property
     def ranks(self) -> list[int]:
-        """For each 1 + the number of tokens with a larger model logit, without sorting them all."""
+        """For each 1 + the number of tokens with a larger model logit."""
         if self._ranks is not None:
             return self._ranks
         model = self.outcome.model
-        bounds, place = torch.unique(model.at(self._tensor).float(), return_inverse=True)
-        below = torch.bucketize(model.logits, bounds)  # for each token, how many bounds it exceeds
-        exceeding = torch.bincount(below, minlength=bounds.numel() + 1)
-        larger = exceeding.flip(0).cumsum(0).flip(0)[1:]
-        ranked: list[int] = (1 + larger[place]).tolist()
-        return ranked
+        ranks: list[int] = model.ranks(model.at(self._array)).tolist()
+        return ranks
 
     @cached_property
     def removals(self) -> list[Removal | None]:
         """For each the first stage that took it out; None where it is alive, or never was."""
-        outcome = self.outcome
         found: list[Removal | None] = [None] * len(self.ids)
+        for places, cause in self._removed():
+            if isinstance(cause, Edit):
+                values, threshold = [-math.inf] * len(places), -math.inf
+            else:
+                values = measure(cause.name, cause.before, self._array[places]).tolist()
+                threshold = -math.inf if cause.cut.threshold is None else cause.cut.threshold
+            for place, value in zip(places, values, strict=True):
+                found[place] = Removal(cause.name, cause.setting, threshold, value)
+        return found
+
+    @cached_property
+    def removed_by(self) -> list[str | None]:
+        """The names of those stages alone."""
+        found: list[str | None] = [None] * len(self.ids)
+        for places, cause in self._removed():
+            for place in places:
+                found[place] = cause.name
+        return found
+
+    def _removed(self) -> Iterator[tuple[list[int], Edit | Stage]]:
+        """The places of the tokens that are out of play, with what took them out first."""
+        outcome = self.outcome
         model, final = self.column(outcome.model).logits, self.column(outcome.final).logits
         pending = [
             place
@@ -107,24 +125,16 @@ class Lookup:
         ]
         for edit in outcome.edits:
             if not pending:
-                return found
-            hits = torch.isin(self._tensor[torch.tensor(pending)], edit.banned).tolist()
-            for place, hit in zip(pending, hits, strict=True):
-                if hit:
-                    found[place] = Removal(edit.stage, edit.setting, -math.inf, -math.inf)
-            pending = [place for place in pending if found[place] is None]
+                return
+            hits = np.isin(self._array[pending], edit.banned).tolist()
+            yield [place for place, hit in zip(pending, hits, strict=True) if hit], edit
+            pending = [place for place, hit in zip(pending, hits, strict=True) if not hit]
         for stage in outcome.stages:
             if not pending:
-                return found
-            threshold = stage.cut.threshold
-            if threshold is None or stage.after is stage.before:
+                return
+            if stage.cut.threshold is None or stage.after is stage.before:
                 continue
             after = self.column(stage.after).logits
-            places = [place for place in pending if after[place] == -math.inf]
+            if places := [place for place in pending if after[place] == -math.inf]:
+                yield places, stage
             pending = [place for place in pending if after[place] > -math.inf]
-            if places:
-                ids = self._tensor[torch.tensor(places)]
-                values: list[float] = measure(stage.name, stage.before, ids).tolist()
-                for place, value in zip(places, values, strict=True):
-                    found[place] = Removal(stage.name, stage.setting, threshold, value)
-        return found

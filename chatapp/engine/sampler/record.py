@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
+import numpy as np
 
 from chatapp.chat.record import Candidate, TokenRecord
-from chatapp.engine.sampler.alive import Alive
+from chatapp.engine.sampler.alive import Alive, Ids
 from chatapp.engine.sampler.chain import Outcome
 from chatapp.engine.sampler.lookup import Lookup
 
@@ -38,7 +38,7 @@ def look_up_leaders(outcome: Outcome, count: int, chosen_id: int) -> Lookup:
         ranks.append(ranks[-1] if equal else place + 1)
     if chosen_id not in ids:
         ids.append(chosen_id)
-        ranks.append(1 + int((model.logits > model.logits[chosen_id]).sum()))
+        ranks.append(1 + int(np.count_nonzero(model.logits > model.logits[chosen_id])))
     return Lookup(outcome, ids, ranks)
 
 
@@ -47,7 +47,7 @@ def make_record(
     chosen_id: int,
     *,
     index: int,
-    end_ids: torch.Tensor,
+    end_ids: Ids,
     token_bytes: Callable[[int], bytes],
     text: str,
     draw: float | None,
@@ -58,7 +58,7 @@ def make_record(
         lookup: the candidates, the token taken among them.
         chosen_id: the token taken, drawn or forced.
         index: its position in the reply, from 0.
-        end_ids: (e,) int64, the tokens that end a reply.
+        end_ids: (e,), the tokens that end a reply.
         token_bytes: a token's exact bytes; asked for the candidates only.
         text: what became printable with the token.
         draw: the uniform number that chose, None where nothing was drawn.
@@ -112,7 +112,7 @@ def spell(raw: bytes) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
-def _mass_of(model: Alive, ids: torch.Tensor) -> float:
+def _mass_of(model: Alive, ids: Ids) -> float:
     """The total probability of some ids, each counted once."""
-    known = torch.unique(ids[ids < model.vocabulary])
+    known = np.unique(ids[ids < model.vocabulary])
     return min(float(model.probs(known).sum()), 1.0)

@@ -8,17 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
-
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.trace import StageTrace, StepTrace, TracedToken
-from chatapp.engine.sampler.alive import Alive
+from chatapp.engine.sampler.alive import Alive, Array
 from chatapp.engine.sampler.chain import ChainState, Snapshot, StepContext, run_chain
 from chatapp.engine.sampler.lookup import Lookup
 
 
 def trace(
-    logits: torch.Tensor,
+    logits: Array,
     params: SamplingParams,
     context: StepContext,
     snapshot: Snapshot,
@@ -44,12 +42,12 @@ def trace_tokens(lookup: Lookup) -> StepTrace:
     """The same for tokens of a step that has just been run."""
     outcome = lookup.outcome
     stages = [_describe("model", lookup, None, outcome.model)]
-    logits = outcome.model.logits.clone() if outcome.edits else outcome.model.logits
+    logits = outcome.model.logits.copy() if outcome.edits else outcome.model.logits
     for edit in outcome.edits:
         edit.apply_to(logits)
-        after = outcome.edited if edit is outcome.edits[-1] else Alive(logits.clone())
-        setting = None if edit.stage == "bias" else edit.setting
-        stages.append(_describe(edit.stage, lookup, stages[-1], after, setting=setting))
+        after = outcome.edited if edit is outcome.edits[-1] else Alive(logits.copy())
+        setting = None if edit.name == "bias" else edit.setting
+        stages.append(_describe(edit.name, lookup, stages[-1], after, setting=setting))
     for stage in outcome.stages:
         stages.append(
             _describe(

@@ -38,6 +38,9 @@ class ModelView(Protocol):
     def model_ready(self, facts: ModelFacts) -> None:
         """Replies can be asked for."""
 
+    def say(self, words: str) -> None:
+        """Something that is good to know."""
+
     def say_error(self, words: str) -> None:
         """Something failed."""
 
@@ -132,6 +135,8 @@ class ModelControl:
         self._set(ModelState.READY)
         self._settled.set()
         self._view.model_ready(facts)
+        if facts.note:
+            self._view.say(facts.note)
 
     def _fail(self, words: str) -> None:
         if self._closed:

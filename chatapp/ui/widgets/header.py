@@ -63,6 +63,7 @@ class Header(Widget):
             return [
                 Content.styled(sanitise(facts.name), "bold"),
                 Content(facts.weight_format),
+                Content(facts.runtime),
                 Content(facts.device),
             ]
         words = Content.styled(_WORDS[status.state], "$text-warning")

@@ -1,29 +1,32 @@
-"""A model's files → a model that can run, its tokenizer, and the facts about both.
+"""Models in folders, and GGUF files where that is asked for, on transformers and torch.
 
 A GGUF file takes transformers long to read (its tensors are dequantized one by one), so it is
-converted once into a prepared folder: float32 safetensors, `tokenizer.json` and the chat template,
-exactly the values that the quantized file stands for. The folder is keyed by the file's hash and
-appears whole or not at all.
+converted once into a prepared folder: float32 safetensors, exactly the values that the quantized
+file stands for. Its tokens are still those of the file, as llama.cpp reads it.
 
 Weights come from safetensors or GGUF only, and no code from a model's folder is ever run.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import json
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
-from chatapp.engine.runtimes.head import OutputHead, find_head
+from chatapp.engine.runtimes.base import CannotFork, Floats, Reading, Stopped, Watch
+from chatapp.engine.runtimes.folder_tokenizer import FolderTokenizer
+from chatapp.engine.runtimes.gguf_tokenizer import GgufTokenizer, read_vocabulary
+from chatapp.engine.runtimes.library import NoLibrary
 from chatapp.engine.runtimes.prepare import PREPARED_FACTS, prepare_gguf
 from chatapp.engine.runtimes.progress import report_weights
 from chatapp.engine.runtimes.tokenizer import ModelTokenizer
@@ -34,13 +37,15 @@ _CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params")
 
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 
+PIECE = 128
+"""Tokens read at once: whoever watches is told between pieces."""
 
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A model ready to run."""
+
+@dataclass(slots=True)
+class TransformersRuntime:
+    """A causal language model of transformers, in eval mode; implements `base.Runtime`."""
 
     model: Any
-    """A transformers causal language model in eval mode."""
     tokenizer: ModelTokenizer
     facts: ModelFacts
     cache_argument: str
@@ -53,22 +58,183 @@ class LoadedModel:
     """
     input_device: torch.device
     """Where token ids have to be."""
-    head: OutputHead | None
-    """What makes logits of final hidden states; None where the model has to be run for them."""
+
+    @property
+    def reads_in_pieces(self) -> bool:
+        """Whether a sequence that isn't empty can read several ids at once."""
+        return not self.recurrent
+
+    def sequence(self) -> TransformersSequence:
+        """A new, empty sequence."""
+        return TransformersSequence(self, None, [])
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.model = None
+
+    def run(
+        self, ids: Sequence[Sequence[int]], cache: Any, last: int, *, states: bool
+    ) -> tuple[Any, torch.Tensor, torch.Tensor]:
+        """One pass of the model over (rows, n) further ids.
+
+        Returns:
+            The cache; the logits of the last ids, (rows, last, V); the hidden states of all of
+            them, (rows, n, d), where n is 0 if they aren't wanted.
+
+        Raises:
+            EngineError: the model failed.
+        """
+        arguments: dict[str, Any] = {"use_cache": True, "logits_to_keep": max(last, 1)}
+        if cache is not None:
+            arguments[self.cache_argument] = cache
+        if states:
+            arguments["output_hidden_states"] = True
+        try:
+            with torch.inference_mode():
+                tokens = torch.tensor([list(row) for row in ids], device=self.input_device)
+                output = self.model(tokens, **arguments)
+                logits = output.logits[:, output.logits.shape[1] - last :].float()
+                hidden = output.hidden_states[-1].float() if states else logits[:, :0, :0]
+        except (RuntimeError, MemoryError) as error:
+            raise EngineError(f"the model failed: {_line(error)}") from error
+        return getattr(output, self.cache_argument), logits, hidden
 
 
-def load(
+class TransformersSequence:
+    """One text and transformers' cache of it; implements `base.KVSequence`."""
+
+    def __init__(self, runtime: TransformersRuntime, cache: Any, ids: list[int]) -> None:
+        """Go on from a cache object that holds these ids; None and no ids is nothing."""
+        self._runtime = runtime
+        self.cache = cache
+        self.ids = ids
+
+    def read(
+        self, ids: Sequence[int], *, last: int = 1, watch: Watch | None = None, states: bool = False
+    ) -> Reading:
+        """Read further ids; see `base.KVSequence`."""
+        size = PIECE
+        if self._runtime.recurrent:
+            size = 1 if self.ids else len(ids)
+        logits, hidden = [], []
+        for start in range(0, len(ids), size):
+            piece = ids[start : start + size]
+            ahead = len(ids) - start - len(piece)  # what will be read after this piece
+            wanted = min(max(last - ahead, 0), len(piece))
+            try:
+                self.cache, rows, vectors = self._runtime.run(
+                    [piece], self.cache, wanted, states=states
+                )
+            except BaseException:
+                self.clear()  # half of the layers may have taken the ids, the others not
+                raise
+            self.ids.extend(piece)
+            logits.append(_numbers(rows[0]))
+            hidden.append(_numbers(vectors[0]))
+            if watch is not None and not watch(start + len(piece)):
+                raise Stopped("the reading was stopped")
+        return Reading(np.concatenate(logits), np.concatenate(hidden))
+
+    def crop(self, length: int) -> None:
+        """Forget what stands behind the first ids; all of it, where that can't be put back."""
+        surplus = len(self.ids) - length
+        if surplus <= 0:
+            return
+        if length > 0 and self._is_croppable():
+            self.cache.crop(-surplus)
+            del self.ids[length:]
+        else:
+            self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.cache = None
+        self.ids = []
+
+    def fork(self, length: int) -> TransformersSequence:
+        """Another sequence that has read the first ids. Raises CannotFork."""
+        if 0 < length < len(self.ids) and not self._is_croppable():
+            raise CannotFork("this model's state can't be put back to an earlier token")
+        if length == 0:
+            return self._runtime.sequence()
+        other = TransformersSequence(self._runtime, copy.deepcopy(self.cache), list(self.ids))
+        other.crop(length)
+        return other
+
+    def rows(self) -> TransformersRows:
+        """One row that has read what this has. Raises CannotFork."""
+        if self.cache is not None and not hasattr(self.cache, "reorder_cache"):
+            facts = self._runtime.facts
+            raise CannotFork(
+                f"{facts.name} ({facts.architecture}) keeps its state in a form that cannot be"
+                " split into several continuations; use sampling with this model"
+            )
+        return TransformersRows(self._runtime, copy.deepcopy(self.cache))
+
+    def close(self) -> None:
+        """Give its memory back."""
+        self.clear()
+
+    def _is_croppable(self) -> bool:
+        """Whether every layer can be put back; asked first, since a failed crop ruins the cache."""
+        if self._runtime.recurrent:
+            return False
+        for layer in self.cache.layers:
+            if not getattr(layer, "is_croppable", False):
+                return False
+            full = getattr(layer, "is_sliding", False) and (
+                layer.get_seq_length() >= layer.sliding_window
+            )
+            if full:
+                return False
+        return True
+
+
+class TransformersRows:
+    """Rows of a batch in one cache; implements `base.Rows`.
+
+    All rows are of one length, so there is no padding and no attention mask: a row's numbers are
+    those it would have alone, up to rounding.
+    """
+
+    def __init__(self, runtime: TransformersRuntime, cache: Any) -> None:
+        """Start from transformers' cache object (one row), which is changed."""
+        self._runtime = runtime
+        self._cache = cache
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Make row i what row rows[i] is now."""
+        # The name is transformers': it was made for beam search.
+        self._cache.reorder_cache(torch.tensor(list(rows), device=self._runtime.input_device))
+
+    def read(self, ids: Sequence[int], *, states: bool = False) -> Reading:
+        """Read one further id for each row."""
+        self._cache, logits, hidden = self._runtime.run(
+            [[token_id] for token_id in ids], self._cache, 1, states=states
+        )
+        return Reading(_numbers(logits[:, -1]), _numbers(hidden[:, -1:].flatten(1)))
+
+    def close(self) -> None:
+        """Give their memory back."""
+        self._cache = None
+
+
+def _numbers(tensor: torch.Tensor) -> Floats:
+    array: Floats = tensor.cpu().numpy()
+    return array
+
+
+def load_transformers(
     source: ModelSource,
     options: LoadOptions,
     prepared: Path,
     on_progress: Callable[[Progress], None],
-) -> LoadedModel:
+) -> TransformersRuntime:
     """Load a causal language model from a folder or a GGUF file.
 
     Raises:
         EngineError: the files are no such model, or it does not fit; one line says what to do.
     """
-    started = time.monotonic()
     if source.kind == "gguf":
         folder = prepare_gguf(source, prepared, on_progress)
     else:
@@ -79,20 +245,28 @@ def load(
     dtype = _pick_dtype(options.dtype, device, folder)
     _check_memory(folder, dtype, device)
     model = _load_weights(folder, source, device, dtype, on_progress)
-    try:
-        tokenizer = ModelTokenizer.from_folder(folder)
-    except (OSError, ValueError) as error:
-        raise EngineError(f"cannot read the tokenizer of {source.path}: {_line(error)}") from error
-    input_device = model.get_input_embeddings().weight.device
-    return LoadedModel(
+    tokenizer = _load_tokenizer(source, folder)
+    return TransformersRuntime(
         model=model,
         tokenizer=tokenizer,
-        facts=_facts(model, tokenizer, source, folder, options, time.monotonic() - started),
+        facts=_facts(model, tokenizer, source, folder, options),
         cache_argument=_cache_argument(model, source),
         recurrent=_is_recurrent(model),
-        input_device=input_device,
-        head=find_head(model, input_device),
+        input_device=model.get_input_embeddings().weight.device,
     )
+
+
+def _load_tokenizer(source: ModelSource, folder: Path) -> ModelTokenizer:
+    """A GGUF's own, as llama.cpp reads it; the folder's where there is no llama.cpp."""
+    if source.kind == "gguf":
+        try:
+            return read_vocabulary(Path(source.path))
+        except NoLibrary:
+            pass
+    try:
+        return FolderTokenizer.from_folder(folder)
+    except (OSError, ValueError) as error:
+        raise EngineError(f"cannot read the tokenizer of {source.path}: {_line(error)}") from error
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -238,7 +412,6 @@ def _facts(
     source: ModelSource,
     folder: Path,
     options: LoadOptions,
-    seconds: float,
 ) -> ModelFacts:
     config = model.config.get_text_config()
     prepared = _read_json(folder / PREPARED_FACTS)
@@ -246,15 +419,19 @@ def _facts(
     own_context = _context_length(config, folder)
     asked = options.context_length
     parameters = list(model.parameters())
+    length = min(asked, own_context) if asked else own_context
     return ModelFacts(
         name=source.name,
+        runtime="transformers",
         architecture=str(config.model_type),
         weight_format=source.weight_format or prepared.get("weight_format", "") or _stored(folder),
         dtype=str(model.dtype)[6:],
         device=str(model.device),
+        threads=torch.get_num_threads(),
         parameters=sum(parameter.numel() for parameter in parameters),
         weight_bytes=sum(parameter.numel() * parameter.element_size() for parameter in parameters),
-        context_length=min(asked, own_context) if asked else own_context,
+        context_length=length,
+        context_bytes=length * _bytes_of_a_token(model, config),
         vocab_size=int(config.vocab_size),
         layers=int(config.num_hidden_layers),
         heads=heads,
@@ -264,8 +441,17 @@ def _facts(
         control_ids=tuple(sorted(tokenizer.control_ids)),
         has_chat_template=tokenizer.chat_template is not None,
         sha256=source.sha256 or prepared.get("sha256", "") or fingerprint(folder),
-        load_seconds=seconds,
     )
+
+
+def _bytes_of_a_token(model: Any, config: Any) -> int:
+    """The keys and values of one token; 0 for a model that carries a state instead."""
+    if _is_recurrent(model):
+        return 0
+    heads = int(getattr(config, "num_attention_heads", 0) or 0)
+    width = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
+    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    return int(2 * config.num_hidden_layers * kv_heads * width * model.dtype.itemsize)
 
 
 def _end_ids(model: Any, tokenizer: ModelTokenizer) -> tuple[int, ...]:
@@ -276,6 +462,8 @@ def _end_ids(model: Any, tokenizer: ModelTokenizer) -> tuple[int, ...]:
         found.update(ids if isinstance(ids, list | tuple) else [ids] if ids is not None else [])
     if (own := tokenizer.eos_id) is not None:
         found.add(own)
+    if isinstance(tokenizer, GgufTokenizer):
+        found.update(tokenizer.end_ids)
     return tuple(sorted(int(item) for item in found))
 
 

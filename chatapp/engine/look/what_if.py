@@ -1,0 +1,192 @@
+"""What if: a finished reply under other settings, without running the model.
+
+For each token of the reply the sampler's own chain looks again at the logits it was taken from, and
+tells what it would have been worth. Nothing is drawn, so the reply stays as it is. Two settings are
+special:
+
+- XTC tosses a coin at every step. The probability told is the expectation over the coin, which is
+  the chance that a draw gives the token; what else is told of a step (choices, the best token, what
+  removed it) is told for the way the coin is likelier to fall.
+- Mirostat's bound at a token follows from the tokens before it, as if the reply had been drawn so
+  from its first token on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from chatapp.chat.errors import EngineError
+from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.whatif import WhatIf, WhatIfToken
+from chatapp.engine.look.history import LogitRow
+from chatapp.engine.sampler.chain import (
+    ChainState,
+    NothingLeft,
+    Outcome,
+    StepContext,
+    run_chain,
+)
+from chatapp.engine.sampler.lookup import Lookup
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What the settings make of one token: natural logprobs, and the rest of `WhatIfToken`."""
+
+    tempered: float
+    final: float
+    removed_by: str | None
+    choices: int
+    best_id: int
+
+
+class ReplyUnderTest:
+    """A finished reply whose settings are to be turned. Keep it while they are."""
+
+    def __init__(
+        self,
+        rows: Sequence[LogitRow],
+        prompt_ids: Sequence[int],
+        reply_ids: Sequence[int],
+        end_ids: Sequence[int],
+        dry_breakers: Callable[[], frozenset[int]] = frozenset,
+    ) -> None:
+        """Take hold of what does not depend on the settings.
+
+        Args:
+            rows: the logits that each token of the reply was taken from, one a token.
+            prompt_ids: what the model read before the reply.
+            reply_ids: the reply.
+            end_ids: the tokens that end a reply.
+            dry_breakers: the tokens over which DRY follows no repeat; asked for while DRY is on.
+        """
+        if len(rows) != len(reply_ids):
+            raise ValueError(f"{len(rows)} rows of logits for {len(reply_ids)} tokens")
+        self._rows = tuple(rows)
+        self._ids = np.array([*prompt_ids, *reply_ids], dtype=np.int64)
+        self._prompt_length = len(prompt_ids)
+        self._end_ids = np.array(end_ids, dtype=np.int64)
+        self._dry_breakers = dry_breakers
+        self._taken = tuple(reply_ids)
+
+    def under(self, params: SamplingParams) -> WhatIf:
+        """The reply under these settings.
+
+        Raises:
+            EngineError: at some token the settings leave nothing to take, or a bias or penalty
+                makes a logit infinite.
+        """
+        coin = _Coin.of(params)
+        state = ChainState(0)  # carries mirostat's bound from token to token, and nothing else
+        steps = [self._step(row, coin, state) for row in range(len(self._rows))]
+        return WhatIf(
+            tuple(
+                WhatIfToken(
+                    id=id_,
+                    model_logprob=model_logprob,
+                    tempered_logprob=min(step.tempered, 0.0),
+                    logprob=min(step.final, 0.0),
+                    removed_by=step.removed_by,
+                    choices=step.choices,
+                    best_id=step.best_id,
+                )
+                for id_, model_logprob, step in zip(
+                    self._taken, self._model_logprobs, steps, strict=True
+                )
+            )
+        )
+
+    @cached_property
+    def _totals(self) -> list[float]:
+        """The model's own normaliser at each token."""
+        return [row.alive().total for row in self._rows]
+
+    @cached_property
+    def _model_logprobs(self) -> list[float]:
+        logprobs = []
+        for row, total, id_ in zip(self._rows, self._totals, self._taken, strict=True):
+            model = row.alive(total)
+            logprobs.append(min(float(model.logprobs(model.at(np.array([id_])))[0]), 0.0))
+        return logprobs
+
+    def _step(self, row: int, coin: _Coin, state: ChainState) -> _Step:
+        """One token, for both ways that the coin can fall; the state goes on from it."""
+        id_ = self._taken[row]
+        model = self._rows[row].alive(self._totals[row])
+        context = StepContext(
+            ids=self._ids[: self._prompt_length + row],
+            prompt_length=self._prompt_length,
+            end_ids=self._end_ids,
+            dry_breakers=self._dry_breakers() if coin.spared.dry_multiplier else frozenset(),
+        )
+        try:
+            outcomes = [run_chain(model, params, context, state) for params in coin.sides]
+        except NothingLeft as error:
+            raise EngineError(f"at token {row + 1} {error}") from None
+        state.observe(outcomes[-1 if coin.drops else 0], id_)
+        return coin.mix([_step_of(outcome, id_) for outcome in outcomes])
+
+
+@dataclass(frozen=True, slots=True)
+class _Coin:
+    """XTC's coin: both ways that it can fall, as settings under which it falls so for sure."""
+
+    spared: SamplingParams
+    dropped: SamplingParams
+    chance: float
+    """That it falls for dropping; 0 where XTC is off."""
+
+    @classmethod
+    def of(cls, params: SamplingParams) -> _Coin:
+        """The coin that these settings toss."""
+        return cls(
+            spared=replace(params, xtc_probability=0.0),
+            dropped=replace(params, xtc_probability=1.0),
+            chance=params.xtc_probability if params.xtc_threshold <= 0.5 else 0.0,
+        )
+
+    @property
+    def drops(self) -> bool:
+        """Whether it is likelier to fall for dropping."""
+        return self.chance > 0.5
+
+    @property
+    def sides(self) -> list[SamplingParams]:
+        """The ways that it can fall."""
+        if self.chance in (0, 1):
+            return [self.dropped if self.chance else self.spared]
+        return [self.spared, self.dropped]
+
+    def mix(self, sides: Sequence[_Step]) -> _Step:
+        """The expectation over the coin, from the step as each of `sides` has it."""
+        if len(sides) == 1:
+            return sides[0]
+        spared, dropped = sides
+        likely = dropped if self.drops else spared
+        no, yes = math.log(1 - self.chance), math.log(self.chance)
+        final = float(np.logaddexp(spared.final + no, dropped.final + yes))
+        impossible = final == -math.inf
+        return replace(
+            likely,
+            tempered=float(np.logaddexp(spared.tempered + no, dropped.tempered + yes)),
+            final=final,
+            removed_by=(likely.removed_by or spared.removed_by) if impossible else None,
+        )
+
+
+def _step_of(outcome: Outcome, id_: int) -> _Step:
+    """A step as the chain has it."""
+    ids = np.array([id_])
+    final, tempered = outcome.final, outcome.tempered
+    return _Step(
+        tempered=float(tempered.logprobs(tempered.at(ids))[0]),
+        final=float(final.logprobs(final.at(ids))[0]),
+        removed_by=Lookup(outcome, [id_]).removed_by[0],
+        choices=final.count,
+        best_id=final.first(),
+    )
