@@ -13,6 +13,9 @@ from tests.terminal import Terminal
 pytestmark = [pytest.mark.model, pytest.mark.terminal, pytest.mark.usefixtures("home_with_model")]
 
 CTRL_UP, CTRL_DOWN, ESCAPE = "\x1b[1;5A", "\x1b[1;5B", "\x1b"
+LONG = ("--min-tokens", "2000")
+"""A reply that does not come to its end by itself while it is being tried."""
+
 STORY = "Tell me a very long story about a lighthouse and the sea.\r"
 
 
@@ -27,7 +30,7 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 
 def test_chat_stop_temperature_resize_and_quit() -> None:
-    with Terminal() as terminal:
+    with Terminal(*LONG) as terminal:
         ready(terminal)
         processes = terminal.processes()
         assert len(processes) == 2
@@ -55,7 +58,7 @@ def test_chat_stop_temperature_resize_and_quit() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_in_mid_reply_leaves_nothing_behind(number: signal.Signals) -> None:
-    with Terminal() as terminal:
+    with Terminal(*LONG) as terminal:
         ready(terminal)
         processes = terminal.processes()
         terminal.send(STORY)
@@ -67,7 +70,7 @@ def test_a_signal_in_mid_reply_leaves_nothing_behind(number: signal.Signals) -> 
 
 
 def test_a_killed_interface_takes_the_engine_with_it() -> None:
-    with Terminal() as terminal:
+    with Terminal(*LONG) as terminal:
         ready(terminal)
         processes = terminal.processes()
         terminal.send(STORY)
@@ -77,7 +80,7 @@ def test_a_killed_interface_takes_the_engine_with_it() -> None:
 
 
 def test_a_killed_engine_is_said_and_started_again(home: Path) -> None:
-    with Terminal() as terminal:
+    with Terminal(*LONG) as terminal:
         ready(terminal)
         terminal.send(STORY)
         terminal.wait_for("tok/s")
