@@ -156,7 +156,7 @@ class SamplingParams:
     """
 
     temperature: float = _parameter(
-        "temperature", 0.7, 0, 5, 0.05, "Divides the logits; 0 takes the most probable token."
+        "temperature", 0.7, 0, 5, 0.05, "Low: predictable. High: varied. 0: always the top token."
     )
     top_k: int = _parameter(
         "top-k", 50, 0, _ANY, 1, "Keep the k most probable tokens; 0 is off.", off=0
@@ -165,7 +165,13 @@ class SamplingParams:
         "top-p", 0.95, 0, 1, 0.01, "Keep the smallest set with this probability; 1 is off.", off=1
     )
     min_p: float = _parameter(
-        "min-p", 0.05, 0, 1, 0.01, "Keep what has this share of the best one's; 0 is off.", off=0
+        "min-p",
+        0.05,
+        0,
+        1,
+        0.01,
+        "Drop tokens below this fraction of the best one's probability; 0 is off.",
+        off=0,
     )
     repetition_penalty: float = _parameter(
         "repetition", 1.0, 0.1, 5, 0.05, "Divides the logits of tokens already there.", off=1

@@ -51,7 +51,7 @@ def add_parser(commands: Any) -> None:
         "--trace", action="store_true", help="with --json: every stage of the sampler, a token"
     )
     parser.add_argument(
-        "--n", type=whole("n", 1), default=1, metavar="N", help="so many replies, side by side"
+        "--n", type=whole("n", 1), default=1, metavar="N", help="write N replies at once"
     )
     parser.add_argument(
         "--replay",

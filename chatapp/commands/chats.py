@@ -57,7 +57,7 @@ def add_parser(commands: Any) -> None:
     )
     found.add_argument("files", nargs="+", metavar="FILE", help="- is standard input")
     _add_json(found)
-    _add_id(action("delete", "Put a conversation aside for 30 days.", _delete))
+    _add_id(action("delete", "Delete a conversation; recoverable for 30 days.", _delete))
     _add_id(action("undelete", "Bring a deleted conversation back.", _undelete))
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 from chatapp.chat.errors import StoreError, UsageError
 from chatapp.chat.facts import ModelSource, Progress
-from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.sampling import PARAMETERS, SamplingParams
 from chatapp.chat.template import Template, TemplateError
 from chatapp.chat.text import sanitise
 from chatapp.commands.options import flags_given
@@ -72,9 +72,10 @@ class Setup:
         return cls(paths, settings, templates, formats, template, flags)
 
     def change_as_flagged(self, session: Session) -> None:
-        """Let what the command line says of the prompt hold in a conversation that is resumed."""
+        """Let what the command line says hold in a conversation that is resumed."""
         conversation = session.conversation
         if "template" in self.flags:
+            session.set_sampling(self.sampling_for(self.template))
             conversation = replace(
                 conversation,
                 template=self.template.name,
@@ -87,6 +88,8 @@ class Setup:
         if "format" in self.flags:
             conversation = replace(conversation, format=self.template.format)
         session.conversation = conversation
+        given = {name: value for name, value in self.flags.items() if name in PARAMETERS}
+        session.set_sampling(session.sampling.with_values(given))
 
     @property
     def model(self) -> str:

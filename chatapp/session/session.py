@@ -32,6 +32,7 @@ from chatapp.chat.inspection import WrittenReply
 from chatapp.chat.prompt import Prompt, PromptFormat
 from chatapp.chat.record import TokenRecord
 from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.scoring import PLAIN
 from chatapp.chat.template import Template
 from chatapp.session import asking
 from chatapp.session.growing import GrowingReply, kept_to_continue, spans_before
@@ -142,11 +143,17 @@ class Session:
             self._add("assistant", template.first_message)
 
     async def open(self, conversation_id: str) -> None:
-        """Make a kept conversation the current one. Raises StoreError."""
+        """Make a kept conversation the current one, with what its last reply was drawn with.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
         if self.store is None:
             raise StoreError("conversations are not kept in this session")
         self.conversation = await self.store.load(conversation_id)
         self._saving.begin()
+        if (sampling := self._last_drawn_with()) is not None:
+            self.set_sampling(sampling)
 
     async def change(self, conversation: Conversation) -> SaveFailed | None:
         """Take a changed version of the current conversation, and save what changed.
@@ -160,6 +167,19 @@ class Session:
                 self._saving.add(message)
         self.conversation = conversation
         return await self._saving.save(conversation) if conversation.messages else None
+
+    def _last_drawn_with(self) -> SamplingParams | None:
+        """The settings at the end of the newest drawn reply of the path; None where none was."""
+        replies = [message.reply for message in reversed(self.conversation.path())]
+        reply = next((one for one in replies if one is not None and _is_drawn(one)), None)
+        if reply is None:
+            return None
+        sampling = reply.sampling[-1].sampling
+        if sampling.end == "force":  # it was for that reply alone
+            sampling = replace(sampling, end="allow")
+        if self.facts is not None and self.facts.sha256 != reply.model_sha256:
+            sampling = replace(sampling, banned=(), logit_bias=())  # ids of another model
+        return sampling
 
     def set_sampling(self, sampling: SamplingParams) -> None:
         """Draw with these from the next token on, of the running reply too."""
@@ -421,3 +441,11 @@ class Session:
         self.conversation = self.conversation.with_message(current).at(leaf)
         self._saving.add(self.conversation.messages[message.id])
         return await self._saving.save(self.conversation)
+
+
+def _is_drawn(reply: Reply) -> bool:
+    """Whether a reply's settings are somebody's: other decoders' replies carry the neutral ones."""
+    if not reply.sampling:
+        return False
+    neutral = reply.sampling[-1].sampling == PLAIN
+    return not neutral or any(record.draw is not None for record in reply.records)

@@ -23,8 +23,12 @@ class Cursor:
 def next_least_certain(records: Sequence[TokenRecord], current: int | None) -> int | None:
     """The token after `current` in the order of the model's probability, least probable first.
 
-    Begins with the least probable one of all, and begins again after the last. None when there
-    are no tokens.
+    Args:
+        records: of a reply.
+        current: where this order was left; None begins with the least probable one of all.
+
+    Returns:
+        Its position; after the last one the first again. None when there are no tokens.
     """
     if not records:
         return None

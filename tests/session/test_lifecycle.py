@@ -44,9 +44,9 @@ def reply_at(conversation: Conversation) -> Reply:
 @pytest.mark.parametrize(
     ("number", "reason", "words"),
     [
-        (signal.SIGHUP, FinishReason.CANCELLED, "stopped; c continues"),
-        (signal.SIGTERM, FinishReason.CANCELLED, "stopped; c continues"),
-        (signal.SIGKILL, None, "cut: the program ended in the middle of it; c continues"),
+        (signal.SIGHUP, FinishReason.CANCELLED, "stopped; /continue goes on"),
+        (signal.SIGTERM, FinishReason.CANCELLED, "stopped; /continue goes on"),
+        (signal.SIGKILL, None, "cut: the program ended in the middle of it; /continue goes on"),
     ],
 )
 async def test_an_interrupted_reply_is_there_again_and_goes_on_from_its_ids(

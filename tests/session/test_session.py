@@ -13,7 +13,7 @@ from chatapp.chat.errors import EngineError, StoreError
 from chatapp.chat.facts import LoadOptions, ModelSource
 from chatapp.chat.generation import PromptRead, TokenStep
 from chatapp.chat.prompt import PromptFormat
-from chatapp.chat.record import FinishReason
+from chatapp.chat.record import FinishReason, SamplingSpan
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.template import NO_TEMPLATE
 from chatapp.session.saving import SaveFailed
@@ -424,3 +424,44 @@ async def test_a_message_of_another_conversation_is_refused_in_words() -> None:
     for turn in (session.regenerate, session.continue_reply):
         with pytest.raises(EngineError, match="not in the open chat"):
             await collect(turn(reply))
+
+
+def kept_chat(store: Store, sampling: SamplingParams, *, sha256: str = FACTS.sha256) -> None:
+    """Put a chat of two messages into the store, whose reply was drawn so at its end."""
+    reply = Reply(
+        model=FACTS.name,
+        model_sha256=sha256,
+        seed=1,
+        records=make_records("yes"),
+        sampling=(SamplingSpan(0, SamplingParams(temperature=2.0)), SamplingSpan(1, sampling)),
+    )
+    asked = Message(id="a", parent=None, role="user", text="hi", created=0)
+    answer = Message(id="b", parent="a", role="assistant", text="yes", created=0, reply=reply)
+    conversation = Conversation(id="kept", created=0).with_message(asked).with_message(answer)
+    store.conversations["kept"] = conversation
+
+
+async def test_an_opened_chat_brings_back_what_its_last_reply_was_drawn_with() -> None:
+    store = Store()
+    session = await start(ScriptedEngine(), store)
+    mine = SamplingParams(temperature=0.6, top_k=7, banned=(3,), end="force")
+    kept_chat(store, mine)
+    await session.open("kept")
+    assert session.sampling == replace(mine, end="allow")
+
+
+async def test_rules_for_single_tokens_do_not_move_to_another_model() -> None:
+    store = Store()
+    session = await start(ScriptedEngine(), store)
+    kept_chat(store, SamplingParams(top_k=7, banned=(3,), logit_bias=((4, 1.0),)), sha256="other")
+    await session.open("kept")
+    assert session.sampling == SamplingParams(top_k=7)
+
+
+async def test_an_opened_chat_without_a_drawn_reply_changes_no_setting() -> None:
+    store = Store()
+    session = await start(ScriptedEngine(), store)
+    session.set_sampling(SamplingParams(temperature=0.1))
+    store.conversations["kept"] = Conversation(id="kept", created=0)
+    await session.open("kept")
+    assert session.sampling == SamplingParams(temperature=0.1)

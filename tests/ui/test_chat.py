@@ -68,7 +68,7 @@ async def test_temperature_changed_in_mid_reply_reaches_the_very_next_token() ->
         engine.allow(3)
         await until(pilot, lambda: not chat.turns.busy, "the end")
         assert [s.temperature for s in engine.drawn_with] == [0.7, 0.7, 0.6, 0.6]
-        assert "T 0.60 from token 2" in shown(chat)
+        assert "T 0.60 from token 3" in shown(chat)
 
 
 async def test_temperature_turns_while_typing_and_in_a_dialog() -> None:

@@ -124,7 +124,7 @@ async def test_a_reply_cut_by_a_dead_engine_goes_on_from_its_exact_ids(tmp_path:
             engine.dead = True
             engine.allow(1)
             await until(pilot, lambda: not chat.turns.busy, "the end")
-            assert "c continues" in shown(chat)
+            assert "/continue" in shown(chat)
             cut = chat.session.conversation.path()[-1].reply
             assert cut is not None and cut.finish_reason is FinishReason.ERROR
             engine.dead = False

@@ -198,9 +198,9 @@ async def test_the_trace_tells_what_each_stage_did() -> None:
         assert rows[4].split() == ["×", "␣else", "11.4", "×", "cut", "·"]
         assert next(row for row in rows if "sum" in row).split()[1:] == ["100", "%"] * 3
         assert next(row for row in rows if "drew" in row).split() == ["drew", "0.6250"]
-        assert "the draw was 0.2500" in text
+        assert "random number 0.2500" in text
         await pilot.press("down", "down")
-        assert "cut by top-p 0.95: needed <95.0 % ahead, had 97.0 %" in lines(table)
+        assert "cut by top-p 0.95: tokens above hold 97.0 % already" in lines(table)
         await pilot.press("l")
         assert "−0.48" in lines(table)
         await pilot.press("f1")

@@ -193,5 +193,5 @@ def test_a_reply_of_another_time_says_what_changed_and_why_it_ended() -> None:
     block = MessageBlock(message)
     block.resize(60)
     shown = [block.row(y, lambda _: "", None).content.plain for y in range(block.height)]
-    assert "  · temperature: T 1.20 from token 2" in shown
-    assert "  · cut at the maximum number of tokens; c continues" in shown
+    assert "  · temperature: T 1.20 from token 3" in shown
+    assert "  · cut at the maximum number of tokens; /continue goes on" in shown

@@ -60,7 +60,10 @@ async def test_a_reply_shown_as_tokens_has_its_summary() -> None:
         await pilot.press("ctrl+t")
         text = " ".join(shown(chat).split())
         # exp of the mean of −ln 0.9 and −ln 0.62
-        assert "2 tokens · perplexity 1.34 · mean entropy 1.50 bit · 0 not the arg-max" in text
+        assert (
+            "2 tokens · perplexity 1.34 · mean entropy 1.50 bit · 0 not the model's first choice"
+            in text
+        )
         assert "5.0 tok/s · the model ended it" in text
 
 
@@ -82,9 +85,9 @@ async def test_own_messages_are_scored_coloured_and_inspectable() -> None:
         assert chat.transcript.pointed[0].message.role == "assistant"
         chat.transcript.point(mine.id, 1)
         await pilot.pause()
-        assert "given · token 2" in lines(chat.query_one(TokenSummary))
+        assert "your text · token 2" in lines(chat.query_one(TokenSummary))
         assert "given: T and final are the model's own" in words(pilot, "#legend")
-        assert "given, not drawn: 3 tokens · perplexity" in shown(chat)
+        assert "your text: 3 tokens · perplexity" in shown(chat)
         await pilot.press("f9")
         assert notice(chat) == "point at a token of a reply first"
         await ask(pilot, "and three")
@@ -197,7 +200,7 @@ async def test_the_cursor_walks_into_the_system_text() -> None:
         chat.transcript.focus()
         await pilot.press("left", "left")
         assert chat.transcript.cursor == Cursor(SYSTEM, 4)
-        assert "given · token 5" in lines(chat.query_one(TokenSummary))
+        assert "your text · token 5" in lines(chat.query_one(TokenSummary))
         await pilot.press("n")  # from its most certain token on to its least certain one
         assert chat.transcript.cursor == Cursor(SYSTEM, 3)
         await pilot.press("n")

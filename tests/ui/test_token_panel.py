@@ -78,7 +78,7 @@ async def test_the_numbers_stand_side_by_side_with_their_names() -> None:
         assert text[2].split() == ["29.3", "%", "77.1", "%", "83.4", "%"]
         assert text[3].startswith("rank 1 · surprisal 1.77 bit")
         assert text[4].startswith(f"entropy {token.entropy_bits:.2f} bit · final 0.65 bit")
-        assert text[5].startswith("P(end) 90.0 % · draw 0.4312")
+        assert text[5].startswith("P(end) 90.0 % · random number 0.4312")
 
 
 @pytest.mark.parametrize("width", [NARROW, WIDE])
@@ -116,7 +116,7 @@ async def test_the_row_cursor_says_by_how_much_a_candidate_missed() -> None:
         assert "needed 3.9 %, had 2.9 %" in shown(app)
         await pilot.press("down")
         assert "cut by top-p 0.95:" in shown(app)
-        assert "needed <95.0 % ahead, had 97.0 %" in shown(app)
+        assert "tokens above hold 97.0 % already" in shown(app)
 
 
 async def test_the_list_scrolls_to_its_end_and_posts_what_is_chosen() -> None:
@@ -290,10 +290,10 @@ async def test_a_curve_of_many_tokens_says_that_it_shows_the_highest() -> None:
     app = Host(reply(100))
     async with app.run_test(size=(NARROW, TALL)) as pilot:
         await pilot.pause()
-        assert "max of 6" in lines(app.query_one(Sparklines))[2]
+        assert "highest of 7" in lines(app.query_one(Sparklines))[2]
         await pilot.resize_terminal(NARROW, 17)
         await pilot.pause()
-        assert "max of 6" in lines(app.query_one(Sparklines))[0]
+        assert "highest of 7" in lines(app.query_one(Sparklines))[0]
 
 
 def test_a_curve_never_loses_a_peak() -> None:
@@ -346,10 +346,10 @@ async def test_a_growing_reply_costs_only_its_new_tokens() -> None:
     ("removal", "cut", "missed"),
     [
         (Removal("top_k", 50, 50, 51), "top-k 50", "needed rank 50 or better, had 51"),
-        (Removal("top_p", 0.95, 0.95, 0.963), "top-p 0.95", "needed <95.0 % ahead, had 96.3 %"),
+        (Removal("top_p", 0.95, 0.95, 0.963), "top-p 0.95", "tokens above hold 96.3 % already"),
         (Removal("min_p", 0.05, 0.021, 0.014), "min-p 0.05", "needed 2.1 %, had 1.4 %"),
         (Removal("min_p", 0.05, 0.0214, 0.0213), "min-p 0.05", "needed 2.14 %, had 2.13 %"),
-        (Removal("typical", 0.9, 0.9, 0.95), "typical 0.90", "needed <90.0 % ahead, had 95.0 %"),
+        (Removal("typical", 0.9, 0.9, 0.95), "typical 0.90", "tokens above hold 95.0 % already"),
         (Removal("xtc", 0.5, 0.1, 0.34), "XTC 0.50", "needed <10.0 %, had 34.0 %"),
         (Removal("mirostat", 3, 5, 6.2), "mirostat τ 3.00", "needed ≤5.00 bit, had 6.20 bit"),
         (Removal("top_n_sigma", 1, 12.31, 11.02), "top-nσ 1.00",

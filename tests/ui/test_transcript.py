@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from chatapp.chat.record import FinishReason
 from chatapp.ui.cursor import Cursor
 from chatapp.ui.layout.stack import FIRST_SHOWN
 from chatapp.ui.screens.chat import ChatScreen
+from chatapp.ui.token_colours import token_style
 from chatapp.ui.widgets.token_panel import TokenSummary
 from tests.ui.host import ask, make_app, ready, say, shown, until
 from tests.ui.scripted import FACTS, ScriptedEngine, make_records, split
@@ -329,3 +332,53 @@ async def test_only_the_tokens_that_came_are_drawn_however_they_are_split() -> N
 
 def test_script_is_split_as_the_tests_assume() -> None:
     assert split("Red and blue.") == [b"Red", b" and", b" blue", b"."]
+
+
+async def test_n_begins_with_the_least_certain_token_after_a_movement_by_hand() -> None:
+    app = make_app(ScriptedEngine("One two three four five"))
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "count")
+        block = chat.transcript.current
+        assert block is not None
+        probable = [0.9, 0.2, 0.5, 0.1, 0.8]  # positions 3, 1, 2, 4, 0 from the least certain on
+        block.records = [
+            replace(record, logprob=math.log(prob))
+            for record, prob in zip(block.records[:5], probable, strict=True)
+        ]
+
+        def token() -> int | None:
+            assert chat.transcript.cursor is not None
+            return chat.transcript.cursor.token
+
+        chat.transcript.focus()
+        await pilot.press("n")
+        assert token() == 3
+        await pilot.press("n")
+        assert token() == 1
+        await pilot.press("right", "n")  # not the next one below where the hand went
+        assert token() == 3
+
+
+async def test_tokens_are_coloured_by_the_scale_of_the_theme_that_is_on() -> None:
+    app = make_app(ScriptedEngine("One two three four five"))
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "count")
+        await pilot.press("ctrl+t")
+        for theme in ("textual-dark", "textual-light"):
+            app.theme = theme
+            await pilot.pause()
+            dark = app.current_theme.dark
+            pointed = chat.transcript.pointed
+            assert pointed is not None
+            pointed[0].records[0] = unsure = replace(pointed[0].records[0], logprob=math.log(0.05))
+            wanted = token_style(unsure, chat.transcript.scale, dark=dark)
+            grounds = {
+                segment.style.bgcolor.get_truecolor()
+                for row in range(chat.transcript.size.height)
+                for segment in chat.transcript.render_line(row)
+                if segment.style is not None and segment.style.bgcolor is not None
+            }
+            assert wanted.background is not None
+            assert wanted.background.rich_color.get_truecolor() in grounds

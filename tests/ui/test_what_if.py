@@ -34,7 +34,7 @@ async def test_settings_are_tried_on_a_reply_and_given_up() -> None:
         assert panel.sampling.top_k == 1
         legend = str(chat.query_one("#legend", Static).content)
         assert "total ln p −∞" in legend
-        assert "1 impossible ×" in legend and "2 not the arg-max ≠" in legend
+        assert "1 impossible ×" in legend and "2 not the model's first choice ≠" in legend
         look = chat.transcript.look
         assert look is not None
         assert look.style(1) == step_style(5) and look.style(0) == step_style(1)

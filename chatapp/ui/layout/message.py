@@ -26,10 +26,10 @@ _SPACE = Content(" " * INDENT)
 _CARET = "▌"
 
 _ENDINGS = {
-    FinishReason.LENGTH: "cut at the maximum number of tokens; c continues",
+    FinishReason.LENGTH: "cut at the maximum number of tokens; /continue goes on",
     FinishReason.CONTEXT: "cut: no room is left in the context; Ctrl+N begins a new chat",
-    FinishReason.CANCELLED: "stopped; c continues",
-    FinishReason.ERROR: "the engine failed; c continues",
+    FinishReason.CANCELLED: "stopped; /continue goes on",
+    FinishReason.ERROR: "the engine failed; /continue goes on",
 }
 
 
@@ -255,7 +255,7 @@ class MessageBlock:
             return self._notes([self._given_summary()], MUTED) if self._shows_tokens else []
         notes: list[str] = []
         changes = [
-            f"T {span.sampling.temperature:.2f} from token {span.start}"
+            f"T {span.sampling.temperature:.2f} from token {span.start + 1}"
             for before, span in zip(reply.sampling, reply.sampling[1:], strict=False)
             if before.sampling.temperature != span.sampling.temperature
         ]
@@ -277,7 +277,7 @@ class MessageBlock:
 
     def _given_summary(self) -> str:
         if self._given is None:
-            self._given = f"given, not drawn: {text_summary(self.records)}"
+            self._given = f"your text: {text_summary(self.records)}"
         return self._given
 
     def _summary_of(self, reply: Reply) -> str:
@@ -288,16 +288,16 @@ class MessageBlock:
     def _ending(self, reply: Reply) -> str:
         """Why the reply ended, and what can be done about it; empty where it is simply done."""
         if reply.finish_reason is None:
-            words = "cut: the program ended in the middle of it; c continues"
+            words = "cut: the program ended in the middle of it; /continue goes on"
         else:
             words = _ENDINGS.get(reply.finish_reason, "")
         if reply.error:
-            words = f"{sanitise(reply.error)}; c continues"
+            words = f"{sanitise(reply.error)}; /continue goes on"
         # What has no token yet has no end to go on from.
         return (
             words
             if not words or self.has_tokens
-            else words.replace("c continues", "r writes it again")
+            else words.replace("/continue goes on", "Ctrl+R writes it again")
         )
 
     def _token_of_letter(self, x: int, y: int) -> int | None:

@@ -27,7 +27,7 @@ def text_summary(records: Sequence[TokenRecord]) -> str:
     others = sum(record.rank > 1 for record in records)
     return (
         f"{count(len(records))} tokens · perplexity {decimal(perplexity(tuple(records)))}"
-        f" · mean entropy {bits(entropy)} · {count(others)} not the arg-max"
+        f" · mean entropy {bits(entropy)} · {count(others)} not the model's first choice"
     )
 
 

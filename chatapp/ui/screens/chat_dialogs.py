@@ -81,7 +81,7 @@ class ChatDialogs(ChatAttach):
         rows = [
             Choice(
                 choice.ref,
-                choice.name if choice.installed else f"{choice.name} (to be fetched)",
+                choice.name if choice.installed else f"{choice.name} (not downloaded)",
                 choice.problem or choice.detail,
                 current=choice.ref == self.models.ref,
                 enabled=not choice.problem,

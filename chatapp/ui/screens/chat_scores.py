@@ -182,7 +182,7 @@ class ChatScores(ChatWhatIf):
             super().show_token()
             return
         block, index = given
-        words = f"given · token {count(index + 1)}"
+        words = f"your text · token {count(index + 1)}"
         self.panel.show_other(block.records, index, block.records[index], words)
 
     def legend_text(self) -> Content:

@@ -147,8 +147,8 @@ class ChatView(ChatBase):
 
     def show_status(self) -> None:
         """Bring the header up to date."""
-        path = self.session.conversation.path()
-        reply = path[-1].reply if path else None
+        replies = [message.reply for message in reversed(self.session.conversation.path())]
+        reply = next((one for one in replies if one is not None), None)
         used = 0
         if reply is not None:
             used = len(reply.prompt_ids) + len(reply.records)

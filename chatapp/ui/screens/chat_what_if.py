@@ -83,7 +83,7 @@ class ChatWhatIf(ChatInspect):
             self.transcript.point(block.message.id, index)
         self.unfold_panel()
         self.what_if.begin(block.message.id, super().sampling)
-        self.say("turn any control: nothing is written anew; F10 keeps the settings, F9 goes back")
+        self.say("turn any control: the reply itself does not change; F10 keeps them, F9 goes back")
 
     def action_keep_what_if(self) -> None:
         """Draw with what was tried."""
@@ -153,7 +153,7 @@ class ChatWhatIf(ChatInspect):
         return Content(
             f"total ln p {decimal(result.total_logprob, 1)} (drawn with {decimal(before, 1)})"
             f" · {count(result.impossible_count)} impossible {IMPOSSIBLE}"
-            f" · {count(result.different_count)} not the arg-max {DIFFERS}"
+            f" · {count(result.different_count)} not the model's first choice {DIFFERS}"
         )
 
     def show_token(self) -> None:

@@ -32,8 +32,8 @@ from chatapp.ui.screens.line import LineScreen
 from chatapp.ui.widgets.row_list import RowList
 
 _FOUND = "bold $text-accent"
-_TYPING = "enter open · ↑↓ choose · tab rename, pin, delete … · esc leave"
-_LISTING = "enter open · r rename · p pin · c copy · x export · d delete · u undo · esc leave"
+_TYPING = "enter open · ↑↓ choose · tab rename, pin, delete … · esc close"
+_LISTING = "enter open · r rename · p pin · c copy · x export · d delete · u undo · esc close"
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +272,7 @@ class ChatsScreen(ModalScreen[Place | None]):
         async def do(summary: ConversationSummary) -> str:
             name = re.sub(r"[^\w-]+", "-", summary.title.lower()).strip("-") or "chat"
             screen = LineScreen(
-                "Write it to (.md, .html, .json, .jsonl)", f"{name}.md", "writes the file"
+                "Export to file (.md, .html, .json, .jsonl)", f"{name}.md", "writes the file"
             )
             file = await self.app.push_screen_wait(screen)
             if file is None:

@@ -50,7 +50,7 @@ class DownloadScreen(ModalScreen[None]):
         """What it is, how far it is, the keys."""
         with Vertical(classes="dialog narrow"):
             yield Static(
-                Content.styled("A model to talk to is on its way", "bold"),
+                Content.styled("Downloading a model", "bold"),
                 markup=False,
                 classes="dialog-title",
             )

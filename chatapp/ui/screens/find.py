@@ -83,7 +83,7 @@ class FindScreen(ModalScreen[tuple[int, ...] | None]):
             yield Static(Content.styled(_TITLE, "bold"), markup=False, classes="dialog-title")
             yield Input(self._text, placeholder="a text, or an id", id="find-text", compact=True)
             yield OptionList(id="find-list", compact=True, markup=False)
-            yield Static(Content.styled("enter takes it · esc leave", MUTED), markup=False)
+            yield Static(Content.styled("enter takes it · esc close", MUTED), markup=False)
 
     def on_mount(self) -> None:
         """Type at once."""

@@ -58,7 +58,7 @@ class HelpScreen(ModalScreen[None]):
         with Vertical(classes="dialog tall"):
             yield Static(Content.styled("Help", "bold"), markup=False, classes="dialog-title")
             yield LinesView(self._lines, id="help-lines")
-            yield Static(Content.styled("↑↓ scroll · esc leave", MUTED), markup=False)
+            yield Static(Content.styled("↑↓ scroll · esc close", MUTED), markup=False)
 
     def on_mount(self) -> None:
         """Scroll with the keys at once."""

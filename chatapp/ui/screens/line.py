@@ -36,7 +36,7 @@ class LineScreen(ModalScreen[str | None]):
             yield Static(Content.styled(self._title, "bold"), markup=False, classes="dialog-title")
             yield Input(sanitise(self._text), id="line-text", compact=True)
             yield Static(
-                Content.styled(f"enter {self._what_happens} · esc leave", MUTED), markup=False
+                Content.styled(f"enter {self._what_happens} · esc close", MUTED), markup=False
             )
 
     def on_mount(self) -> None:

@@ -20,7 +20,7 @@ from chatapp.ui.widgets.parameter_row import shown_value
 from chatapp.ui.widgets.removal import parameter_of, stage_name
 
 _KEYS = (
-    "↑↓ choose · shift+↑ shift+↓ (or K J) move · 1 transformers' order · 2 llama.cpp's · esc leave"
+    "↑↓ choose · shift+↑ shift+↓ (or K J) move · 1 transformers' order · 2 llama.cpp's · esc close"
 )
 
 

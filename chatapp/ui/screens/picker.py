@@ -69,7 +69,7 @@ class PickerScreen(ModalScreen[str | None]):
             yield Static(Content.styled(self._title, "bold"), markup=False, classes="dialog-title")
             yield Input(placeholder="type to narrow down", id="picker-filter", compact=True)
             yield OptionList(id="picker-list", compact=True, markup=False)
-            yield Static(Content.styled("enter choose · esc leave", MUTED), markup=False)
+            yield Static(Content.styled("enter choose · esc close", MUTED), markup=False)
 
     def on_mount(self) -> None:
         """Show everything, and stand on what is current."""

@@ -45,7 +45,7 @@ class PromptScreen(ModalScreen[None]):
             yield Static(self._title(), markup=False, classes="dialog-title")
             yield LinesView(self._text_lines, id="prompt-lines")
             yield Static(
-                Content.styled("reversed: control tokens · t text or table · esc leave", MUTED),
+                Content.styled("reversed: control tokens · t text or table · esc close", MUTED),
                 markup=False,
             )
 

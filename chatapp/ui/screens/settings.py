@@ -114,7 +114,7 @@ class SettingsScreen(ModalScreen[None]):
         self.query_one("#settings-rest", Static).update(self._rest())
 
     def _rest(self) -> Content:
-        keys = "space on/off · o order · t theme · ctrl+s keep for the next start · esc leave"
+        keys = "space on/off · o order · t theme · ctrl+s keep for the next start · esc close"
         where = f"\nkept in {self._file}" if self._file else ""
         theme = Content.styled("theme  ", MUTED) + Content(f"{self.app.theme}\n")
         return theme + Content.styled(keys + where, MUTED)

@@ -50,7 +50,7 @@ class TraceScreen(ModalScreen[None]):
             words = f"Token {record.index + 1}, stage by stage: {visible_token(record.bytes)}"
         if self._what_if:
             words += "   (what if: not the settings it was drawn with)"
-        keys = "↑↓ candidate · ←→ stages · l logits · esc leave"
+        keys = "↑↓ candidate · ←→ stages · l logits · esc close"
         with Vertical(classes="dialog tall"):
             yield Static(Content.styled(words, "bold"), markup=False, classes="dialog-title")
             yield TraceTable(self._traced, record.id if record is not None else None)

@@ -57,7 +57,7 @@ class TreeScreen(ModalScreen[TreeMove | None]):
             yield Static(Content.styled("Tree", "bold"), markup=False, classes="dialog-title")
             yield RowList(id="tree-list")
             yield Static(Content(self._tree.words), markup=False, id="tree-words")
-            keys = "enter go there · b branch from it · [ ] branches · esc leave"
+            keys = "enter go there · b branch from it · [ ] branches · esc close"
             yield Static(Content.styled(keys, MUTED), markup=False)
 
     def on_mount(self) -> None:

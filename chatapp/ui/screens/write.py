@@ -35,7 +35,7 @@ class WriteScreen(ModalScreen[str | None]):
             yield Static(Content.styled(self._title, "bold"), markup=False, classes="dialog-title")
             yield TextArea(self._text, id="write-text", compact=True)
             yield Static(
-                Content.styled(f"ctrl+s {self._what_happens} · esc leave", MUTED),
+                Content.styled(f"ctrl+s {self._what_happens} · esc close", MUTED),
                 markup=False,
             )
 

@@ -198,10 +198,10 @@ def detail(
     room = (width - len(first) - 3) // 3  # two digits and a blank for each byte
     if 0 < len(candidate.bytes) <= room:
         first += f" · {candidate.bytes.hex(' ')}"
-    how = "taken" if record.draw is None else f"taken: the draw was {record.draw:.4f}"
+    how = "taken" if record.draw is None else f"taken: random number {record.draw:.4f}"
     if removal := candidate.removed_by:
         cut = f"{cut_by(removal)}:"
-        return first, f"taken although {cut}" if taken else cut, shortfall(removal)
+        return first, f"chosen by you, though {cut}" if taken else cut, shortfall(removal)
     return first, how if taken else "kept by every stage", ""
 
 

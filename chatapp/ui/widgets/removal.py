@@ -71,7 +71,7 @@ def shortfall(removal: Removal) -> str:
         case "top_k":
             return f"needed rank {count(round(needed))} or better, had {count(round(had))}"
         case "top_p" | "typical":  # the mass of what comes first in the stage's order
-            return f"needed <{percent(needed)} ahead, had {percent(had)}"
+            return f"tokens above hold {percent(had)} already"
         case "min_p":
             needed_text, had_text = percent_pair(needed, had)
             return f"needed {needed_text}, had {had_text}"

@@ -23,7 +23,7 @@ from chatapp.chat.record import TokenRecord
 LEVELS = "▁▂▃▄▅▆▇█"
 
 _LABEL_WIDTH = 8
-_RANGE_WIDTH = 11
+_RANGE_WIDTH = 13
 """Room at the right for the range of a curve, where there is enough of it."""
 _RANGES_FROM = 30
 """From which width on the ranges are printed."""
@@ -147,7 +147,7 @@ class Sparklines(Widget):
         line = curve(self._values.p_end, self._curve_width, 1.0)
         # Without a line for the marks the note about the cells stands here; 0–100 % is plain.
         note = line.per_cell > 1 and self.size.height < 3
-        span = f"max of {line.per_cell}" if note else "0–100 %"
+        span = f"highest of {line.per_cell}" if note else "0–100 %"
         return self._curve_segments("P(end)", line, span, "sparklines--end")
 
     def _entropy_line(self) -> list[Segment]:
@@ -196,7 +196,7 @@ class Sparklines(Widget):
         segments = [Segment(label.ljust(_LABEL_WIDTH), change)]
         segments += [marks.get(place, Segment(" ", muted)) for place in range(width)]
         if per_cell > 1 and self._has_ranges:
-            segments.append(Segment(f"max of {per_cell}".rjust(_RANGE_WIDTH), muted))
+            segments.append(Segment(f"highest of {per_cell}".rjust(_RANGE_WIDTH), muted))
         return segments
 
     @property

@@ -43,6 +43,8 @@ class TokenCursor(ScrollView):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
         super().__init__(id=id)
         self._stack = Stack()
+        self._least_certain: Cursor | None = None
+        """Where the walk over the least certain tokens stands; any other movement ends it."""
 
     def bring_into_view(self) -> None:
         """Scroll to where the cursor is."""
@@ -107,14 +109,16 @@ class TokenCursor(ScrollView):
             self._enter(self._stack.beside(block, steps, with_tokens=False), steps)
 
     def action_least_certain(self) -> None:
-        """Move to the token of the reply that is least probable after the present one."""
+        """Move to the least probable token of the reply; again, to the next one in that order."""
         here = self._here()
         if here is None:
             return
         block, token = here
-        found = next_least_certain(block.records, token if self.cursor is not None else None)
+        walking = self.cursor is not None and self.cursor == self._least_certain
+        found = next_least_certain(block.records, token if walking else None)
         if found is not None:
             self.point(block.message.id, found)
+            self._least_certain = self.cursor
 
     def _moving(self, steps: int) -> tuple[MessageBlock, int | None] | None:
         """Where a movement goes on from; None where it is done: without a message it scrolls, and

@@ -173,7 +173,7 @@ def _figures(record: TokenRecord, width: int, *, compact: bool) -> list[list[tup
     entropy = ("entropy", bits(record.entropy_bits))
     final = ("final", bits(record.final_entropy_bits))
     end = ("P(end)", percent(record.p_end))
-    draw = ("draw", "none" if record.draw is None else f"{record.draw:.4f}")
+    draw = ("random number", "none" if record.draw is None else f"{record.draw:.4f}")
     if width >= _WIDE_FROM:
         return [[rank, surprisal, end], [entropy, final, draw]]
     if compact:

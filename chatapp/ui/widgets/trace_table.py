@@ -191,9 +191,9 @@ class TraceTable(Widget, can_focus=True):
 
     def _draw_words(self) -> str:
         draw = self._traced.draw
-        words = "nothing was drawn" if self._taken is not None else "nothing is drawn yet"
+        words = "no draw: one candidate left" if self._taken is not None else "nothing is drawn yet"
         if draw is not None:
-            words = f"the draw was {draw:.4f}"
+            words = f"random number {draw:.4f}"
         if self._traced.recomputed:
             words += " · the model read the reply again for this"
         return words + (f" · {self._traced.note}" if self._traced.note else "")

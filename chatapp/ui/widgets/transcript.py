@@ -372,7 +372,7 @@ class Transcript(TokenCursor, can_focus=True):
         return line
 
     def _style_of(self, record: TokenRecord) -> Style | str:
-        return token_style(record, self.scale)
+        return token_style(record, self.scale, dark=self.app.current_theme.dark)
 
 
 def _welcome(row: int, width: int) -> Line:
