@@ -15,7 +15,7 @@ from pathlib import Path
 from chatapp.cli import build_parser
 from chatapp.commands.chat import interface
 from chatapp.commands.setup import Setup
-from chatapp.ui.control.model import ModelState
+from chatapp.ui.services import ModelState
 from tests.conftest import SHARED_HOME
 
 QUESTION = "Why is the sky blue? Answer in two sentences."

@@ -7,46 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 from textual import on
-from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
-from chatapp.ui.commands.registry import Command, Line
-from chatapp.ui.commands.table import ALL
-from chatapp.ui.control.clipboard import copy_with_tool, find_tool, outcome
+from chatapp.ui.chat.screen import ChatScreen
+from chatapp.ui.clipboard import copy_with_tool, find_tool, outcome
+from chatapp.ui.dialogs.compare import CompareScreen
 from chatapp.ui.driver import driver_class
 from chatapp.ui.keys import unknown_actions
-from chatapp.ui.screens.chat import ChatScreen
-from chatapp.ui.screens.chat_inspect import ChatInspect
-from chatapp.ui.screens.chat_scores import ChatScores
-from chatapp.ui.screens.chat_what_if import ChatWhatIf
-from chatapp.ui.screens.chats import ChatsScreen
-from chatapp.ui.screens.compare import CompareScreen
-from chatapp.ui.screens.download import DownloadScreen
-from chatapp.ui.screens.find import FindScreen
-from chatapp.ui.screens.help import HelpScreen
-from chatapp.ui.screens.line import LineScreen
-from chatapp.ui.screens.order import OrderScreen
-from chatapp.ui.screens.picker import PickerScreen
-from chatapp.ui.screens.prompt_view import PromptScreen
-from chatapp.ui.screens.search_view import SearchScreen
-from chatapp.ui.screens.settings import SettingsScreen
-from chatapp.ui.screens.trace import TraceScreen
-from chatapp.ui.screens.tree import TreeScreen
-from chatapp.ui.screens.write import WriteScreen
+from chatapp.ui.palette import ActionsProvider
 from chatapp.ui.services import Services
 from chatapp.ui.typed_keys import TypedKeys
-from chatapp.ui.widgets.candidates import CandidateList
-from chatapp.ui.widgets.column import ReplyColumn
-from chatapp.ui.widgets.prompt import PromptInput
-from chatapp.ui.widgets.row_list import RowList
-from chatapp.ui.widgets.sampling_panel import SamplingPanel
-from chatapp.ui.widgets.trace_table import TraceTable
-from chatapp.ui.widgets.transcript import Transcript
 
 QUIT_AGAIN_SECONDS = 2.0
 """Within which a second Ctrl+C leaves."""
@@ -55,45 +29,18 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _EXIT_BY_SIGNAL = 128
 """What a shell adds to the number of the signal that ended a program."""
 
-_KEY_OWNERS = (
-    ChatScreen,
-    ChatInspect,
-    ChatWhatIf,
-    ChatScores,
-    FindScreen,
-    TraceScreen,
-    TraceTable,
-    OrderScreen,
-    CompareScreen,
-    ReplyColumn,
-    SearchScreen,
-    Transcript,
-    PromptInput,
-    CandidateList,
-    SamplingPanel,
-    PickerScreen,
-    HelpScreen,
-    SettingsScreen,
-    PromptScreen,
-    WriteScreen,
-    DownloadScreen,
-    ChatsScreen,
-    TreeScreen,
-    RowList,
-    LineScreen,
-)
-"""Whose keys the person may change, besides those of the application."""
-
 
 class ChatApp(TypedKeys):
-    """chatapp in the terminal. `run_async` returns when the person leaves or a signal says so."""
+    """chatapp in the terminal. `run_async` returns when the user leaves or a signal says so."""
 
     CSS_PATH = "chatapp.tcss"
     TITLE = "chatapp"
+    COMMANDS = {ActionsProvider}  # noqa: RUF012
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (96, "-medium"), (130, "-wide")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+q", "quit", "leave chatapp", id="app.quit", priority=True),
         Binding("ctrl+c", "interrupt", "copy; twice: leave", id="app.interrupt", system=True),
+        Binding("ctrl+p", "command_palette", "all actions", id="app.palette", priority=True),
         Binding("ctrl+up", "warm(1)", "temperature up", id="app.warmer", priority=True),
         Binding("ctrl+down", "warm(-1)", "temperature down", id="app.colder", priority=True),
     ]
@@ -110,7 +57,7 @@ class ChatApp(TypedKeys):
         return ChatScreen(self.services, self._complaints())
 
     def on_mount(self) -> None:
-        """Take the person's settings, and listen to signals."""
+        """Take the user's settings, and listen to signals."""
         if self.services.theme in self.available_themes:
             self.theme = self.services.theme
         self.set_keymap(dict(self.services.keys))
@@ -120,12 +67,12 @@ class ChatApp(TypedKeys):
             loop.add_signal_handler(number, self._end_by_signal, number)
 
     def _complaints(self) -> list[str]:
-        """What is wrong with the person's settings, in words."""
+        """What is wrong with the user's settings, in words."""
         words: list[str] = []
         theme = self.services.theme
         if theme and theme not in self.available_themes:
             words.append(f"there is no theme {theme!r}; F2 lists them")
-        if unknown := unknown_actions(self.services.keys, (ChatApp, *_KEY_OWNERS)):
+        if unknown := unknown_actions(self.services.keys):
             words.append(f"no action is called {', '.join(unknown)}; F1 lists them")
         return words
 
@@ -169,28 +116,6 @@ class ChatApp(TypedKeys):
                 screen.warm(steps)
                 return
         self.chat.set_sampling(self.chat.sampling.stepped("temperature", steps))
-
-    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """The palette offers what the prompt does, and the themes."""
-        for command in ALL.all:
-            # The palette reads a title as markup: no brackets of optional arguments in it.
-            usage = f" {command.usage}" if command.needs_argument else ""
-            yield SystemCommand(
-                f"/{command.name}{usage}", command.text, self._palette_action(command)
-            )
-        yield SystemCommand("theme", "Choose another theme.", self.action_change_theme)
-
-    def _palette_action(self, command: Command) -> Callable[[], object]:
-        """Do a command, or begin to write it where it needs something behind it."""
-
-        def write() -> None:
-            self.chat.prompt.take(f"/{command.name} ")
-            self.chat.prompt.focus()
-
-        async def run() -> None:
-            await self.chat.run_command(Line(command.name, ""))
-
-        return write if command.needs_argument else run
 
     # Copying
 

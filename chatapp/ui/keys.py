@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 
 from textual.binding import Binding
 from textual.dom import DOMNode
 
 
-def action_ids(owners: Iterable[type[DOMNode]]) -> set[str]:
-    """The ids of what these classes bind keys to."""
+def action_ids() -> set[str]:
+    """The ids of all that a class of this interface binds keys to."""
     return {
         binding.id
-        for owner in owners
+        for owner in key_owners()
         for binding in owner.BINDINGS
         if isinstance(binding, Binding) and binding.id
     }
 
 
-def unknown_actions(keys: Mapping[str, str], owners: Iterable[type[DOMNode]]) -> list[str]:
+def unknown_actions(keys: Mapping[str, str]) -> list[str]:
     """What the settings give keys to although there is no such action."""
-    return sorted(set(keys) - action_ids(owners))
+    return sorted(set(keys) - action_ids())
+
+
+def key_owners(base: type[DOMNode] = DOMNode) -> Iterator[type[DOMNode]]:
+    """The widgets and screens of this interface, and the application."""
+    for owner in base.__subclasses__():
+        if owner.__module__.startswith("chatapp.ui"):
+            yield owner
+        yield from key_owners(owner)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -21,6 +22,18 @@ from chatapp.chat.template import NO_TEMPLATE, Template
 from chatapp.session.session import Session
 from chatapp.session.titles import TitleWriter
 from chatapp.settings.presets import Presets
+
+
+class ModelState(Enum):
+    """How far the model is."""
+
+    NONE = auto()
+    """None is loaded, and none will be unless the user asks."""
+    FETCHING = auto()
+    LOADING = auto()
+    READY = auto()
+    DEAD = auto()
+    """It was loaded; its process ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from textual import events, on
 from textual.app import App
 from textual.message import Message
 
-from chatapp.ui.screens.chat import ChatScreen
+from chatapp.ui.chat.screen import ChatScreen
 
 
 class TypedKeys(App[None]):

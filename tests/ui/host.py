@@ -20,7 +20,7 @@ from chatapp.chat.template import NO_TEMPLATE, Template
 from chatapp.session.session import Session
 from chatapp.store.store import Store
 from chatapp.ui.app import ChatApp
-from chatapp.ui.screens.chat import ChatScreen
+from chatapp.ui.chat.screen import ChatScreen
 from chatapp.ui.services import ModelChoice, ModelOffer, Services
 from tests.ui.scripted import ScriptedEngine
 

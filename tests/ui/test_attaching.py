@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from textual.widgets import Static
 
-from chatapp.ui.screens.chat import ChatScreen
+from chatapp.ui.chat.screen import ChatScreen
 from tests.ui.host import ask, make_app, notice, ready, say, shown, until
 from tests.ui.scripted import ScriptedEngine, split
 

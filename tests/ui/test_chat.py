@@ -6,7 +6,7 @@ import pytest
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.record import FinishReason
-from chatapp.ui.control.model import ModelState
+from chatapp.ui.services import ModelState
 from chatapp.ui.widgets.sampling_panel import SamplingPanel
 from tests.ui.host import MemoryStore, ask, make_app, notice, ready, say, shown, until
 from tests.ui.scripted import FACTS, ScriptedEngine

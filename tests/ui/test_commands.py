@@ -5,14 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from textual.command import CommandPalette
+from textual.widgets import OptionList
 
 from chatapp.chat.conversation import Conversation
 from chatapp.chat.errors import ChatappError
-from chatapp.ui.commands.registry import Line, message_of, read_line
-from chatapp.ui.commands.table import ALL
-from chatapp.ui.screens.chats import ChatsScreen, HitRow
-from chatapp.ui.screens.help import HelpScreen
-from chatapp.ui.screens.prompt_view import PromptScreen
+from chatapp.ui.actions import Line, message_of, read_line, specs_of
+from chatapp.ui.app import ChatApp
+from chatapp.ui.chat.screen import FEATURES
+from chatapp.ui.dialogs.chats import ChatsScreen, HitRow
+from chatapp.ui.dialogs.help import HelpScreen
+from chatapp.ui.dialogs.prompt_view import PromptScreen
+from chatapp.ui.palette import ActionsProvider
+from chatapp.ui.widgets.completions import Completions
 from chatapp.ui.widgets.lines_view import LinesView
 from tests.ui.host import MemoryStore, ask, make_app, notice, ready, say, shown, until
 from tests.ui.inspected import InspectedEngine
@@ -36,7 +41,9 @@ def test_every_command_of_the_interface_is_there() -> None:
         "help new chats rename search model template system temp top-k top-p min-p seed set tokens"
         " prompt regen continue branch attach tree edit delete undo export import copy clear quit"
     )
-    assert {command.name for command in ALL.all} >= set(wanted.split())
+    assert {spec.name for feature in FEATURES for _, spec in specs_of(feature)} >= set(
+        wanted.split()
+    )
 
 
 @pytest.mark.parametrize(
@@ -233,6 +240,30 @@ async def test_tab_completes_names_and_values() -> None:
         assert chat.prompt.text == "/set repetition_penalty "
 
 
+async def test_completions_say_what_they_do_and_are_chosen_with_the_arrows() -> None:
+    app = make_app(ScriptedEngine())
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        height = chat.transcript.size.height
+        await pilot.press(*"/te")
+        completions = chat.query_one(Completions)
+        text = str(completions.visual)
+        assert "/template " in text and "Begin a new chat from a template" in text
+        assert chat.transcript.size.height == height  # it covers, it does not push
+        assert completions.region.bottom <= chat.query_one("#prompt-bar").region.y + 1
+        await pilot.press("down")
+        assert completions.chosen == "/temp "
+        await pilot.press("down", "enter")
+        assert chat.prompt.text == "/template "
+        await pilot.press("down", "down", "tab")  # its values
+        assert chat.prompt.text == "/template pirate"
+        assert not completions.display
+        chat.prompt.take("/new")
+        await pilot.press("enter")
+        await pilot.press("up")
+        assert chat.prompt.text == "/new" and not completions.display  # the history, not the list
+
+
 async def test_help_lists_keys_and_commands() -> None:
     app = make_app(ScriptedEngine())
     async with app.run_test(size=SIZE) as pilot:
@@ -253,14 +284,31 @@ async def test_help_lists_keys_and_commands() -> None:
         assert any("walk a reply token by token" in row for row in view.text_rows)
 
 
-async def test_the_palette_offers_the_commands() -> None:
+async def test_the_palette_holds_every_action_with_its_key_and_finds_it_by_its_sentence() -> None:
     app = make_app(ScriptedEngine())
     async with app.run_test(size=SIZE) as pilot:
         chat = await ready(pilot)
-        offered = {command.title: command for command in app.get_system_commands(app.screen)}
-        assert "/regen" in offered and "/search TEXT" in offered and "theme" in offered
-        offered["/search TEXT"].callback()
+        palette = ActionsProvider(chat)
+        offered = {hit.text: hit async for hit in palette.discover()}
+        assert len(offered) == len(chat.actions.all)
+        for text in ("/regen   ctrl+r", "/search TEXT", "/pause   f6", "/settings   f2", "/stop"):
+            assert text in offered
+        offered["/search TEXT"].command()
         assert chat.prompt.text == "/search "
-        await pilot.press("ctrl+p")
-        await pilot.pause()
-        assert app.screen is not chat
+        found = [hit.text async for hit in palette.search("seven bites")]
+        assert not found
+        found = [hit.text async for hit in palette.search("another reply")]
+        assert "/regen   ctrl+r" in found
+        chat.prompt.take("")
+        await pilot.press("ctrl+p", *"side panel")
+        await until(pilot, lambda: _listed(app), "what was found")
+        shown_before = chat.query_one("#side").display
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen is chat, "the choice")
+        await until(pilot, lambda: chat.query_one("#side").display is not shown_before, "the panel")
+
+
+def _listed(app: ChatApp) -> bool:
+    return isinstance(app.screen, CommandPalette) and bool(
+        app.screen.query_one(OptionList).option_count
+    )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from textual.widgets import Static
 
-from chatapp.ui.screens.compare import CompareScreen
-from chatapp.ui.screens.help import HelpScreen
-from chatapp.ui.screens.search_view import SearchScreen
-from chatapp.ui.screens.trace import TraceScreen
+from chatapp.ui.dialogs.compare import CompareScreen
+from chatapp.ui.dialogs.help import HelpScreen
+from chatapp.ui.dialogs.search_view import SearchScreen
+from chatapp.ui.dialogs.trace import TraceScreen
 from chatapp.ui.widgets.candidates import CandidateList
 from chatapp.ui.widgets.column import ReplyColumn
 from chatapp.ui.widgets.lines_view import LinesView

@@ -6,12 +6,13 @@ import pytest
 from textual.widgets import Static
 
 from chatapp.chat.facts import Progress
-from chatapp.ui.control.clipboard import copy_with_tool, find_tool, outcome
-from chatapp.ui.control.model import ModelState
-from chatapp.ui.control.speed import Speed
-from chatapp.ui.screens.download import DownloadScreen, progress_text
-from chatapp.ui.screens.picker import PickerScreen
-from chatapp.ui.screens.settings import SettingsScreen
+from chatapp.ui.actions import Line
+from chatapp.ui.clipboard import copy_with_tool, find_tool, outcome
+from chatapp.ui.dialogs.download import DownloadScreen, progress_text
+from chatapp.ui.dialogs.picker import PickerScreen
+from chatapp.ui.dialogs.settings import SettingsScreen
+from chatapp.ui.services import ModelState
+from chatapp.ui.speed import Speed
 from tests.ui.host import ScriptedModels, ask, make_app, notice, ready, shown, until
 from tests.ui.scripted import ScriptedEngine
 
@@ -68,7 +69,7 @@ async def test_a_template_is_chosen() -> None:
     app = make_app(ScriptedEngine())
     async with app.run_test(size=SIZE) as pilot:
         chat = await ready(pilot)
-        chat.pick_template()
+        await chat.action_act("template")
         await until(pilot, lambda: isinstance(app.screen, PickerScreen), "the list")
         await pilot.press(*"pir", "enter")
         await until(pilot, lambda: chat.session.conversation.template == "pirate", "the choice")
@@ -105,7 +106,7 @@ async def test_copying_says_what_was_done(monkeypatch: pytest.MonkeyPatch) -> No
         await pilot.press("y")
         await until(pilot, lambda: "OSC 52" in notice(chat), "the words")
         assert app.clipboard == chat.session.conversation.path()[-1].text
-        chat.copy_code()
+        await chat.do(Line("copy", "code"))
         await until(pilot, lambda: app.clipboard == "a = 1\n\nb = 2", "the code, whole")
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from chatapp.chat.record import FinishReason
-from chatapp.ui.screens.chat import ChatScreen
+from chatapp.ui.chat.screen import ChatScreen
 from tests.ui.host import ask, make_app, notice, ready, say, shown, until
 from tests.ui.kept import make_kept_app, open_store
 from tests.ui.scripted import ScriptedEngine

@@ -9,10 +9,11 @@ from textual.widgets import OptionList
 
 from chatapp.chat.inspection import FoundToken, ReplyStep
 from chatapp.chat.record import FinishReason
-from chatapp.ui.screens.chat import ChatScreen
-from chatapp.ui.screens.find import FindScreen
-from chatapp.ui.screens.help import HelpScreen
-from chatapp.ui.screens.trace import TraceScreen
+from chatapp.ui.actions import Line
+from chatapp.ui.chat.screen import ChatScreen
+from chatapp.ui.dialogs.find import FindScreen
+from chatapp.ui.dialogs.help import HelpScreen
+from chatapp.ui.dialogs.trace import TraceScreen
 from chatapp.ui.widgets.hints import HELD, Hints
 from chatapp.ui.widgets.token_panel import NEXT, TokenSummary
 from chatapp.ui.widgets.trace_table import TraceTable
@@ -21,6 +22,11 @@ from tests.ui.inspected import OTHER, InspectedEngine, lines
 from tests.ui.scripted import token_id
 
 SIZE = (110, 36)
+
+
+def coming(chat: ChatScreen, name: str) -> object:
+    """A number of the step at which the reply is held; None where it is not."""
+    return getattr(chat.hold.paused.next, name) if chat.hold.paused is not None else None
 
 
 async def test_a_reply_is_held_stepped_and_goes_on() -> None:
@@ -35,16 +41,20 @@ async def test_a_reply_is_held_stepped_and_goes_on() -> None:
         await until(pilot, lambda: chat.turns.tokens == 1, "a token")
         await pilot.press("f6")
         engine.allow_all()
-        await until(pilot, lambda: chat.held is not None, "the pause")
+        await until(pilot, lambda: chat.hold.paused is not None, "the pause")
         assert chat.turns.tokens == 1
         await pilot.pause()
         assert NEXT in lines(chat.query_one(TokenSummary))
         assert "●" not in lines(chat.panel.candidates).replace("● taken", "")
         await pilot.press("ctrl+down")  # another temperature shows in what could come next
-        await until(pilot, lambda: chat.held and chat.held.next.temperature == 0.65, "new numbers")
+        await until(
+            pilot,
+            lambda: coming(chat, "temperature") == 0.65,
+            "new numbers",
+        )
         await pilot.press("f7")
         await until(pilot, lambda: chat.turns.tokens == 2, "a step")
-        await until(pilot, lambda: chat.held and chat.held.next.index == 2, "held again")
+        await until(pilot, lambda: coming(chat, "index") == 2, "held again")
         assert "One two" in shown(chat) and "three" not in shown(chat)
         await pilot.press("f6")
         await until(pilot, lambda: not chat.turns.busy, "the end")
@@ -61,11 +71,11 @@ async def test_the_next_token_is_chosen_by_hand() -> None:
         await until(pilot, lambda: chat.session.replying, "the reply")
         await pilot.press("f7")
         engine.allow_all()
-        await until(pilot, lambda: chat.held is not None, "the pause")
+        await until(pilot, lambda: chat.hold.paused is not None, "the pause")
         chat.panel.candidates.focus()
         await pilot.press("down", "enter")
         await until(pilot, lambda: chat.turns.tokens == 1, "the token")
-        await until(pilot, lambda: chat.held and chat.held.next.index == 1, "held again")
+        await until(pilot, lambda: coming(chat, "index") == 1, "held again")
         await pilot.press("escape")
         await until(pilot, lambda: not chat.turns.busy, "the stop")
         reply = chat.session.conversation.path()[-1].reply
@@ -84,7 +94,7 @@ async def test_another_token_of_a_held_reply_branches_there() -> None:
         await until(pilot, lambda: chat.turns.tokens == 2, "two tokens")
         await pilot.press("f6")
         engine.allow_all()
-        await until(pilot, lambda: chat.held is not None, "the pause")
+        await until(pilot, lambda: chat.hold.paused is not None, "the pause")
         chat.transcript.point(chat.transcript.messages[-1].id, 1)
         chat.panel.candidates.focus()
         await pilot.press("down", "enter")
@@ -124,7 +134,7 @@ async def test_digits_too_many_for_an_id_are_text() -> None:
         chat = await ready(pilot)
         await ask(pilot, "count")
         digits = "9" * 5000  # more than int() reads
-        chat.find_token(digits)
+        await chat.do(Line("find", digits))
         await until(pilot, lambda: bool(app.screen.query("#find-list")), "the screen")
         options = app.screen.query_one(OptionList)
         await until(pilot, lambda: "no token has" in words_of(options), "an answer")
@@ -218,7 +228,7 @@ async def held(pilot: Pilot[Any], engine: InspectedEngine) -> ChatScreen:
     await until(pilot, lambda: chat.turns.tokens == 2, "two tokens")
     await pilot.press("f6")
     engine.allow_all()
-    await until(pilot, lambda: chat.held is not None, "the pause")
+    await until(pilot, lambda: chat.hold.paused is not None, "the pause")
     return chat
 
 
@@ -228,7 +238,11 @@ async def test_a_held_step_is_listed_searched_and_traced_like_any_other() -> Non
     async with app.run_test(size=SIZE) as pilot:
         chat = await held(pilot, engine)
         await pilot.press("ctrl+down")
-        await until(pilot, lambda: chat.held and chat.held.next.temperature == 0.65, "new numbers")
+        await until(
+            pilot,
+            lambda: coming(chat, "temperature") == 0.65,
+            "new numbers",
+        )
         await pilot.press("f3")
         await until(pilot, lambda: isinstance(app.screen, TraceScreen), "the trace")
         await pilot.pause()
@@ -259,8 +273,8 @@ async def test_a_page_that_comes_after_a_control_was_turned_is_dropped() -> None
         chat = await held(pilot, engine)
         found = chat.panel.candidates
         before = found._shown
-        assert before is not None and chat.place is not None
-        page = await engine.candidates(chat.step_at(chat.place), len(found.listed), 5)
+        assert before is not None and chat.tokens.place is not None
+        page = await engine.candidates(chat.tokens.step_at(chat.tokens.place), len(found.listed), 5)
         await pilot.press("ctrl+down")
         await until(pilot, lambda: found._shown is not before, "new numbers")
         count = len(found.listed)
@@ -288,7 +302,7 @@ async def test_all_tokens_of_a_written_text_are_taken_while_held() -> None:
         assert f"ids {row.ids[0]} {row.ids[1]}" in text
         assert "the first: rank 42" in text and "leads with a bias of +1.50" in text
         await pilot.press("enter")
-        await until(pilot, lambda: chat.held and chat.held.next.index == 4, "held again")
+        await until(pilot, lambda: coming(chat, "index") == 4, "held again")
         assert "One two blue house" in shown(chat)
         await pilot.press("f6")
         await until(pilot, lambda: not chat.turns.busy, "the end")
@@ -344,7 +358,7 @@ async def test_another_title_in_mid_reply_leaves_the_reply_as_it_streams() -> No
         await until(pilot, lambda: "Another" in notice(chat), "the title")
         assert "cut:" not in shown(chat)
         await say(pilot, '/branch " blue house"')
-        await until(pilot, lambda: chat.held and chat.held.next.index == 4, "held again")
+        await until(pilot, lambda: coming(chat, "index") == 4, "held again")
         await pilot.press("f6")
         await until(pilot, lambda: not chat.turns.busy, "the end")
         assert "One two blue house five" in shown(chat)
@@ -356,16 +370,16 @@ async def test_a_choice_for_a_step_that_is_being_left_is_refused() -> None:
     app = make_app(engine)
     async with app.run_test(size=SIZE) as pilot:
         chat = await held(pilot, engine)
-        place = chat.place
+        place = chat.tokens.place
         assert place is not None
-        chat.action_step()
-        chat.take_tokens(place, (token_id(OTHER),))  # before the step has come
+        await chat.action_act("step")
+        chat.tokens.take(place, (token_id(OTHER),))  # before the step has come
         assert notice(chat).startswith("this step is being left")
-        await until(pilot, lambda: chat.held and chat.held.next.index == 3, "held again")
+        await until(pilot, lambda: coming(chat, "index") == 3, "held again")
         assert "One two three" in shown(chat)
-        assert chat.place is not None
-        chat.take_tokens(chat.place, (token_id(OTHER),))
-        await until(pilot, lambda: chat.held and chat.held.next.index == 4, "held again")
+        assert chat.tokens.place is not None
+        chat.tokens.take(chat.tokens.place, (token_id(OTHER),))
+        await until(pilot, lambda: coming(chat, "index") == 4, "held again")
         assert "One two three other" in shown(chat)
         await pilot.press("escape")
         await until(pilot, lambda: not chat.turns.busy, "the stop")

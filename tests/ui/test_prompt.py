@@ -11,8 +11,8 @@ from textual.widgets import Static
 
 from chatapp.chat.errors import ChatappError
 from chatapp.ui.app import ChatApp
-from chatapp.ui.control.editor import edit_text, editor_command
-from chatapp.ui.control.history import History
+from chatapp.ui.editor import edit_text, editor_command
+from chatapp.ui.widgets.prompt_history import History
 from chatapp.ui.widgets.sampling_panel import SamplingPanel
 from tests.ui.host import ask, make_app, ready, until
 from tests.ui.inspected import OTHER, InspectedEngine

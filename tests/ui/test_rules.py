@@ -12,8 +12,8 @@ from chatapp.chat.template import Template
 from chatapp.settings.library import load_templates, save_template
 from chatapp.settings.paths import Paths
 from chatapp.settings.presets import Presets, with_preset
-from chatapp.ui.screens.order import OrderScreen
-from chatapp.ui.screens.settings import SettingsScreen
+from chatapp.ui.dialogs.order import OrderScreen
+from chatapp.ui.dialogs.settings import SettingsScreen
 from chatapp.ui.widgets.sampling_panel import SamplingPanel
 from tests.ui.host import ask, make_app, notice, ready, say, until
 from tests.ui.inspected import OTHER, InspectedEngine

@@ -12,11 +12,11 @@ from chatapp.chat.conversation import Message
 from chatapp.chat.prompt import Prompt, RenderedPrompt, TokenPiece
 from chatapp.chat.scoring import PLAIN
 from chatapp.chat.template import Template
-from chatapp.ui.control.model import ModelState
-from chatapp.ui.control.scores import Part, choose, find_places, spread
+from chatapp.ui.chat.score_places import Part, choose, find_places, spread
+from chatapp.ui.chat.screen import ChatScreen
 from chatapp.ui.cursor import Cursor
 from chatapp.ui.layout.system import SYSTEM
-from chatapp.ui.screens.chat import ChatScreen
+from chatapp.ui.services import ModelState
 from chatapp.ui.token_colours import SCALES, Scale, legend, token_style
 from chatapp.ui.widgets.token_panel import TokenSummary
 from tests.ui.host import TEMPLATES, ask, make_app, notice, ready, say, shown, until
@@ -73,8 +73,8 @@ async def test_own_messages_are_scored_coloured_and_inspectable() -> None:
     async with app.run_test(size=SIZE) as pilot:
         chat = await ready(pilot)
         await ask(pilot, "count to two")
-        await say(pilot, "/score")
-        await until(pilot, lambda: chat.scores, "the scores")
+        await say(pilot, "/score on")
+        await until(pilot, lambda: chat.scores.records, "the scores")
         assert engine.scored == [([3, 4, 5], False)]
         mine = chat.transcript.messages[0]
         block = chat.transcript.block_of(mine.id)
@@ -86,14 +86,14 @@ async def test_own_messages_are_scored_coloured_and_inspectable() -> None:
         chat.transcript.point(mine.id, 1)
         await pilot.pause()
         assert "your text · token 2" in lines(chat.query_one(TokenSummary))
-        assert "given: T and final are the model's own" in words(pilot, "#legend")
+        assert "your text: T and final are the model's own" in words(pilot, "#legend")
         assert "your text: 3 tokens · perplexity" in shown(chat)
         await pilot.press("f9")
         assert notice(chat) == "point at a token of a reply first"
         await ask(pilot, "and three")
-        await until(pilot, lambda: len(chat.scores) == 2, "the next scores")
+        await until(pilot, lambda: len(chat.scores.records) == 2, "the next scores")
         await say(pilot, "/score off")
-        await until(pilot, lambda: not chat.scores, "no scores")
+        await until(pilot, lambda: not chat.scores.records, "no scores")
         assert not block.records
 
 
@@ -104,8 +104,8 @@ async def test_a_message_scored_under_the_cursor_is_walked_into() -> None:
         await ask(pilot, "count to two")
         mine = chat.transcript.messages[0]
         chat.transcript.point(mine.id, None)
-        await say(pilot, "/score")
-        await until(pilot, lambda: chat.scores, "the scores")
+        await say(pilot, "/score on")
+        await until(pilot, lambda: chat.scores.records, "the scores")
         chat.transcript.focus()
         for key, token in (("right", 0), ("right", 1), ("left", 0)):
             await pilot.press(key)
@@ -121,19 +121,21 @@ async def test_what_was_read_is_scored_unasked_and_only_once() -> None:
     async with app.run_test(size=SIZE) as pilot:
         chat = await ready(pilot)
         await ask(pilot, "count")
-        await until(pilot, lambda: chat.scores, "the scores")
+        await until(pilot, lambda: chat.scores.records, "the scores")
         mine = chat.transcript.messages[0].id
-        assert set(chat.scores) == {SYSTEM, mine}
+        assert set(chat.scores.records) == {SYSTEM, mine}
         await ask(pilot, "and three")
-        await until(pilot, lambda: len(chat.scores) == 3, "the next scores")
+        await until(pilot, lambda: len(chat.scores.records) == 3, "the next scores")
         (first, in_background), (second, _) = engine.scored
         assert in_background
         assert [*range(1, 6), 9] == first  # "You are a pirate." behind its mark, then "count"
         assert len(second) == 2
         assert not set(first) & set(second)
         await say(pilot, "/system Be brief")  # the numbers hold for the old one alone
-        await until(pilot, lambda: len(engine.scored) == 3 and len(chat.scores) == 3, "them again")
-        assert [record.bytes for record in chat.scores[SYSTEM]] == [b"Be", b" brief"]
+        await until(
+            pilot, lambda: len(engine.scored) == 3 and len(chat.scores.records) == 3, "them again"
+        )
+        assert [record.bytes for record in chat.scores.records[SYSTEM]] == [b"Be", b" brief"]
 
 
 async def test_what_is_long_or_was_not_read_is_scored_when_asked_for() -> None:
@@ -143,16 +145,16 @@ async def test_what_is_long_or_was_not_read_is_scored_when_asked_for() -> None:
         chat = await ready(pilot)
         await ask(pilot, "count as far as two")
         await ask(pilot, "go on")
-        await until(pilot, lambda: chat.scores, "the short one")
+        await until(pilot, lambda: chat.scores.records, "the short one")
         long, _, short, _ = chat.transcript.messages
-        assert set(chat.scores) == {short.id}
+        assert set(chat.scores.records) == {short.id}
         engine.forgets = True
         await ask(pilot, "more")
         await until(pilot, lambda: len(engine.scored) == 2, "the question")
-        assert set(chat.scores) == {short.id}
+        assert set(chat.scores.records) == {short.id}
         await say(pilot, "/score on")
-        await until(pilot, lambda: len(chat.scores) == 3, "all of them")
-        assert long.id in chat.scores
+        await until(pilot, lambda: len(chat.scores.records) == 3, "all of them")
+        assert long.id in chat.scores.records
         assert not engine.scored[-1][1]
 
 
@@ -168,7 +170,7 @@ async def test_a_new_message_does_not_wait_for_scoring() -> None:
         assert engine.withdrawn == 1
         assert shown(chat).count("Two") == 1
         engine.may_score.set()
-        await until(pilot, lambda: len(chat.scores) == 2, "both scores")
+        await until(pilot, lambda: len(chat.scores.records) == 2, "both scores")
 
 
 async def test_scoring_unasked_starts_no_model_and_off_ends_it() -> None:
@@ -180,9 +182,9 @@ async def test_scoring_unasked_starts_no_model_and_off_ends_it() -> None:
         await ask(pilot, "count")
         await pilot.pause()
         assert not engine.scored
-        chat._scores_wanted = None
+        chat.scores.asked = None
         chat.models.state = ModelState.DEAD
-        chat.score_soon()
+        chat.scores.soon()
         await pilot.pause()
         assert not engine.scored
         assert engine.loads == 1
@@ -194,7 +196,7 @@ async def test_the_cursor_walks_into_the_system_text() -> None:
     async with app.run_test(size=SIZE) as pilot:
         chat = await ready(pilot)
         await ask(pilot, "count to two")
-        await until(pilot, lambda: chat.scores, "the scores")
+        await until(pilot, lambda: chat.scores.records, "the scores")
         mine = chat.transcript.messages[0].id
         chat.transcript.point(mine, 1)
         chat.transcript.focus()
@@ -222,7 +224,7 @@ async def test_every_scale_colours_what_was_given(scale: Scale) -> None:
     async with app.run_test(size=SIZE) as pilot:
         chat = await ready(pilot)
         await ask(pilot, "count to two")
-        await until(pilot, lambda: chat.scores, "the scores")
+        await until(pilot, lambda: chat.scores.records, "the scores")
         await say(pilot, f"/colour {scale}")
         await pilot.pause()
         mine = chat.transcript.messages[0].id
@@ -230,7 +232,7 @@ async def test_every_scale_colours_what_was_given(scale: Scale) -> None:
             row = chat.transcript.text_rows.index(f"  {text}")
             drawn = chat.transcript.render_line(row - chat.transcript.scroll_offset.y)
             position = 2
-            for record in chat.scores[key]:
+            for record in chat.scores.records[key]:
                 wanted = token_style(record, scale)
                 cell = drawn.crop(position, position + 1)._segments[0].style
                 assert cell is not None
@@ -276,7 +278,7 @@ async def test_a_long_system_text_is_folded_until_it_is_pointed_at() -> None:
         assert any("Write a message below" in row for row in screen_rows(chat))
         await ask(pilot, "count")
         await say(pilot, "/score on")
-        await until(pilot, lambda: chat.scores, "the scores")
+        await until(pilot, lambda: chat.scores.records, "the scores")
         chat.transcript.focus()
         await pilot.press("up", "up", "up")
         assert chat.transcript.cursor is not None
@@ -399,13 +401,13 @@ async def test_another_chat_may_be_begun_while_the_last_one_is_being_scored() ->
     async with app.run_test(size=SIZE) as pilot:
         chat = await ready(pilot)
         await ask(pilot, "count")
-        await say(pilot, "/score")
+        await say(pilot, "/score on")
         await until(pilot, engine.asked.is_set, "scoring")
         await pilot.press("ctrl+n")
         engine.may_answer.set()
         await until(pilot, lambda: not list(chat.workers), "the workers")
         assert chat.session.conversation.messages == {}
-        assert not chat.scores and engine.scored == []
+        assert not chat.scores.records and engine.scored == []
         await ask(pilot, "still there?")
         assert "still there?" in shown(chat)
 

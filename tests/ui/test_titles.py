@@ -9,7 +9,7 @@ import pytest
 from chatapp.chat.prompt import PromptFormat
 from chatapp.session.titles import TitleWriter
 from chatapp.ui.app import ChatApp
-from chatapp.ui.screens import chat_titles
+from chatapp.ui.chat import titles as chat_titles
 from tests.ui.host import ask, make_services, ready, say, until
 from tests.ui.scripted import ScriptedEngine, split
 

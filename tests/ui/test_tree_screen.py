@@ -11,9 +11,9 @@ from textual.pilot import Pilot
 
 from chatapp.chat.conversation import Conversation, Message, Reply
 from chatapp.chat.sampling import SamplingParams
+from chatapp.ui.chat.screen import ChatScreen
+from chatapp.ui.dialogs.tree import TreeScreen
 from chatapp.ui.layout.tree import make_tree
-from chatapp.ui.screens.chat import ChatScreen
-from chatapp.ui.screens.tree import TreeScreen
 from chatapp.ui.widgets.row_list import RowList
 from tests.ui.host import ask, make_app, notice, ready, shown, until
 from tests.ui.kept import make_kept_app, open_store, words

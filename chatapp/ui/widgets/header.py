@@ -11,8 +11,8 @@ from textual.widget import Widget
 from chatapp.chat.facts import ModelFacts, Progress
 from chatapp.chat.text import sanitise
 from chatapp.ui import numbers
-from chatapp.ui.control.model import ModelState
 from chatapp.ui.drawing import MUTED, bar
+from chatapp.ui.services import ModelState
 
 _WORDS = {
     ModelState.NONE: "no model",

@@ -19,7 +19,7 @@ from textual.worker import Worker
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.text import sanitise
 from chatapp.ui import numbers
-from chatapp.ui.control.history import History
+from chatapp.ui.widgets.prompt_history import History
 
 COUNT_AFTER_SECONDS = 0.15
 """How long the person must pause before their tokens are counted."""
@@ -59,6 +59,12 @@ class PromptInput(TextArea):
     class CompletionAsked(Message):
         """The person pressed Tab."""
 
+    @dataclass
+    class CompletionMoved(Message):
+        """The user moves in the list of completions."""
+
+        steps: int
+
     class EditorAsked(Message):
         """The person wants to write elsewhere."""
 
@@ -68,6 +74,10 @@ class PromptInput(TextArea):
         )
         self.highlight_cursor_line = False
         self.history_texts = History()
+        self.completing = False
+        """Whether completions are offered: ↑ and ↓ move among them."""
+        self.recalled: str | None = None
+        """What the history brought back last: nothing is completed in it."""
 
     def take(self, text: str) -> None:
         """Replace everything by a text, and go to its end."""
@@ -83,18 +93,26 @@ class PromptInput(TextArea):
         self.insert("\n")
 
     def action_older(self) -> None:
-        """Up a row, or to what was sent before."""
-        if not self.cursor_at_first_line:
+        """Up a row, in the completions, or to what was sent before."""
+        if self.completing:
+            self.post_message(self.CompletionMoved(-1))
+        elif not self.cursor_at_first_line:
             self.action_cursor_up()
         elif (text := self.history_texts.older(self.text)) is not None:
-            self.take(text)
+            self._recall(text)
 
     def action_newer(self) -> None:
-        """Down a row, or to what was sent after."""
-        if not self.cursor_at_last_line:
+        """Down a row, in the completions, or to what was sent after."""
+        if self.completing:
+            self.post_message(self.CompletionMoved(1))
+        elif not self.cursor_at_last_line:
             self.action_cursor_down()
         elif (text := self.history_texts.newer()) is not None:
-            self.take(text)
+            self._recall(text)
+
+    def _recall(self, text: str) -> None:
+        self.recalled = text
+        self.take(text)
 
     def action_complete(self) -> None:
         """Complete a command, or go on to the next widget."""

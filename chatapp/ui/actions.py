@@ -1,0 +1,205 @@
+"""What the user can do: one table, which keys, slash commands, completion, palette and help read.
+
+An action is a method of one of the chat's features, marked by `@action`: its name (the word behind
+the slash), one sentence, and its keys. Nothing else has to be told anywhere.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from textual.binding import Binding
+
+from chatapp.chat.errors import ChatappError
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class CommandError(ChatappError):
+    """A command that cannot be done as written; the message says what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What `@action` says of a method."""
+
+    name: str
+    text: str
+    usage: str
+    keys: str
+    key_id: str
+    values: Callable[[Any], Iterable[str]]
+
+
+def _nothing(_feature: object) -> Sequence[str]:
+    return ()
+
+
+def action(
+    name: str,
+    text: str,
+    *,
+    usage: str = "",
+    keys: str = "",
+    key_id: str = "",
+    values: Callable[[Any], Iterable[str]] = _nothing,
+) -> Callable[[_Function], _Function]:
+    """Mark a method as an action. It takes the text behind its name, and may be a coroutine.
+
+    It raises ChatappError, in words for the user, where it cannot be done; nothing is changed then.
+
+    Args:
+        name: the word behind the slash.
+        text: one sentence for help and palette.
+        usage: its argument, as help prints it; optional ones stand in brackets. Empty for none.
+        keys: which keys do it without an argument, as Textual names them, separated by commas.
+        key_id: what the settings file calls those keys: "reply.pause".
+        values: what the argument may be, for completion; given the feature.
+    """
+
+    def mark(function: _Function) -> _Function:
+        function.__dict__["action"] = Spec(name, text, usage, keys, key_id, values)
+        return function
+
+    return mark
+
+
+def specs_of(feature: type) -> Iterator[tuple[str, Spec]]:
+    """The actions of a feature, by the name of their method."""
+    for attribute, value in vars(feature).items():
+        if isinstance(spec := getattr(value, "action", None), Spec):
+            yield attribute, spec
+
+
+def bindings_of(features: Iterable[type]) -> list[Binding]:
+    """The keys of all actions of some features; the screen's `act` does them."""
+    return [
+        Binding(spec.keys, f"act({spec.name!r})", spec.text, id=spec.key_id, priority=True)
+        for feature in features
+        for _, spec in specs_of(feature)
+        if spec.keys
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """An action that can be done now."""
+
+    spec: Spec
+    feature: object
+    method: str
+
+    @property
+    def name(self) -> str:
+        """The word behind the slash."""
+        return self.spec.name
+
+    @property
+    def text(self) -> str:
+        """One sentence."""
+        return self.spec.text
+
+    @property
+    def usage(self) -> str:
+        """Its argument; empty for none."""
+        return self.spec.usage
+
+    @property
+    def needs_argument(self) -> bool:
+        """Whether it cannot be done without one."""
+        return bool(self.usage) and not self.usage.startswith("[")
+
+    @property
+    def values(self) -> list[str]:
+        """What its argument may be."""
+        return list(self.spec.values(self.feature))
+
+    def __call__(self, argument: str = "") -> Awaitable[None] | None:
+        """Do it. Raises ChatappError."""
+        done: Awaitable[None] | None = getattr(self.feature, self.method)(argument)
+        return done
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the prompt that is a command."""
+
+    name: str
+    argument: str
+
+
+class Actions:
+    """All of them, by name."""
+
+    def __init__(self, features: Iterable[object]) -> None:
+        found = [
+            Action(spec, feature, method)
+            for feature in features
+            for method, spec in specs_of(type(feature))
+        ]
+        self.all = tuple(sorted(found, key=lambda one: one.name))
+        self._by_name = {one.name: one for one in self.all}
+
+    def find(self, name: str) -> Action:
+        """The action of that name.
+
+        Raises:
+            CommandError: there is none; the message says which come near.
+        """
+        if (found := self._by_name.get(name.lower())) is not None:
+            return found
+        near = difflib.get_close_matches(name.lower(), self._by_name, n=2, cutoff=0.5)
+        guess = f"; did you mean {' or '.join('/' + n for n in near)}?" if near else ";"
+        raise CommandError(
+            f"there is no command /{name}{guess} /help lists them; begin with // to send it as text"
+        )
+
+    async def run(self, line: Line) -> None:
+        """Do what a line says. Raises ChatappError."""
+        found = self.find(line.name)
+        if found.needs_argument and not line.argument:
+            raise CommandError(f"/{found.name} needs {found.usage}: {found.text}")
+        if line.argument and not found.usage:
+            raise CommandError(f"/{found.name} takes nothing behind it: {found.text}")
+        if (waiting := found(line.argument)) is not None:
+            await waiting
+
+    def completions(self, text: str) -> list[tuple[str, str]]:
+        """Whole lines that what is written may become, each with what it does."""
+        if not text.startswith("/") or text.startswith("//") or "\n" in text:
+            return []
+        name, space, argument = text[1:].partition(" ")
+        if not space:
+            return [
+                (f"/{one.name}" + (" " if one.usage else ""), one.text)
+                for one in self.all
+                if one.name.startswith(name.lower())
+            ]
+        found = self._by_name.get(name.lower())
+        if found is None:
+            return []
+        wanted = argument.casefold()
+        values = [value for value in found.values if value.casefold().startswith(wanted)]
+        return [(f"/{name} {value}", "") for value in values]
+
+
+def path_of(argument: str) -> Path:
+    """The file that an argument names; ~ is the user's own folder."""
+    return Path(argument).expanduser()
+
+
+def read_line(text: str) -> Line | None:
+    """A command, when the text is one: it begins with a single slash and has one row."""
+    if not text.startswith("/") or text.startswith("//") or "\n" in text.strip():
+        return None
+    name, _, argument = text[1:].strip().partition(" ")
+    return Line(name, argument.strip())
+
+
+def message_of(text: str) -> str:
+    """What is sent: a doubled slash at the start stands for one."""
+    return text[1:] if text.startswith("//") else text

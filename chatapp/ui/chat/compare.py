@@ -1,0 +1,145 @@
+"""Other ways to answer the last message: side by side, by beams, by contrastive search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from chatapp.chat.conversation import Reply
+from chatapp.chat.errors import ChatappError
+from chatapp.chat.search import BeamOptions, ContrastiveOptions
+from chatapp.settings.presets import BUILT_IN
+from chatapp.ui.actions import CommandError, action
+from chatapp.ui.chat.base import ChatBase
+from chatapp.ui.chat.models import Models
+from chatapp.ui.chat.turns import Turns
+from chatapp.ui.dialogs.compare import CompareScreen, Setting
+from chatapp.ui.dialogs.search_view import SearchScreen
+from chatapp.ui.layout.searches import LEGEND, BeamTree, ContrastiveTable, Found
+
+_Options = TypeVar("_Options", BeamOptions, ContrastiveOptions)
+
+COLUMNS_AT_LEAST, COLUMNS_AT_MOST = 2, 4
+USUAL_COLUMNS = ("greedy", "cool", "hot", "nucleus")
+_TITLES = {"greedy": "greedy", "cool": "T 0.7", "hot": "T 1.3", "nucleus": "nucleus, top-p 0.9"}
+
+
+class Compare:
+    """Opens the other decoders, and takes what they wrote."""
+
+    def __init__(self, chat: ChatBase, turns: Turns, models: Models) -> None:
+        self._chat = chat
+        self._session = chat.session
+        self._turns = turns
+        self._models = models
+
+    @action(
+        "compare",
+        "Answer again under 2 to 4 presets side by side; also now, beam, contrastive.",
+        usage="[NAMES]",
+        values=lambda self: self.names,
+    )
+    async def compare(self, argument: str = "") -> None:
+        """Any of the replies may be taken."""
+        names: Sequence[str] = argument.replace(",", " ").split() or USUAL_COLUMNS
+        if not COLUMNS_AT_LEAST <= len(names) <= COLUMNS_AT_MOST:
+            allowed = f"between {COLUMNS_AT_LEAST} and {COLUMNS_AT_MOST}"
+            raise ChatappError(f"{allowed} can be compared, not {len(names)}")
+        settings = [self._setting(name) for name in names]
+        parent = await self._parent_to_answer()
+
+        def take(reply: Reply | None) -> None:
+            if reply is not None:
+                self._turns.start(self._session.adopt(reply, parent))
+
+        screen = CompareScreen(self._chat.inspector, parent, settings, self._chat.transcript.scale)
+        self._chat.app.push_screen(screen, take)
+
+    @property
+    def names(self) -> list[str]:
+        """What can be compared."""
+        presets = self._chat.services.presets
+        own = presets.names() if presets is not None else BUILT_IN
+        return [*own, "now", "beam", "contrastive"]
+
+    def _setting(self, name: str) -> Setting:
+        presets = self._chat.services.presets
+        if name == "now":
+            return Setting("the present settings", self._session.sampling)
+        if name == "beam":
+            return Setting("beam search, 4 beams", self._limited(BeamOptions()))
+        if name == "contrastive":
+            return Setting("contrastive search", self._limited(ContrastiveOptions()))
+        if presets is not None:
+            return Setting(_TITLES.get(name, name), presets.load(name))
+        if name in BUILT_IN:
+            return Setting(_TITLES.get(name, name), BUILT_IN[name])
+        raise ChatappError(f"there is no preset {name!r}; there are {', '.join(self.names)}")
+
+    @action("beam", "Answer again by beam search, shown as a tree.", usage="[N]")
+    async def beam(self, argument: str = "") -> None:
+        """N beams, 4 by default; up to four of the finished ones can be taken."""
+        options = BeamOptions(num_return=4)
+        if argument:
+            if not argument.isdecimal():
+                raise CommandError(f"/beam takes a number of beams, not {argument!r}")
+            beams = int(argument)
+            options = BeamOptions(num_beams=beams, num_return=max(1, min(beams, 4)))
+        parent = await self._parent_to_answer()
+        running = self._chat.inspector.beam(parent, self._limited(options))
+        title = f"Beam search, {options.num_beams} beams"
+        legend = f"{LEGEND} · enter or 1–4 take as the reply"
+        screen = SearchScreen(title, running, BeamTree(), legend)
+        self._chat.app.push_screen(screen, lambda taken: self._take_found(taken, parent))
+
+    @action(
+        "contrastive",
+        "Answer again by contrastive search, penalties shown.",
+        usage="[K ALPHA]",
+    )
+    async def contrastive(self, argument: str = "") -> None:
+        """K candidates a step, 4 by default; ALPHA weighs the penalty, 0.6 by default."""
+        options = ContrastiveOptions()
+        if argument:
+            top_k, _, alpha = argument.partition(" ")
+            try:
+                k, penalty = int(top_k), float(alpha or 0.6)
+            except ValueError:
+                raise CommandError(
+                    "/contrastive takes a number of candidates and α, such as 4 0.6, not"
+                    f" {argument!r}"
+                ) from None
+            options = ContrastiveOptions(top_k=k, penalty_alpha=penalty)
+        parent = await self._parent_to_answer()
+        running = self._chat.inspector.contrastive(parent, self._limited(options))
+        title = f"Contrastive search, k {options.top_k}, α {options.penalty_alpha:g}"
+        legend = (
+            "● taken: the highest score · most like: a place in prompt and reply · enter takes it"
+        )
+        screen = SearchScreen(title, running, ContrastiveTable(), legend)
+        self._chat.app.push_screen(screen, lambda taken: self._take_found(taken, parent))
+
+    def _limited(self, options: _Options) -> _Options:
+        """The options with the user's own limit of tokens, where there is one."""
+        limit = self._session.max_tokens
+        return replace(options, max_tokens=limit) if limit else options
+
+    def _take_found(self, taken: tuple[tuple[int, ...], Found] | None, parent: str | None) -> None:
+        if taken is not None:
+            self._chat.run_worker(self._adopt(*taken, parent), group="adopt")
+
+    async def _adopt(self, prompt_ids: tuple[int, ...], found: Found, parent: str | None) -> None:
+        try:
+            reply = await self._chat.inspector.reply_of_ids(prompt_ids, found.ids, found.reason)
+        except ChatappError as error:
+            self._chat.say_error(str(error))
+        else:
+            self._turns.start(self._session.adopt(reply, parent))
+
+    async def _parent_to_answer(self) -> str | None:
+        """The message to answer. Raises ChatappError."""
+        if self._turns.busy:
+            raise ChatappError("a reply is under way; Esc stops it first")
+        await self._models.ready()
+        return self._session.parent_for_reply()

@@ -1,0 +1,215 @@
+"""What is done with whole messages: send, write again, go on, edit, copy, delete, go elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chatapp.chat.conversation import Message
+from chatapp.ui.actions import CommandError, action
+from chatapp.ui.chat.base import ChatBase
+from chatapp.ui.chat.conversations import Conversations
+from chatapp.ui.chat.turns import Turns
+from chatapp.ui.dialogs.tree import TreeMove, TreeScreen
+from chatapp.ui.dialogs.write import WriteScreen
+from chatapp.ui.layout.markdown import code_blocks
+from chatapp.ui.layout.system import SystemBlock
+
+_BUSY = "a reply is under way; Esc stops it first"
+
+
+class Messages:
+    """Acts on the message pointed at, or on the last one."""
+
+    def __init__(self, chat: ChatBase, turns: Turns, conversations: Conversations) -> None:
+        self._chat = chat
+        self._session = chat.session
+        self._turns = turns
+        self._conversations = conversations
+
+    def send(self, text: str) -> None:
+        """Say something and stream the reply."""
+        if not self._busy():
+            self._turns.start(self._session.send(text), sends=True)
+
+    def branch(self, message_id: str, index: int, token_ids: Sequence[int]) -> None:
+        """Take other tokens at a point of a reply and go on from there."""
+        if not self._busy():
+            self._turns.start(self._session.branch(message_id, index, token_ids))
+
+    @action("stop", "Stop the reply; what came is kept.")
+    def stop(self, _: str = "") -> None:
+        """Within one token."""
+        if self._turns.busy:
+            self._turns.cancel()
+        else:
+            self._chat.say("no reply is under way", "warning")
+
+    @action(
+        "regen",
+        "Write another reply; the old one is kept beside it.",
+        keys="ctrl+r",
+        key_id="chat.regenerate",
+    )
+    def regenerate(self, _: str = "") -> None:
+        """Beside the reply pointed at."""
+        message = self._pointed()
+        if message is not None and not self._busy():
+            self._turns.start(self._session.regenerate(message.id))
+
+    @action("continue", "Go on from the exact end of a reply that was cut.")
+    def continue_reply(self, _: str = "") -> None:
+        """From the ids it ended with."""
+        message = self._pointed()
+        if message is None or self._busy():
+            return
+        if message.role != "assistant":
+            self._chat.say("only a reply can be continued; Ctrl+R writes one", "warning")
+            return
+        self._turns.start(self._session.continue_reply(message.id))
+
+    @action("edit", "Write the message pointed at anew; the old one is kept.")
+    def edit(self, _: str = "") -> None:
+        """Another wording: the user's own is sent, a reply's is kept beside the old one."""
+        message = self._pointed()
+        if message is None or self._busy():
+            return
+        mine = message.role == "user"
+        what = "sends it in place of the old one" if mine else "keeps it beside the old one"
+
+        async def take(text: str | None) -> None:
+            if text is None:
+                return
+            await self._conversations.edit(message, text)
+            if mine:
+                self.regenerate()
+            else:
+                self._chat.say(
+                    "kept beside the old one, without token numbers since no model wrote it; [ goes"
+                    " back"
+                )
+
+        self._chat.app.push_screen(WriteScreen("Edit this message", message.text, what), take)
+
+    @action("previous", "Go to the reply or wording before this one.")
+    async def previous(self, _: str = "") -> None:
+        """Key [ in the transcript."""
+        await self._sibling(-1)
+
+    @action("next", "Go to the reply or wording after this one.")
+    async def next(self, _: str = "") -> None:
+        """Key ] in the transcript."""
+        await self._sibling(1)
+
+    async def _sibling(self, steps: int) -> None:
+        message = self._pointed()
+        if message is None:
+            return
+        if len(self._session.conversation.siblings(message.id)) < 2:
+            # The nearest message above that has another version beside it.
+            points = self._session.conversation.branch_points()
+            if not points:
+                self._chat.say("there is nothing beside this message; Ctrl+R writes another reply")
+                return
+            message = points[-1]
+        pointing = self._chat.transcript.cursor is not None
+        target = await self._conversations.move_beside(message, steps)
+        if target is None:
+            self._chat.say("there is no other one on that side")
+            return
+        if pointing:
+            self._chat.point_at(target)
+        beside = [sibling.id for sibling in self._session.conversation.siblings(target)]
+        place = f"{beside.index(target) + 1} of {len(beside)}"
+        self._chat.say(f"{place}; [ and ] go on, F4 shows the tree")
+
+    @action("delete", "Delete the message pointed at, with what follows.")
+    async def delete(self, _: str = "") -> None:
+        """It can be brought back."""
+        message = self._pointed()
+        if message is not None and not self._busy():
+            await self._conversations.delete(message)
+            self._chat.say("deleted, with what followed; u brings it back")
+
+    @action("undo", "Bring back the message that was deleted last.")
+    async def undo(self, _: str = "") -> None:
+        """With what followed it."""
+        if not self._busy():
+            back = await self._conversations.undelete()
+            self._chat.say(
+                "it is back, with what followed" if back else "nothing is deleted in this chat"
+            )
+
+    @action(
+        "copy",
+        "Copy a message, its code, or all.",
+        usage="[WHAT]",
+        values=lambda _: ("message", "code", "all"),
+    )
+    def copy(self, what: str = "") -> None:
+        """Exactly as it was written."""
+        match what:
+            case "" | "message":
+                self._copy_message()
+            case "code":
+                self._copy_code()
+            case "all":
+                self._copy_conversation()
+            case _:
+                raise CommandError(f"/copy takes message, code or all, not {what!r}")
+
+    def _copy_message(self) -> None:
+        block = self._chat.transcript.current
+        if isinstance(block, SystemBlock):
+            self._chat.copy(block.message.text, "the system text")
+        elif (message := self._pointed()) is not None:
+            self._chat.copy(message.text, "the message")
+
+    def _copy_code(self) -> None:
+        message = self._pointed()
+        blocks = code_blocks(message.text) if message is not None else []
+        if not blocks:
+            self._chat.say("there is no code in this message", "warning")
+            return
+        what = "the code" if len(blocks) == 1 else f"{len(blocks)} blocks of code"
+        self._chat.copy("\n\n".join(blocks), what)
+
+    def _copy_conversation(self) -> None:
+        messages = self._session.conversation.path()
+        texts = [f"{'You' if m.role == 'user' else 'Assistant'}:\n{m.text}" for m in messages]
+        self._chat.copy("\n\n".join(texts), "the conversation")
+
+    @action("tree", "The whole chat with all of its branches.", keys="f4", key_id="chat.tree")
+    def tree(self, _: str = "") -> None:
+        """Go to any message of it."""
+        if not self._busy():
+            screen = TreeScreen(self._session.conversation)
+            self._chat.app.push_screen(screen, self._move_in_tree)
+
+    async def _move_in_tree(self, move: TreeMove | None) -> None:
+        if move is None:
+            return
+        message = await self._conversations.move_to(move.message_id, ends_there=move.ends_there)
+        if not move.ends_there:
+            self._chat.point_at(message.id)
+            return
+        self._chat.prompt.focus()
+        if message.role == "user":
+            self._chat.say("the path ends here now; Ctrl+R writes a reply")
+        else:
+            self._chat.say("the path ends here now; your next message goes on from it, as a branch")
+
+    def _pointed(self) -> Message | None:
+        """The message that actions are about; says so where there is none."""
+        block = self._chat.transcript.current
+        if block is None:
+            self._chat.say("there is no message yet")
+            return None
+        if isinstance(block, SystemBlock):
+            self._chat.say("this is the system text; /system TEXT sets another one", "warning")
+            return None
+        return self._session.conversation.messages.get(block.message.id, block.message)
+
+    def _busy(self) -> bool:
+        if self._turns.busy:
+            self._chat.say(_BUSY, "warning")
+        return self._turns.busy

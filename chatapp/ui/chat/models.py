@@ -1,0 +1,205 @@
+"""The model: fetched where it is missing, loaded behind the screen, loaded again when it died."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from chatapp.chat.errors import ChatappError, EngineError
+from chatapp.chat.facts import ModelFacts, Progress
+from chatapp.ui.actions import action
+from chatapp.ui.chat.base import ChatBase
+from chatapp.ui.dialogs.picker import Choice, PickerScreen
+from chatapp.ui.services import ModelOffer, ModelState
+
+
+class ModelView(Protocol):
+    """Where the model's state is shown."""
+
+    def offer_made(self, offer: ModelOffer) -> None:
+        """A model is about to be fetched."""
+
+    def offer_closed(self) -> None:
+        """The fetch is over, one way or the other."""
+
+    def model_progressed(self) -> None:
+        """`state` or `progress` changed."""
+
+    def model_ready(self, facts: ModelFacts) -> None:
+        """Replies can be asked for."""
+
+    async def stop_turn(self) -> None:
+        """Another model is about to be loaded: stop the reply under way and keep what came."""
+
+
+class Models:
+    """Loads one model at a time; replies wait for it."""
+
+    def __init__(self, chat: ChatBase, view: ModelView) -> None:
+        self._chat = chat
+        self._services = chat.services
+        self._session = chat.services.session
+        self._view = view
+        self._task: asyncio.Task[None] | None = None
+        self._settled = asyncio.Event()
+        self._closed = False
+        self.ref = self._services.model
+        self._before = self.ref
+        """The model that was meant before this one; it is meant again when this one fails."""
+        self.state = ModelState.NONE
+        self.progress: Progress | None = None
+        self.problem = ""
+        """Why there is none, in words."""
+        self._services.watch_engine(self._died)
+
+    def load(self, ref: str | None = None) -> None:
+        """Begin to load a model (the same one again by default), in place of any other."""
+        self._before = self.ref
+        self.ref = ref if ref is not None else self.ref
+        if self._task is not None:
+            self._task.cancel()
+        self._settled.clear()
+        self._set(ModelState.LOADING)
+        self._task = asyncio.create_task(self._load(self.ref))
+        self._task.add_done_callback(self._surface)
+
+    @action(
+        "model",
+        "Choose a model: catalog id, repo id, folder or .gguf file.",
+        usage="[REF]",
+        keys="ctrl+l",
+        key_id="chat.models",
+    )
+    def choose(self, ref: str = "") -> None:
+        """Load a model in place of the one that is loaded; without a reference, pick one."""
+        work = self._replace(ref) if ref else self._pick()
+        self._chat.run_worker(work, group="model", exclusive=True)
+
+    async def _pick(self) -> None:
+        try:
+            choices = await self._services.models.choices()
+        except ChatappError as error:
+            self._chat.say_error(str(error))
+            return
+        rows = [
+            Choice(
+                choice.ref,
+                choice.name if choice.installed else f"{choice.name} (not downloaded)",
+                choice.problem or choice.detail,
+                current=choice.ref == self.ref,
+                enabled=not choice.problem,
+            )
+            for choice in choices
+        ]
+        if self.ref not in {choice.ref for choice in choices}:
+            facts = self._session.facts
+            rows.insert(0, Choice(self.ref, facts.name if facts else self.ref, self.ref, True))
+        screen = PickerScreen("Models", rows, empty="no model is known; /model REF loads any other")
+        if (picked := await self._chat.app.push_screen_wait(screen)) is not None:
+            await self._replace(picked)
+
+    async def _replace(self, ref: str) -> None:
+        try:
+            await self._services.models.missing(ref)
+        except ChatappError as error:
+            self._chat.say(f"{error}; nothing is changed", "warning")
+            return
+        await self._view.stop_turn()
+        self.load(ref)
+
+    @action("reload", "Load the model again.", keys="f5", key_id="chat.restart")
+    def reload(self, _: str = "") -> None:
+        """Start the engine anew after it ended."""
+        if self.state in (ModelState.NONE, ModelState.DEAD):
+            self.load()
+        else:
+            self._chat.say("the model is there already")
+
+    def cancel_fetch(self) -> None:
+        """Stop fetching; what came is kept for the next time."""
+        if self.state is ModelState.FETCHING and self._task is not None:
+            self._task.cancel()
+
+    async def ready(self) -> None:
+        """Wait until a model can reply; one that died is started again.
+
+        Raises:
+            EngineError: there is none; the message says why and what to do.
+        """
+        if self.state is ModelState.DEAD:
+            self.load()
+        if self.state is not ModelState.READY:
+            await self._settled.wait()
+        if self.state is not ModelState.READY:
+            raise EngineError(self.problem or "no model is loaded; choose one with Ctrl+L")
+
+    async def close(self) -> None:
+        """Give up whatever is under way, and show nothing any more."""
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _load(self, ref: str) -> None:
+        try:
+            await self._fetch_and_load(ref)
+        except ChatappError as error:
+            self._fail(str(error))
+        except asyncio.CancelledError:
+            if self._task is asyncio.current_task():
+                self._fail("stopped; choose a model with Ctrl+L, or fetch again with F5")
+            raise
+
+    def _surface(self, task: asyncio.Task[None]) -> None:
+        """A fault of the program must not vanish in a task nobody waits for."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._chat.fault(error)
+
+    async def _fetch_and_load(self, ref: str) -> None:
+        models = self._services.models
+        offer = await models.missing(ref)
+        if offer is not None:
+            self._set(ModelState.FETCHING)
+            self._view.offer_made(offer)
+        try:
+            source = await models.obtain(ref, self._tell)
+        finally:
+            if offer is not None and not self._closed:
+                self._view.offer_closed()
+        self._set(ModelState.LOADING)
+        facts = await self._session.load_model(source, self._services.load_options, self._tell)
+        self.problem = ""
+        self._set(ModelState.READY)
+        self._settled.set()
+        self._view.model_ready(facts)
+        if facts.note:
+            self._chat.say(facts.note)
+
+    def _fail(self, words: str) -> None:
+        if self._closed:
+            return
+        self.ref = self._before
+        if self._session.facts is not None:  # the engine was not asked: the old one still stands
+            self._set(ModelState.READY)
+            self._settled.set()
+            self._chat.say_error(f"{words}; {self._session.facts.name} stays")
+            return
+        self.problem = words
+        self._set(ModelState.NONE)
+        self._settled.set()
+        self._chat.say_error(words)
+
+    def _died(self, words: str) -> None:
+        if self._closed or self.state is not ModelState.READY:
+            return  # whoever waits for the load is told by its failure
+        self._set(ModelState.DEAD)
+        self._chat.say_error(f"{words}. F5 starts it again; the conversation stands")
+
+    def _set(self, state: ModelState) -> None:
+        self.state = state
+        self.progress = None
+        self._view.model_progressed()
+
+    def _tell(self, progress: Progress) -> None:
+        # May be called from any thread: only a value is kept, the screen's timer reads it.
+        self.progress = progress

@@ -1,0 +1,608 @@
+"""The chat: header, transcript, panels, prompt. It shows what its features tell it, and hands them
+what the user does; what any of it means is theirs to know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message as Notice
+from textual.widgets import Static, TextArea
+
+from chatapp.chat.conversation import Message
+from chatapp.chat.errors import ChatappError
+from chatapp.chat.facts import ModelFacts, Progress
+from chatapp.chat.generation import Paused, PromptRead
+from chatapp.chat.record import FinishReason, TokenRecord
+from chatapp.chat.sampling import SamplingParams
+from chatapp.session.session import ReplyEnded
+from chatapp.ui import numbers
+from chatapp.ui.actions import Actions, Line, bindings_of, message_of, read_line
+from chatapp.ui.chat.attachments import Attachments, Room
+from chatapp.ui.chat.base import ChatBase
+from chatapp.ui.chat.chats import ChatMenu
+from chatapp.ui.chat.compare import Compare
+from chatapp.ui.chat.conversations import Conversations
+from chatapp.ui.chat.hold import Hold
+from chatapp.ui.chat.messages import Messages
+from chatapp.ui.chat.models import Models
+from chatapp.ui.chat.rules import Rules, rule_words
+from chatapp.ui.chat.sampling import Sampling
+from chatapp.ui.chat.scores import Scores
+from chatapp.ui.chat.titles import Titles
+from chatapp.ui.chat.tokens import Tokens
+from chatapp.ui.chat.turns import DRAWS_PER_SECOND, Turns
+from chatapp.ui.chat.view import View
+from chatapp.ui.chat.what_if import TITLE, WhatIf
+from chatapp.ui.dialogs.download import DownloadScreen
+from chatapp.ui.dialogs.settings import SettingsScreen
+from chatapp.ui.drawing import MUTED, bar, renew
+from chatapp.ui.services import ModelOffer, ModelState, Services
+from chatapp.ui.token_colours import SCALES, legend
+from chatapp.ui.widgets import hints
+from chatapp.ui.widgets.candidates import CandidateChosen, MoreWanted
+from chatapp.ui.widgets.completions import Completions
+from chatapp.ui.widgets.header import Header, Status
+from chatapp.ui.widgets.hints import Hints
+from chatapp.ui.widgets.notices import Notices
+from chatapp.ui.widgets.prompt import PromptBar, PromptInput
+from chatapp.ui.widgets.sampling_panel import SamplingPanel
+from chatapp.ui.widgets.sparkline import Sparklines
+from chatapp.ui.widgets.token_panel import TokenPanel
+from chatapp.ui.widgets.transcript import Transcript
+
+PANEL_FROM_WIDTH, PANEL_FROM_HEIGHT = 80, 20
+"""The smallest screen on which the side panel unfolds by itself."""
+PANEL_AT_ALL_FROM_WIDTH = 60
+"""Below it there is no room for a panel and a transcript at once."""
+TICKS_A_NUMBER = 3
+"""While tokens stream the panel and the header are drawn every so many ticks at most: nobody reads
+a distribution fifteen times a second, and drawing one costs more than the words do."""
+_PREFILL_BAR = 24
+
+FEATURES = (
+    ChatMenu,
+    Messages,
+    Tokens,
+    Hold,
+    WhatIf,
+    Scores,
+    Rules,
+    Compare,
+    Sampling,
+    Attachments,
+    Models,
+    View,
+)
+"""Whose actions there are."""
+
+
+class ChatScreen(ChatBase):
+    """The one screen that is always there."""
+
+    @dataclass
+    class Typed(Notice):
+        """A letter that what was focused has not taken."""
+
+        key: str
+        character: str | None
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "escape", "stop the reply, else leave what is focused", id="chat.escape"),
+        *bindings_of(FEATURES),
+    ]
+
+    def __init__(self, services: Services, complaints: Sequence[str] = ()) -> None:
+        """Show the session of `services`; `complaints` are said at once, with its notices."""
+        super().__init__()
+        self.services = services
+        self.session = services.session
+        self._at_start = (*services.notices, *complaints)
+        self._ticks_since_numbers = 0
+        self._numbers_behind = False  # whether panel and header show less than what has come
+        self._panel_wanted: bool | None = None  # as the user said; None leaves it to the size
+        self.models = Models(self, self)
+        self.turns = Turns(self.session, self, self.models.ready, services.clock)
+        self.conversations = Conversations(services, self.turns, self)
+        self.messages = Messages(self, self.turns, self.conversations)
+        self.hold = Hold(self)
+        self.what_if = WhatIf(self)
+        self.tokens = Tokens(self, self.turns, self.messages, self.hold, self.what_if)
+        self.scores = Scores(self, self.turns, self.models)
+        self.rules = Rules(self, self.models)
+        self.titles = Titles(self, self.turns)
+        self.attachments = Attachments(self, self._count_tokens, self._room)
+        self.actions = Actions(
+            (
+                ChatMenu(self, self.conversations),
+                self.messages,
+                self.tokens,
+                self.hold,
+                self.what_if,
+                self.scores,
+                self.rules,
+                Compare(self, self.turns, self.models),
+                Sampling(self, self.conversations, self.what_if),
+                self.attachments,
+                self.models,
+                View(
+                    self,
+                    self.models,
+                    self.conversations,
+                    lambda: self.actions.all,
+                    self._toggle_panel,
+                ),
+            )
+        )
+
+    def compose(self) -> ComposeResult:
+        """Everything there is."""
+        yield Header(id="header")
+        with Horizontal(id="main"):
+            with Vertical(id="left"):
+                yield Transcript(id="transcript")
+                yield Static(Content(""), id="legend", markup=False)
+            with Vertical(id="side"):
+                yield TokenPanel(id="token-panel")
+                yield Static(Content.styled("sampling", MUTED), id="sampling-title")
+                yield SamplingPanel(self.session.sampling, id="sampling")
+        yield Notices(id="notices")
+        yield Static(Content(""), id="attachments", markup=False)
+        yield Completions(id="completions")
+        yield PromptBar(self._count_tokens, id="prompt-bar")
+        yield Hints(id="hints")
+
+    def on_mount(self) -> None:
+        """Show the conversation, and begin to load the model behind it."""
+        self.prompt.focus()
+        for scale in SCALES:
+            if scale == self.services.scale:
+                self.transcript.scale = scale
+        self.conversation_changed()
+        if self._at_start:
+            self.say("\n".join(self._at_start), "warning")
+        for name in ("view", "scale", "cursor"):
+            self.watch(self.transcript, name, self.show_legend, init=False)
+        self.watch(self.app, "theme", self.show_legend, init=False)
+        self.set_interval(1 / DRAWS_PER_SECOND, self.tick)
+        # The engine's process would take the processor from the first drawing.
+        self.call_after_refresh(self.models.load)
+
+    async def on_unmount(self) -> None:
+        """Leave nothing running, however the screen came to its end."""
+        await self.stop_everything()
+
+    async def stop_everything(self) -> None:
+        """Before the end: stop the reply, save it, and give up what is asked and loaded."""
+        await self.what_if.close()
+        await self.turns.close()
+        await self.models.close()
+
+    # Actions
+
+    async def do(self, line: Line) -> bool:
+        """Do what a line says. Returns whether it was done; if not, it was said why."""
+        try:
+            await self.actions.run(line)
+        except ChatappError as error:
+            self.say(str(error), "warning")
+            return False
+        return True
+
+    async def action_act(self, name: str) -> None:
+        """Do the action of that name, as its key does."""
+        await self.do(Line(name, ""))
+
+    async def action_escape(self) -> None:
+        """Stop the reply; else leave what is focused."""
+        self.query_one(Notices).clear()
+        if self.turns.busy:
+            self.turns.cancel()
+        elif not self.what_if.go_back():
+            if self.transcript.cursor is not None:
+                self.transcript.action_follow()
+            self.prompt.focus()
+
+    def action_ban(self) -> None:
+        """Ban the candidate under the row cursor, or allow it again."""
+        self.rules.ban_candidate()
+
+    def action_bias(self, steps: int) -> None:
+        """Add to the logit of the candidate under the row cursor."""
+        self.rules.bias_candidate(steps)
+
+    # The prompt
+
+    @on(PromptInput.Submitted)
+    async def submit(self, event: PromptInput.Submitted) -> None:
+        """Send a message, or do what a command says."""
+        text = event.text
+        if (chosen := self.query_one(Completions).chosen) is not None:
+            self.prompt.take(chosen)
+            return
+        if not text.strip():
+            return
+        line = read_line(text)
+        if line is not None:
+            if await self.do(line):
+                self.prompt.history_texts.add(text)
+                if self.prompt.text == text:
+                    self.prompt.take("")
+            return
+        if self.turns.busy:
+            self.say("a reply is under way; Esc stops it, then send", "warning")
+            return
+        message = await self.attachments.join(message_of(text))
+        if message is None:
+            return
+        self.prompt.history_texts.add(text)
+        self.prompt.take("")
+        self.query_one(Notices).clear()
+        self.messages.send(message)
+
+    @on(TextArea.Changed, "#prompt")
+    def follow_prompt(self) -> None:
+        """Follow what is written: completions, files, and the model is not idle."""
+        self._show_completions()
+        self.attachments.show_soon()
+        self.titles.later()
+
+    def _show_completions(self) -> None:
+        text = self.prompt.text
+        found = [one for one in self.actions.completions(text) if one[0] != text]
+        if text == self.prompt.recalled:
+            found = []  # ↑ and ↓ go on through the history
+        self.query_one(Completions).offer(found)
+        self.prompt.completing = bool(found)
+
+    @on(PromptInput.CompletionAsked)
+    def complete(self) -> None:
+        """Write the completion that is chosen, else what all have in common, or the first one."""
+        if (chosen := self.query_one(Completions).chosen) is not None:
+            self.prompt.take(chosen)
+            return
+        found = [line for line, _ in self.actions.completions(self.prompt.text)]
+        if not found:
+            return
+        common = found[0]
+        for text in found[1:]:
+            while not text.startswith(common):
+                common = common[:-1]
+        self.prompt.take(common if len(common) > len(self.prompt.text) else found[0])
+
+    @on(PromptInput.CompletionMoved)
+    def choose_completion(self, event: PromptInput.CompletionMoved) -> None:
+        """Choose another completion."""
+        self.query_one(Completions).move(event.steps)
+
+    @on(PromptInput.EditorAsked)
+    async def write_in_editor(self) -> None:
+        """Let the user's own editor change the text."""
+        await self.action_act("editor")
+
+    def is_for_prompt(self, event: events.Key) -> bool:
+        """Whether a key is a letter that the prompt should have, though another widget is focused.
+
+        What is focused comes first: its own keys, and what it takes as text.
+        """
+        focused = self.focused
+        if focused is self.prompt or not event.is_printable or not self.is_mounted:
+            return False
+        if not self.prompt.focusable:
+            return False
+        if focused is not None and focused.check_consume_key(event.key, event.character):
+            return False
+        return event.key not in self.active_bindings
+
+    def on_key(self, event: events.Key) -> None:
+        """Keep a letter that came to what is focused and was not taken there after all."""
+        known = event.key in self.active_bindings
+        if event.is_printable and not known and self.prompt.focusable:
+            event.stop()
+            self.post_message(self.Typed(event.key, event.character))
+
+    def on_paste(self, event: events.Paste) -> None:
+        """Let what is pasted anywhere go to the prompt."""
+        if self.focused is not self.prompt:
+            event.stop()
+            self.set_focus(self.prompt)
+            self.prompt.post_message(events.Paste(event.text))
+
+    async def _count_tokens(self, text: str) -> int | None:
+        """How many tokens a text has; None while no model can tell."""
+        if self.models.state is not ModelState.READY:
+            return None
+        try:
+            return len(await self.session.engine.tokenize(text))
+        except ChatappError:
+            return None
+
+    def _room(self) -> Room:
+        facts = self.session.facts
+        return Room(facts.context_length if facts else 0, self.header.status.context_used)
+
+    # A turn
+
+    def message_added(self, message: Message) -> None:
+        """Show a message that joined the conversation; a reply goes before all else."""
+        self.titles.put_off()
+        self.scores.stop()
+        self.what_if.end()
+        self.transcript.add(message, self.session.conversation)
+        self.show_token()
+
+    def prompt_progressed(self, progress: Progress) -> None:
+        """Draw in the place of the reply how much of the prompt is read."""
+        words = f"{progress.stage} {numbers.count(progress.done)}"
+        if progress.total:
+            filled = bar(progress.done / progress.total, _PREFILL_BAR).plain
+            words = f"{progress.stage} {filled} {progress.done}/{progress.total} {progress.unit}"
+        self.transcript.wait(words)
+
+    def prompt_read(self, read: PromptRead) -> None:
+        """The first token comes next."""
+        self.transcript.wait("…")
+        self.show_status()
+
+    def tokens_came(self, records: list[TokenRecord]) -> None:
+        """Show some tokens; the numbers about the newest one follow within some ticks."""
+        self.hold.went_on()
+        self.transcript.feed(records)
+        self._numbers_behind = True
+
+    def reply_paused(self, paused: Paused) -> None:
+        """Show what could come next."""
+        self.hold.held(paused)
+
+    def reply_ended(self, ended: ReplyEnded) -> None:
+        """Show the complete reply, and say why it ended where that is no matter of course."""
+        self.transcript.finish(ended.message, self.session.conversation)
+        self.show_token()
+        reply = ended.message.reply
+        if reply is not None and reply.finish_reason is FinishReason.ERROR:
+            self.say_error(f"{ended.notice or reply.error}; Ctrl+R tries again")
+        elif ended.notice:
+            self.say(ended.notice, "warning")
+
+    def turn_ended(self) -> None:
+        """Show the speed of the whole reply, and a system text that was changed meanwhile."""
+        self.hold.let_go()
+        self.show_status()
+        if self.session.conversation.system.strip() != self.transcript.system_text.strip():
+            self.transcript.show(self.session.conversation)
+        self.call_later(self.scores.soon)
+        self.titles.later()
+
+    # Models
+
+    def offer_made(self, offer: ModelOffer) -> None:
+        """Show what is being fetched."""
+        screen = DownloadScreen(
+            offer, lambda: self.models.progress, self.models.cancel_fetch, self.services.clock
+        )
+        self.app.push_screen(screen)
+
+    def offer_closed(self) -> None:
+        """Take the fetch from the screen."""
+        for screen in self.app.screen_stack:
+            if isinstance(screen, DownloadScreen):
+                screen.dismiss(None)
+
+    def model_progressed(self) -> None:
+        """Show how far the model is."""
+        if self.is_mounted:
+            self.show_status()
+
+    def model_ready(self, facts: ModelFacts) -> None:
+        """Replies can be asked for."""
+        self.show_status()
+        self.query_one(PromptBar).count_soon()
+        self.run_worker(self.conversations.say_model(), group="say-model", exclusive=True)
+
+    async def stop_turn(self) -> None:
+        """Another model is about to be loaded: stop the reply under way and keep what came."""
+        await self.turns.stop()
+
+    # Conversations
+
+    def conversation_changed(self) -> None:
+        """Show the current path from its end."""
+        self.scores.stop()  # it asks about messages that may be none of this chat
+        self.what_if.end()
+        # Another path is current only once what streamed has stopped; another title changes nothing
+        # of what stands here, and the reply under way is drawn as it comes.
+        if not self.turns.busy:
+            self.transcript.show(self.session.conversation)
+        for message in self.session.conversation.path():
+            if message.role == "user":
+                self.prompt.history_texts.add(message.text)
+        self.show_sampling()
+        self.show_token()
+        self.scores.conversation_changed()
+
+    def point_at(self, message_id: str, words: str = "") -> None:
+        """Point at a message of the path, at the token with which some words begin in it."""
+        block = self.transcript.block_of(message_id)
+        if block is not None:
+            self.transcript.point(message_id, token_of_words(block.message, words))
+            self.transcript.focus()
+
+    # Drawing
+
+    def tick(self) -> None:
+        """Draw what came since the last time."""
+        self.turns.flush()
+        self._ticks_since_numbers += 1
+        if self._numbers_behind and self._ticks_since_numbers >= TICKS_A_NUMBER:
+            self._numbers_behind = False
+            self._ticks_since_numbers = 0
+            if self.transcript.cursor is None:
+                self.show_token()
+            self.show_status()
+        if self.models.state in (ModelState.FETCHING, ModelState.LOADING):
+            self.show_status()
+            if self.turns.busy:
+                self.transcript.wait(f"waiting for {self.models.ref}")
+
+    def show_status(self) -> None:
+        """Bring the header up to date."""
+        replies = [message.reply for message in reversed(self.session.conversation.path())]
+        reply = next((one for one in replies if one is not None), None)
+        used = 0
+        if reply is not None:
+            used = len(reply.prompt_ids) + len(reply.records)
+        speed = reply.tokens_per_second if reply is not None else 0.0
+        if self.turns.busy:
+            used = self.turns.prompt_tokens + self.turns.tokens
+            speed = self.turns.tokens_per_second
+        self.header.status = Status(
+            state=self.models.state,
+            model=self.models.ref,
+            progress=self.models.progress,
+            facts=self.session.facts,
+            context_used=used,
+            tokens_per_second=speed,
+            temperature=self.session.sampling.temperature,
+            replying=self.turns.busy,
+        )
+
+    @on(Transcript.CursorMoved)
+    def show_token(self) -> None:
+        """Show the token pointed at, what could come next in a held reply, or the newest one."""
+        if not self.query_one("#side").display:
+            return  # it is shown what is pointed at when it unfolds
+        held, transcript = self.hold.paused, self.transcript
+        if self.scores.show_token() or (held is None and self.what_if.show_token()):
+            return
+        if held is not None and transcript.cursor is None:
+            block = transcript.current
+            self.panel.show_next(block.records if block is not None else (), held.next)
+            return
+        pointed = transcript.pointed
+        if pointed is None:
+            self.panel.show(())
+            return
+        block, index = pointed
+        reply = block.message.reply
+        changes = [span.start for span in reply.sampling[1:]] if reply is not None else []
+        self.panel.show(block.records, index, changes)
+
+    @on(Sparklines.TokenPointed)
+    def point_on_curves(self, event: Sparklines.TokenPointed) -> None:
+        """Point at a token of the reply whose curves were clicked."""
+        pointed = self.transcript.pointed
+        if pointed is not None:
+            self.transcript.point(pointed[0].message.id, event.index)
+
+    @on(CandidateChosen)
+    def take_candidate(self, event: CandidateChosen) -> None:
+        """Take another token and go on from it."""
+        self.tokens.take_candidate(event.index, event.token_id)
+
+    @on(MoreWanted)
+    def list_more(self, event: MoreWanted) -> None:
+        """List the next ranks of the vocabulary below the candidates."""
+        event.stop()
+        self.tokens.list_more(event)
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """What the controls show: what is tried, or what holds."""
+        question = self.what_if.question
+        return question.sampling if question is not None else self.session.sampling
+
+    @on(SamplingPanel.Changed)
+    def take_sampling(self, event: SamplingPanel.Changed) -> None:
+        """Take what the panel was turned to."""
+        self.set_sampling(event.sampling)
+
+    def set_sampling(self, sampling: SamplingParams) -> None:
+        """Draw with these from the next token on, or only try them."""
+        if self.what_if.on:
+            self.what_if.turn(sampling)
+        else:
+            self.session.set_sampling(sampling)
+        self.show_sampling()
+
+    def show_sampling(self) -> None:
+        """Bring every display of the sampling numbers up to date."""
+        sampling = self.sampling
+        self.query_one("#sampling", SamplingPanel).sampling = sampling
+        for screen in self.app.screen_stack:
+            if isinstance(screen, SettingsScreen) and screen.is_mounted:
+                screen.show(sampling)
+        title = TITLE if self.what_if.on else "sampling"
+        style = "bold $text-warning" if self.what_if.on else MUTED
+        text = Content.styled(" · ".join([title, *rule_words(sampling)]), style)
+        self.query_one("#sampling-title", Static).update(text, layout=False)
+        self.show_status()
+
+    def show_legend(self) -> None:
+        """Say what the colours mean."""
+        text = Content("")
+        if self.what_if.on:
+            text = self.what_if.legend()
+        elif self.transcript.view == "tokens" or self.transcript.cursor is not None:
+            scale = legend(self.transcript.scale, dark=self.app.current_theme.dark)
+            text = self.scores.legend() or scale
+        line = self.query_one("#legend", Static)
+        line.display = bool(text)
+        renew(line, text)
+
+    @on(events.DescendantFocus)
+    def show_hints(self) -> None:
+        """Show the keys of what is focused."""
+        if self.hold.paused is not None:
+            shown = hints.HELD
+        elif self.focused is self.prompt:
+            shown = hints.PROMPT
+        elif self.focused is self.transcript:
+            shown = hints.TRANSCRIPT
+        else:
+            shown = hints.PANEL
+        self.query_one(Hints).hints = shown
+
+    # The side panel
+
+    def unfold_panel(self) -> None:
+        """Show the side panel, hidden or not."""
+        if not self.query_one("#side").display:
+            self._toggle_panel()
+
+    def _toggle_panel(self) -> None:
+        """Show or hide the side panel from now on, whatever the size."""
+        self._panel_wanted = not self.query_one("#side").display
+        self.on_resize()
+
+    def on_resize(self) -> None:
+        """Show the side panel when it is wanted, or when there is room for it."""
+        width, height = self.size
+        room = width >= PANEL_FROM_WIDTH and height >= PANEL_FROM_HEIGHT
+        wanted = room if self._panel_wanted is None else self._panel_wanted
+        side = self.query_one("#side")
+        folded = not side.display
+        side.display = wanted and width >= PANEL_AT_ALL_FROM_WIDTH
+        if folded and side.display:
+            self.show_token()
+
+
+def token_of_words(message: Message, words: str) -> int | None:
+    """The token with which some words begin in a reply; its first token where they don't.
+
+    None for a message without tokens.
+    """
+    if message.reply is None or not message.reply.records:
+        return None
+    start = message.text.casefold().find(words.casefold()) if words else 0
+    end = 0
+    for index, record in enumerate(message.reply.records):
+        end += len(record.text)
+        if end > start:
+            return index
+    return 0

@@ -1,0 +1,208 @@
+"""One turn at a time: consumes what the session yields and hands it to the screen in batches.
+
+Tokens come up to a few hundred times a second; the screen is drawn some twenty times. Where drawing
+itself is slow (a small machine, a huge code block), it is done less often, never queued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
+
+from chatapp.chat.conversation import Message
+from chatapp.chat.errors import ChatappError
+from chatapp.chat.facts import Progress
+from chatapp.chat.generation import Paused, PromptRead, TokenStep
+from chatapp.chat.record import TokenRecord
+from chatapp.session.saving import SaveFailed
+from chatapp.session.session import MessageAdded, ReplyEnded, Session, TurnEvent
+from chatapp.ui.speed import Speed
+
+DRAWS_PER_SECOND = 12
+"""How often what streamed is drawn. Each drawing takes its time from decoding where all cores are
+busy, so the words alone are drawn at this pace; the numbers beside them have a slower one."""
+STOP_SECONDS = 3.0
+"""How long the engine may take to obey a stop before the turn is abandoned (and saved)."""
+_DRAWING_SHARE = 3.0
+"""Drawing may take one part in so many and one of the time."""
+
+
+class TurnView(Protocol):
+    """Where what happens in a turn is shown."""
+
+    def message_added(self, message: Message) -> None:
+        """A message joined the conversation; a reply has no token yet."""
+
+    def prompt_progressed(self, progress: Progress) -> None:
+        """The model reads the prompt."""
+
+    def prompt_read(self, read: PromptRead) -> None:
+        """The model has read the prompt."""
+
+    def tokens_came(self, records: list[TokenRecord]) -> None:
+        """Some tokens of the reply, in order."""
+
+    def reply_paused(self, paused: Paused) -> None:
+        """The reply is held before its next token."""
+
+    def reply_ended(self, ended: ReplyEnded) -> None:
+        """The reply is complete."""
+
+    def turn_ended(self) -> None:
+        """Nothing more comes."""
+
+    def say_error(self, words: str) -> None:
+        """Something failed."""
+
+    def fault(self, error: BaseException) -> None:
+        """The program itself is wrong."""
+
+
+class Turns:
+    """The turn under way, if there is one."""
+
+    def __init__(
+        self,
+        session: Session,
+        view: TurnView,
+        ready: Callable[[], Awaitable[None]],
+        clock: Callable[[], float],
+    ) -> None:
+        """Take no turn yet.
+
+        Args:
+            session: whose turns these are.
+            view: where they are shown.
+            ready: waits until a model can reply; raises ChatappError where none will.
+            clock: seconds.
+        """
+        self._session = session
+        self._view = view
+        self._ready = ready
+        self._clock = clock
+        self._task: asyncio.Task[None] | None = None
+        self._waiting = False
+        self._closed = False
+        self._pending: list[TokenRecord] = []
+        self._not_before = 0.0
+        self._speed = Speed()
+        self._count = 0
+        self.prompt_tokens = 0
+        """Of the reply under way or the last one."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn is under way."""
+        return self._task is not None
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the reply under way has."""
+        return self._count
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The present speed; 0 before there is one."""
+        return self._speed.rate
+
+    def start(self, events: AsyncIterator[TurnEvent], *, sends: bool = False) -> None:
+        """Take a turn. `sends` when it begins with a message of the person's.
+
+        Such a message is on disk and on the screen before the model is waited for.
+        """
+        self._count = 0
+        self._speed = Speed()
+        self._task = asyncio.create_task(self._run(events, sends))
+        self._task.add_done_callback(self._surface)
+
+    def cancel(self) -> None:
+        """Stop the reply within one token; what came is kept."""
+        if self._waiting and self._task is not None:
+            self._task.cancel()
+        self._session.cancel()
+
+    async def stop(self) -> None:
+        """Stop the turn, and wait until it is over and saved."""
+        task = self._task
+        if task is None:
+            return
+        self.cancel()
+        done, _ = await asyncio.wait([task], timeout=STOP_SECONDS)
+        if not done:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def close(self) -> None:
+        """Stop the turn, and show nothing any more: the screen is going away."""
+        self._closed = True
+        await self.stop()
+
+    def flush(self) -> None:
+        """Hand on the tokens that came since the last time, unless drawing takes too much."""
+        now = self._clock()
+        if self._pending and now >= self._not_before:
+            self._hand_on()
+            self._not_before = now + _DRAWING_SHARE * (self._clock() - now)
+
+    async def _run(self, events: AsyncIterator[TurnEvent], sends: bool) -> None:
+        try:
+            if not sends:
+                await self._wait_for_model()
+            async for event in events:
+                self._take(event)
+                if sends and isinstance(event, MessageAdded):
+                    sends = False
+                    await self._wait_for_model()
+        except ChatappError as error:
+            if not self._closed:
+                self._view.say_error(str(error))
+        except asyncio.CancelledError:
+            pass  # the session has kept what came
+        finally:
+            self._task = None
+            if not self._closed:
+                self._hand_on()
+                self._view.turn_ended()
+
+    def _surface(self, task: asyncio.Task[None]) -> None:
+        """A fault of the program must not vanish in a task nobody waits for."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._view.fault(error)
+
+    async def _wait_for_model(self) -> None:
+        self._waiting = True
+        try:
+            await self._ready()
+        finally:
+            self._waiting = False
+
+    def _take(self, event: TurnEvent) -> None:
+        if self._closed:
+            return
+        match event:
+            case TokenStep():
+                self._pending.append(event.record)
+                self._count += 1
+                self._speed.count(self._clock(), self._count)
+            case MessageAdded():
+                self._view.message_added(event.message)
+            case Progress():
+                self._view.prompt_progressed(event)
+            case PromptRead():
+                self.prompt_tokens = len(event.prompt_ids)
+                self._view.prompt_read(event)
+            case Paused():
+                self._hand_on()
+                self._speed = Speed()  # the person's own time is not the model's
+                self._view.reply_paused(event)
+            case ReplyEnded():
+                self._hand_on()
+                self._view.reply_ended(event)
+            case SaveFailed():
+                self._view.say_error(f"not saved: {event.message}; the chat goes on in memory")
+
+    def _hand_on(self) -> None:
+        if self._pending:
+            pending, self._pending = self._pending, []
+            self._view.tokens_came(pending)

@@ -1,0 +1,177 @@
+"""What is seen: tokens and colours, the panel, the prompt as the model reads it, help, settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from textual.app import SuspendNotSupported
+
+from chatapp.chat.errors import ChatappError
+from chatapp.chat.sampling import PARAMETERS
+from chatapp.ui import numbers
+from chatapp.ui.actions import Action, CommandError, action
+from chatapp.ui.chat.base import ChatBase
+from chatapp.ui.chat.conversations import Conversations
+from chatapp.ui.chat.models import Models
+from chatapp.ui.dialogs.help import help_for
+from chatapp.ui.dialogs.prompt_view import PromptScreen
+from chatapp.ui.dialogs.settings import SettingsScreen
+from chatapp.ui.editor import edit_text, editor_command
+from chatapp.ui.token_colours import SCALES, Scale
+from chatapp.ui.widgets.sampling_panel import MAIN_PARAMETERS
+
+_VIEWS = ("on", "off", *SCALES)
+
+
+class View:
+    """Changes how the chat is shown, and opens what explains it."""
+
+    def __init__(
+        self,
+        chat: ChatBase,
+        models: Models,
+        conversations: Conversations,
+        actions: Callable[[], Sequence[Action]],
+        toggle_panel: Callable[[], None],
+    ) -> None:
+        """`actions` are what help lists."""
+        self._chat = chat
+        self._models = models
+        self._conversations = conversations
+        self._actions = actions
+        self._toggle_panel = toggle_panel
+
+    # Tokens and colours
+
+    @action(
+        "tokens",
+        "Show replies as tokens, coloured by a scale, or as Markdown.",
+        usage="[SCALE]",
+        keys="ctrl+t",
+        key_id="chat.tokens",
+        values=lambda _: _VIEWS,
+    )
+    def tokens(self, what: str = "") -> None:
+        """Without an argument, the other view."""
+        transcript = self._chat.transcript
+        if not what:
+            transcript.view = "markdown" if transcript.view == "tokens" else "tokens"
+        elif what in ("on", "off"):
+            transcript.view = "tokens" if what == "on" else "markdown"
+        else:
+            transcript.scale = _scale(what, f"/tokens takes {', '.join(_VIEWS)}")
+            transcript.view = "tokens"
+
+    @action(
+        "colour",
+        "Colour tokens by a scale; without one, by the next.",
+        usage="[SCALE]",
+        keys="f12",
+        key_id="chat.scale",
+        values=lambda _: SCALES,
+    )
+    def colour(self, name: str = "") -> None:
+        """Probability, surprisal, entropy, rank."""
+        transcript = self._chat.transcript
+        following = SCALES[(SCALES.index(transcript.scale) + 1) % len(SCALES)]
+        transcript.scale = _scale(name, f"/colour takes {', '.join(SCALES)}") if name else following
+        if transcript.cursor is None:
+            transcript.view = "tokens"
+
+    @action("panel", "Show or hide the side panel.", keys="ctrl+b", key_id="chat.panel")
+    def panel(self, _: str = "") -> None:
+        """Whatever the size of the screen."""
+        self._toggle_panel()
+
+    @action("prompt", "The exact text and tokens that the model reads.")
+    async def prompt(self, _: str = "") -> None:
+        """What it would read before the next reply."""
+        await self._models.ready()
+        session = self._chat.session
+        rendered = await session.engine.render(session.prompt_for(session.conversation.leaf))
+        self._chat.app.push_screen(PromptScreen(rendered))
+
+    # Help and settings
+
+    @action("help", "Help for what is focused, keys and commands.", keys="f1", key_id="chat.help")
+    def help(self, _: str = "") -> None:
+        """All keys and commands below it."""
+        here = str(getattr(self._chat.focused, "HELP", "") or "")
+        self._chat.app.push_screen(help_for(self._chat, here, self._actions()))
+
+    @action(
+        "settings",
+        "Every number of the sampler, the theme, and what to keep.",
+        keys="f2",
+        key_id="chat.settings",
+    )
+    def settings(self, _: str = "") -> None:
+        """Every change holds at once."""
+        file = self._chat.services.settings_file
+        screen = SettingsScreen(
+            self._chat.sampling, file, self._chat.set_sampling, self._keep_settings
+        )
+        self._chat.app.push_screen(screen)
+
+    @action("theme", "Choose another theme.")
+    def theme(self, _: str = "") -> None:
+        """Shown at once."""
+        self._chat.app.search_themes()
+
+    def _keep_settings(self) -> None:
+        """Keep what holds now for the next start."""
+        save = self._chat.services.save_setting
+        if save is None:
+            self._chat.say("settings are not kept in this session", "warning")
+            return
+        try:
+            for name, value in self._present_settings():
+                save(name, value)
+        except ChatappError as error:
+            self._chat.say_error(str(error))
+        else:
+            self._chat.say("kept for the next start")
+
+    def _present_settings(self) -> list[tuple[str, object]]:
+        sampling = self._chat.session.sampling
+        present: list[tuple[str, object]] = [
+            ("theme", self._chat.app.theme),
+            ("model", self._models.ref),
+            ("template", self._conversations.template.name),
+            ("scale", self._chat.transcript.scale),
+        ]
+        for name, parameter in PARAMETERS.items():
+            value = getattr(sampling, name)
+            # What is off or as ever needs no line in the file; what matters most is always told.
+            known = name in MAIN_PARAMETERS or value != parameter.default
+            present.append((name, value if known else None))
+        return present
+
+    # Elsewhere
+
+    @action("editor", "Write the message in your own editor (Ctrl+G in the prompt).")
+    def editor(self, _: str = "") -> None:
+        """$VISUAL or $EDITOR."""
+        prompt = self._chat.prompt
+        text = "" if prompt.text.startswith("/editor") else prompt.text
+        try:
+            command = editor_command(os.environ)
+            with self._chat.app.suspend():
+                text = edit_text(text, command)
+        except SuspendNotSupported:
+            raise CommandError("this terminal cannot be lent to an editor") from None
+        prompt.take(text)
+        self._chat.say(f"{numbers.count(len(text))} characters from {command[0]}")
+
+    @action("quit", "Leave chatapp (Ctrl+Q).")
+    async def quit(self, _: str = "") -> None:
+        """What streams is stopped and saved first."""
+        await self._chat.app.run_action("quit")
+
+
+def _scale(name: str, words: str) -> Scale:
+    for scale in SCALES:
+        if name == scale:
+            return scale
+    raise CommandError(f"{words}, not {name!r}")

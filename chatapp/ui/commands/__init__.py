@@ -1,1 +1,0 @@
-"""Slash commands: one table that the prompt, its completion, the palette and the help all read."""

@@ -1,0 +1,118 @@
+"""The first start: what is being fetched, from where, and how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from chatapp.chat.facts import Progress
+from chatapp.chat.text import sanitise
+from chatapp.ui import numbers
+from chatapp.ui.drawing import MUTED, bar
+from chatapp.ui.services import ModelOffer
+from chatapp.ui.speed import Speed
+
+_DRAWS_PER_SECOND = 8
+_BAR = 40
+
+
+class DownloadScreen(ModalScreen[None]):
+    """Shows a fetch while it runs; Esc stops it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "stop", "stop", id="download.stop", priority=True),
+    ]
+
+    def __init__(
+        self,
+        offer: ModelOffer,
+        progress: Callable[[], Progress | None],
+        stop: Callable[[], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """Show a fetch whose state `progress` tells and which `stop` ends."""
+        super().__init__()
+        self._offer = offer
+        self._progress = progress
+        self._stop = stop
+        self._clock = clock
+        self._speed = Speed()
+        self._last: Progress | None = None
+
+    def compose(self) -> ComposeResult:
+        """What it is, how far it is, the keys."""
+        with Vertical(classes="dialog narrow"):
+            yield Static(
+                Content.styled("Downloading a model", "bold"),
+                markup=False,
+                classes="dialog-title",
+            )
+            yield Static(offer_text(self._offer), markup=False, id="download-offer")
+            yield Static(Content("starting"), markup=False, id="download-progress")
+            yield Static(
+                Content.styled(
+                    "It is fetched once and stays on this machine. esc stops; what came is kept.",
+                    MUTED,
+                ),
+                markup=False,
+            )
+
+    def on_mount(self) -> None:
+        """Follow the fetch."""
+        self.set_interval(1 / _DRAWS_PER_SECOND, self.show_progress)
+
+    def show_progress(self) -> None:
+        """Draw how far it is."""
+        progress = self._progress()
+        if progress is None:
+            return
+        if self._last is None or self._last.stage != progress.stage:
+            self._speed = Speed()
+        self._last = progress
+        self._speed.count(self._clock(), progress.done)
+        text = progress_text(progress, self._speed)
+        self.query_one("#download-progress", Static).update(text)
+
+    def action_stop(self) -> None:
+        """End the fetch; the screen is closed by whoever runs it."""
+        self._stop()
+
+
+def offer_text(offer: ModelOffer) -> Content:
+    """What is fetched: name, size, licence, from where."""
+    rows = [
+        ("name", offer.name),
+        ("about", offer.description),
+        ("size", numbers.size(offer.size) if offer.size else "told when it begins"),
+        ("licence", offer.license or "not told before; see where it comes from"),
+        ("from", "\n         or else ".join(offer.sources)),
+    ]
+    lines = [
+        Content.styled(f"{label:<9}", MUTED) + Content(sanitise(value))
+        for label, value in rows
+        if value
+    ]
+    return Content("\n").join(lines)
+
+
+def progress_text(progress: Progress, speed: Speed) -> Content:
+    """A bar, bytes, rate and time left; only what is known."""
+    stage = Content.styled(f"{sanitise(progress.stage)}\n", MUTED)
+    amount = numbers.size if progress.unit == "bytes" else numbers.count
+    if not progress.total:
+        return stage + Content(amount(progress.done))
+    fraction = progress.done / progress.total
+    parts = [f"{amount(progress.done)} of {amount(progress.total)}", f"{int(100 * fraction)} %"]
+    if progress.unit == "bytes" and speed.rate > 0:
+        parts.append(f"{numbers.size(round(speed.rate))}/s")
+        left = speed.seconds_left(progress.total)
+        if left is not None and progress.done < progress.total:
+            parts.append(f"{numbers.duration(left)} left")
+    return stage + bar(fraction, _BAR) + Content("\n" + " · ".join(parts))

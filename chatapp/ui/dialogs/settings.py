@@ -1,0 +1,120 @@
+"""Settings: every number of the sampler, the theme, and what to keep for the next start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from chatapp.chat.sampling import SamplingParams
+from chatapp.ui.dialogs.order import OrderScreen
+from chatapp.ui.dialogs.picker import Choice, PickerScreen
+from chatapp.ui.drawing import MUTED
+from chatapp.ui.widgets.sampling_panel import ALL_PARAMETERS, SamplingPanel
+
+
+class SettingsScreen(ModalScreen[None]):
+    """Turn anything; it holds from the next token on."""
+
+    HELP = (
+        "Every number of the sampler: ↑↓ choose, ←→ turn, a digit types a value, home is the"
+        " default, delete switches off. t chooses a theme. Ctrl+S keeps the present values, the"
+        " theme, the model and the template for the next start."
+    )
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,f2", "leave", "leave", id="settings.leave"),
+        Binding("o", "order", "order of the stages", id="settings.order"),
+        Binding("t", "theme", "theme", id="settings.theme"),
+        Binding("ctrl+s", "keep", "keep for the next start", id="settings.keep"),
+    ]
+
+    def __init__(
+        self,
+        sampling: SamplingParams,
+        settings_file: str,
+        turn: Callable[[SamplingParams], None],
+        keep: Callable[[], None],
+    ) -> None:
+        """Show what holds now.
+
+        Args:
+            sampling: the present numbers.
+            settings_file: where settings are kept; empty for nowhere.
+            turn: takes every change at once.
+            keep: keeps the present settings for the next start.
+        """
+        super().__init__()
+        self._sampling = sampling
+        self._file = settings_file
+        self._turn = turn
+        self._keep = keep
+
+    def compose(self) -> ComposeResult:
+        """The numbers, the rest, the keys."""
+        with Vertical(classes="dialog tall"):
+            yield Static(Content.styled("Settings", "bold"), markup=False, classes="dialog-title")
+            yield SamplingPanel(
+                self._sampling, names=ALL_PARAMETERS, show_help=True, id="all-sampling"
+            )
+            yield Static(self._rest(), markup=False, id="settings-rest")
+
+    def on_mount(self) -> None:
+        """Turn with the keys at once."""
+        self.query_one(SamplingPanel).focus()
+        self.watch(self.app, "theme", lambda: self._show_rest(), init=False)
+
+    @on(SamplingPanel.Changed)
+    def pass_on(self, event: SamplingPanel.Changed) -> None:
+        """Tell whoever opened this."""
+        event.stop()
+        self._turn(event.sampling)
+
+    def show(self, sampling: SamplingParams) -> None:
+        """Follow a change made elsewhere (Ctrl+Up, Ctrl+Down)."""
+        self.query_one(SamplingPanel).sampling = sampling
+
+    def action_theme(self) -> None:
+        """Choose another theme; it is shown at once."""
+        before = self.app.theme
+        names = sorted(self.app.available_themes)
+        choices = [Choice(name, name, current=name == before) for name in names]
+
+        def take(name: str | None) -> None:
+            if name is not None:
+                self.app.theme = name
+
+        self.app.push_screen(PickerScreen("Themes", choices), take)
+
+    def action_order(self) -> None:
+        """Change the order of the stages."""
+
+        def turn(sampling: SamplingParams) -> None:
+            self.query_one(SamplingPanel).sampling = sampling
+            self._turn(sampling)
+
+        self.app.push_screen(OrderScreen(self.query_one(SamplingPanel).sampling, turn))
+
+    def action_keep(self) -> None:
+        """Keep the present settings."""
+        self._keep()
+
+    def action_leave(self) -> None:
+        """Go back."""
+        self.dismiss(None)
+
+    def _show_rest(self) -> None:
+        self.query_one("#settings-rest", Static).update(self._rest())
+
+    def _rest(self) -> Content:
+        keys = "space on/off · o order · t theme · ctrl+s keep for the next start · esc close"
+        where = f"\nkept in {self._file}" if self._file else ""
+        theme = Content.styled("theme  ", MUTED) + Content(f"{self.app.theme}\n")
+        return theme + Content.styled(keys + where, MUTED)
