@@ -111,6 +111,7 @@ async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[Ch
                 if setup.settings.titles == "model"
                 else None,
                 scale=setup.settings.scale,
+                panel=setup.settings.panel,
                 score_prompt_tokens=setup.settings.score_prompt_tokens,
                 keys=setup.settings.keys,
                 notices=(*setup.notices, *store.notices),

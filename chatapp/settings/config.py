@@ -127,6 +127,8 @@ class Settings:
     """One of Textual's themes; empty for its default."""
     scale: str = _setting("probability", _one_of(*SCALES))
     """What the tokens view colours by."""
+    panel: str = _setting("brief", _one_of("brief", "full"))
+    """What the side panel shows of a token: a share and a sentence, or every number."""
     titles: str = _setting("words", _one_of("words", "model"))
     """What titles a chat: its first words, or also the model while it is idle.
 

@@ -51,6 +51,11 @@ def percent_figure(probability: float) -> str:
     return f"{value:.1f}"
 
 
+def tokens(number: int) -> str:
+    """So many tokens: "1 token", "1 200 tokens"."""
+    return f"{count(number)} token{'' if number == 1 else 's'}"
+
+
 def percent_pair(first: float, second: float) -> tuple[str, str]:
     """Two probabilities with as many digits as it takes to tell them apart.
 

@@ -153,6 +153,8 @@ class Services:
     """One of Textual's themes; empty for its default."""
     titles: TitleWriter | None = None
     """Has the model title chats while it is idle; None leaves them their first words."""
+    panel: str = "full"
+    """How much the side panel tells at first: brief or full."""
     scale: str = "probability"
     """What the colours of tokens mean at first: one of `token_colours.SCALES`."""
     score_prompt_tokens: int = 0

@@ -9,6 +9,7 @@ from chatapp.chat.record import FinishReason
 from chatapp.ui.services import ModelState
 from chatapp.ui.widgets.sampling_panel import SamplingPanel
 from tests.ui.host import MemoryStore, ask, make_app, notice, ready, say, shown, until
+from tests.ui.inspected import InspectedEngine
 from tests.ui.scripted import FACTS, ScriptedEngine
 
 SIZE = (100, 30)
@@ -384,3 +385,47 @@ async def test_a_rename_in_mid_reply_loses_nothing_of_it() -> None:
         assert last.reply is not None and last.reply.finish_reason is FinishReason.STOP
         assert chat.session.conversation.title == "Counting"
         assert store.messages[chat.session.conversation.id][last.id].text == last.text
+
+
+async def test_a_message_that_cannot_fit_is_refused_and_stays_in_the_prompt() -> None:
+    engine = ScriptedEngine("Yes.")
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        facts = chat.session.facts
+        assert facts is not None
+        text = "word " * (facts.context_length + 1)
+        chat.prompt.take(text)
+        await pilot.press("enter")
+        await until(pilot, lambda: "the context has room for" in notice(chat), "the refusal")
+        assert chat.prompt.text == text
+        assert not chat.session.conversation.messages and not engine.requests
+
+
+async def test_a_draft_stays_with_its_chat() -> None:
+    app = make_app(ScriptedEngine("Yes."), store=MemoryStore())
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "First")
+        first = chat.session.conversation.id
+        await pilot.press(*"half a")
+        await pilot.press("ctrl+n")
+        await until(pilot, lambda: chat.session.conversation.id != first, "a new chat")
+        assert chat.prompt.text == ""
+        await chat.conversations.open(first)
+        assert chat.prompt.text == "half a"
+
+
+async def test_esc_and_pause_are_acknowledged_at_once() -> None:
+    engine = InspectedEngine("One two three", held=True)
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await say(pilot, "count")
+        await pilot.press("f6")
+        assert notice(chat).startswith("holding before the next token")
+        await pilot.press("escape")
+        assert "stopping" in notice(chat) or not chat.turns.busy
+        engine.allow(1)
+        await until(pilot, lambda: not chat.turns.busy, "the stop")
+        assert "stopping" not in notice(chat)

@@ -161,7 +161,7 @@ async def test_the_mouse_turns_drags_and_wheels() -> None:
         await pilot.mouse_down(row, offset=(right, 0))
         assert app.changes[-1].top_p == 1
         assert app.panel.row is row
-        await pilot.hover(row, offset=(20, 0))
+        await pilot.hover(row, offset=(21, 0))
         assert 0.3 < app.changes[-1].top_p < 0.4
         await pilot.hover(app.row("temperature"), offset=(2, 0))
         assert app.changes[-1].top_p == 0

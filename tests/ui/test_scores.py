@@ -253,12 +253,15 @@ async def test_without_scores_the_system_text_is_plain_and_can_be_pointed_at() -
         chat.transcript.focus()
         await pilot.press("up", "up", "up")
         assert chat.transcript.cursor == Cursor(SYSTEM, None)
-        for key in "erbd":
+        for key in "rbd":
             await pilot.press(key)
             assert app.screen is chat
         assert "this is the system text; /system TEXT sets another one" in notice(chat)
         await pilot.press("y")
         assert "the system text" in notice(chat)
+        await pilot.press("e")
+        assert chat.prompt.text == "/system Be exact."
+        chat.prompt.take("")
         await say(pilot, "/score system")
         assert "/score on scores it" in notice(chat)
         await say(pilot, "/system none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, overload
@@ -18,7 +19,7 @@ from chatapp.ui.widgets.candidate_rows import Layout, candidate_row, sum_row
 from chatapp.ui.widgets.candidates import CandidateChosen, CandidateList
 from chatapp.ui.widgets.removal import cut_by, cut_by_variants, shortfall
 from chatapp.ui.widgets.sparkline import LEVELS, Sparklines, curve
-from chatapp.ui.widgets.token_panel import NOTHING, TokenPanel, TokenSummary
+from chatapp.ui.widgets.token_panel import NOTHING, TokenPanel, TokenSummary, how_chosen
 from tests.ui.records import COLOURS, HOSTILE, record, reply
 
 NARROW, WIDE, TALL = 36, 66, 40
@@ -163,7 +164,15 @@ async def test_bars_follow_the_column_of_choice() -> None:
         candidates.focus()
 
         def bars() -> list[int]:
-            return [line.count("█") for line in lines(candidates)[1:4]]
+            solid = candidates.get_visual_style("candidates--bar").rich_style.color
+            return [
+                sum(
+                    part.text.count("█")
+                    for part in candidates.render_line(y)
+                    if part.style is not None and part.style.color == solid
+                )
+                for y in (1, 2, 3)
+            ]
 
         width = Layout.of(WIDE, "final").bar
         await pilot.pause()
@@ -384,3 +393,36 @@ def test_looks(snap_compare: Any, width: int) -> None:
 
     app = Host(reply(24), cursor=18, sampling_changed_at=(6,))
     assert snap_compare(app, terminal_size=(width, 34), run_before=point)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "The model gave it 62.1 %; temperature and cuts make that 83.4 %. A random number"),
+        ({"draw": None, "prob": 1.0}, "once unlikely tokens were cut, nothing else was left"),
+        ({"draw": None, "temperature": 0.0}, "at temperature 0 that is always taken"),
+        ({"final_entropy_bits": math.nan}, "The model gave it 62.1 %; the settings make that"),
+    ],
+)
+def test_a_sentence_says_how_a_token_was_chosen(changes: dict[str, Any], words: str) -> None:
+    assert words in how_chosen(replace(record(COLOURS), **changes))
+
+
+def test_the_sentence_names_a_choice_by_hand() -> None:
+    made = record(COLOURS)
+    cut = replace(made.candidates[0], removed_by=Removal("top_p", 0.95, 0.95, 0.963))
+    made = replace(made, draw=None, candidates=(cut, *made.candidates[1:]))
+    assert "It was chosen by hand: by itself cut by top-p 0.95" in how_chosen(made)
+
+
+async def test_a_brief_panel_shows_a_share_a_sentence_and_eight_candidates() -> None:
+    app = Host(reply(20))
+    async with app.run_test(size=(NARROW, TALL)) as pilot:
+        app.panel.brief = True
+        await pilot.pause()
+        assert not app.query_one(Sparklines).display
+        assert app.panel.candidates.size.height <= 10
+        assert "The model gave it" in shown(app) and "surprisal" not in shown(app)
+        app.panel.brief = False
+        await pilot.pause()
+        assert app.query_one(Sparklines).display and "surprisal" in shown(app)

@@ -121,7 +121,7 @@ class AttachedFiles:
         paths = list(self._paths)
         for mention in find_mentions(text):
             path = _mentioned(mention.path)
-            if path is not None and path not in paths:
+            if path is not None and not any(_is_same(path, one) for one in paths):
                 paths.append(path)
         return paths
 
@@ -135,6 +135,10 @@ class AttachedFiles:
         if tokens is not None and room.length:
             check_room(tokens, attachment.name, room.length, room.used + taken)
         return Attached(attachment.name, tokens, attachment.size)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _mentioned(text: str) -> Path | None:
@@ -222,4 +226,4 @@ def _words(attached: Attached) -> str:
     size = numbers.size(attached.size)
     if attached.tokens is None:
         return f"{sanitise(attached.name)} ({size})"
-    return f"{sanitise(attached.name)} ({numbers.count(attached.tokens)} tokens, {size})"
+    return f"{sanitise(attached.name)} ({numbers.tokens(attached.tokens)}, {size})"

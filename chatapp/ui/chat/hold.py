@@ -36,6 +36,7 @@ class Hold:
         self._leaving = not self._wanted
         if self._wanted:
             self._session.pause()
+            self._chat.say("holding before the next token …")
         else:
             self._session.resume()
 

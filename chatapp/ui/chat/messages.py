@@ -70,6 +70,11 @@ class Messages:
     @action("edit", "Write the message pointed at anew; the old one is kept.")
     def edit(self, _: str = "") -> None:
         """Another wording: the user's own is sent, a reply's is kept beside the old one."""
+        block = self._chat.transcript.current
+        if isinstance(block, SystemBlock):
+            self._chat.prompt.take(f"/system {block.message.text}")
+            self._chat.prompt.focus()
+            return
         message = self._pointed()
         if message is None or self._busy():
             return

@@ -65,6 +65,7 @@ TICKS_A_NUMBER = 3
 """While tokens stream the panel and the header are drawn every so many ticks at most: nobody reads
 a distribution fifteen times a second, and drawing one costs more than the words do."""
 _PREFILL_BAR = 24
+_STOPPING = "stopping …"
 
 FEATURES = (
     ChatMenu,
@@ -107,6 +108,8 @@ class ChatScreen(ChatBase):
         self._ticks_since_numbers = 0
         self._numbers_behind = False  # whether panel and header show less than what has come
         self._panel_wanted: bool | None = None  # as the user said; None leaves it to the size
+        self._shown = ""  # the id of the chat on the screen
+        self._drafts: dict[str, str] = {}  # by chat
         self.models = Models(self, self)
         self.turns = Turns(self.session, self, self.models.ready, services.clock)
         self.conversations = Conversations(services, self.turns, self)
@@ -164,6 +167,7 @@ class ChatScreen(ChatBase):
         for scale in SCALES:
             if scale == self.services.scale:
                 self.transcript.scale = scale
+        self.panel.brief = self.services.panel == "brief"
         self.conversation_changed()
         if self._at_start:
             self.say("\n".join(self._at_start), "warning")
@@ -204,6 +208,7 @@ class ChatScreen(ChatBase):
         self.query_one(Notices).clear()
         if self.turns.busy:
             self.turns.cancel()
+            self.say(_STOPPING)
         elif not self.what_if.go_back():
             if self.transcript.cursor is not None:
                 self.transcript.action_follow()
@@ -239,12 +244,30 @@ class ChatScreen(ChatBase):
             self.say("a reply is under way; Esc stops it, then send", "warning")
             return
         message = await self.attachments.join(message_of(text))
-        if message is None:
+        if message is None or not await self._has_room(message):
             return
         self.prompt.history_texts.add(text)
         self.prompt.take("")
         self.query_one(Notices).clear()
         self.messages.send(message)
+
+    async def _has_room(self, message: str) -> bool:
+        """Whether a message fits behind what the chat holds; says so where it does not.
+
+        It is judged by its own tokens: what the format writes around it is not counted.
+        """
+        room = self._room()
+        tokens = await self._count_tokens(message) if room.length else None
+        left = max(0, room.length - room.used)
+        if tokens is None or tokens < left:
+            return True
+        self.say(
+            f"not sent: it has {numbers.tokens(tokens)}, and the context has room for"
+            f" {numbers.count(left)} of {numbers.count(room.length)}; make it shorter, or begin a"
+            " new chat with Ctrl+N",
+            "warning",
+        )
+        return False
 
     @on(TextArea.Changed, "#prompt")
     def follow_prompt(self) -> None:
@@ -373,6 +396,8 @@ class ChatScreen(ChatBase):
     def turn_ended(self) -> None:
         """Show the speed of the whole reply, and a system text that was changed meanwhile."""
         self.hold.let_go()
+        if self.query_one(Notices).words == _STOPPING:
+            self.query_one(Notices).clear()
         self.show_status()
         if self.session.conversation.system.strip() != self.transcript.system_text.strip():
             self.transcript.show(self.session.conversation)
@@ -415,6 +440,7 @@ class ChatScreen(ChatBase):
         """Show the current path from its end."""
         self.scores.stop()  # it asks about messages that may be none of this chat
         self.what_if.end()
+        self._change_drafts()
         # Another path is current only once what streamed has stopped; another title changes nothing
         # of what stands here, and the reply under way is drawn as it comes.
         if not self.turns.busy:
@@ -425,6 +451,16 @@ class ChatScreen(ChatBase):
         self.show_sampling()
         self.show_token()
         self.scores.conversation_changed()
+
+    def _change_drafts(self) -> None:
+        """Another chat has another draft in its prompt, and nothing of the last one's notices."""
+        shown, self._shown = self._shown, self.session.conversation.id
+        if shown in ("", self._shown):
+            return
+        self.query_one(Notices).clear()
+        if read_line(self.prompt.text) is None:
+            self._drafts[shown] = self.prompt.text
+            self.prompt.take(self._drafts.pop(self._shown, ""))
 
     def point_at(self, message_id: str, words: str = "") -> None:
         """Point at a message of the path, at the token with which some words begin in it."""

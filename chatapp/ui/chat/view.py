@@ -84,6 +84,17 @@ class View:
         """Whatever the size of the screen."""
         self._toggle_panel()
 
+    @action(
+        "details",
+        "All numbers of the token, or a share and a sentence.",
+        keys="f11",
+        key_id="panel.details",
+    )
+    def details(self, _: str = "") -> None:
+        """In the side panel."""
+        self._chat.unfold_panel()
+        self._chat.panel.brief = not self._chat.panel.brief
+
     @action("prompt", "The exact text and tokens that the model reads.")
     async def prompt(self, _: str = "") -> None:
         """What it would read before the next reply."""
@@ -140,6 +151,7 @@ class View:
             ("model", self._models.ref),
             ("template", self._conversations.template.name),
             ("scale", self._chat.transcript.scale),
+            ("panel", "brief" if self._chat.panel.brief else "full"),
         ]
         for name, parameter in PARAMETERS.items():
             value = getattr(sampling, name)

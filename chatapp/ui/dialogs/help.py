@@ -108,7 +108,7 @@ def _section(title: str, rows: Sequence[tuple[str, str]], width: int) -> list[Li
     lines = [Line(Content.styled(title, "bold $text-primary"))]
     for left, right in rows:
         first = Content.styled(f"  {left:<{_KEY_WIDTH}}", "bold")
-        if width < 2 * _KEY_WIDTH:
+        if width < 2 * _KEY_WIDTH or len(left) + 4 > _KEY_WIDTH:
             lines += [Line(first), *indent(wrap(Content(right), width - 4), _GAP, _GAP)]
             continue
         rest = Content(" " * (_KEY_WIDTH + 2))

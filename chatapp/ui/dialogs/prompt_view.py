@@ -66,7 +66,7 @@ class PromptScreen(ModalScreen[None]):
         rendered = self._rendered
         controls = sum(token.control for token in rendered.tokens)
         words = (
-            f"What the model reads next: {numbers.count(len(rendered.tokens))} tokens, "
+            f"What the model reads next: {numbers.tokens(len(rendered.tokens))}, "
             f"{controls} of them control tokens · format {rendered.format}"
         )
         title = Content.styled(words, "bold")

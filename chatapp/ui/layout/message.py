@@ -230,7 +230,7 @@ class MessageBlock:
     def _lay_out_text(self) -> list[Line]:
         if self.live and not self.records:
             waiting = self.status or "…"
-            return [Line(Content.styled(waiting, MUTED), chrome=len(waiting))]
+            return wrap(Content.styled(waiting, MUTED), self._inner)
         if self.message.role == "user":
             return wrap(Content(sanitise(self.message.text)), self._inner)
         if self._markdown is None:

@@ -19,7 +19,7 @@ from chatapp.chat.search import (
 from chatapp.chat.text import sanitise, visible_token
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.line import Line
-from chatapp.ui.numbers import count, decimal, duration, percent
+from chatapp.ui.numbers import count, decimal, duration, percent, tokens
 from chatapp.ui.widgets.cells import fit_token
 
 LEGEND = "■ finished  × dropped  (score)"
@@ -155,11 +155,11 @@ class ContrastiveTable:
         """Take in a token, or the end."""
         if isinstance(event, ContrastiveStep):
             self._steps.append(event)
-            self.status = f"{count(len(self._steps))} tokens"
+            self.status = tokens(len(self._steps))
         elif isinstance(event, ContrastiveEnd):
             self._end = event
             words = sanitise(event.message) or str(event.reason)
-            self.status = f"{count(len(self._steps))} tokens · ended: {words}"
+            self.status = f"{tokens(len(self._steps))} · ended: {words}"
 
     @property
     def found(self) -> tuple[Found, ...]:

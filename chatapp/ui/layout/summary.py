@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from chatapp.chat.conversation import Reply
 from chatapp.chat.record import FinishReason, TokenRecord, perplexity
-from chatapp.ui.numbers import bits, count, decimal, rate
+from chatapp.ui.numbers import bits, count, decimal, rate, tokens
 
 _ENDED = {
     FinishReason.STOP: "the model ended it",
@@ -26,7 +26,7 @@ def text_summary(records: Sequence[TokenRecord]) -> str:
     entropy = math.fsum(record.entropy_bits for record in records) / len(records)
     others = sum(record.rank > 1 for record in records)
     return (
-        f"{count(len(records))} tokens · perplexity {decimal(perplexity(tuple(records)))}"
+        f"{tokens(len(records))} · perplexity {decimal(perplexity(tuple(records)))}"
         f" · mean entropy {bits(entropy)} · {count(others)} not the model's first choice"
     )
 
@@ -38,4 +38,6 @@ def reply_summary(reply: Reply) -> str:
         parts.append(rate(reply.tokens_per_second))
     if reply.finish_reason is not None:
         parts.append(_ENDED[reply.finish_reason])
+    if any(record.draw is not None for record in reply.records):
+        parts.append(f"seed {reply.seed}")
     return " · ".join(parts)

@@ -48,11 +48,12 @@ class Layout:
     """Without the blank before it; 0 where there is no room for one."""
 
     @classmethod
-    def of(cls, width: int, followed: Column) -> Layout:
-        """The columns that fit; a narrow table keeps the one that the bars follow."""
+    def of(cls, width: int, followed: Column, *, brief: bool = False) -> Layout:
+        """The columns that fit; a narrow or a brief table keeps the one that the bars follow."""
         wide = width >= _WIDE_FROM
         figure = _FIGURE + 2 if wide else _NARROW_FIGURE + 1
-        columns = COLUMNS if width >= MARKS + 5 + 3 * figure else (followed,)
+        all_fit = width >= MARKS + 5 + 3 * figure and not brief
+        columns = COLUMNS if all_fit else (followed,)
         rest = width - MARKS - len(columns) * figure
         if rest < 6:
             return cls(max(rest, 0), figure if width >= MARKS + figure else 0, columns, 0)
@@ -69,8 +70,10 @@ class Frame:
     """Their names, from top to bottom."""
 
     @classmethod
-    def of(cls, height: int, width: int) -> Frame:
+    def of(cls, height: int, width: int, *, brief: bool = False) -> Frame:
         """As much as fits while some candidates stay in sight, the more the less it matters."""
+        if brief:
+            return cls(height >= 3, ("others",) if height >= 4 else ())
         details = 2 if width >= _ONE_LINE_DETAIL_FROM else 3
         wanted = (
             (2, ("others",)),
@@ -102,6 +105,8 @@ class Row:
     token: str
     figures: tuple[str, ...]
     bar: str
+    rest: str = ""
+    """What the model's own bar has beyond `bar`, to be drawn pale."""
     note: str = ""
     """What stands beside or in place of the bar: what cut the candidate."""
 
@@ -128,11 +133,35 @@ def head(record: TokenRecord, layout: Layout, followed: Column) -> Row:
 
 
 def candidate_row(
-    candidate: Candidate, layout: Layout, followed: Column, *, taken: bool, under_cursor: bool
+    candidate: Candidate,
+    layout: Layout,
+    followed: Column,
+    *,
+    taken: bool,
+    under_cursor: bool,
+    above: Candidate | None = None,
 ) -> Row:
-    """One candidate; what it was cut by stands where its bar leaves room."""
+    """One candidate, with the bar that is followed over that of the model.
+
+    What it was cut by stands where the bars leave room, on the first of all rows that were cut so.
+
+    Args:
+        candidate: whose row it is.
+        layout: the cells of its parts.
+        followed: which probability the bar shows.
+        taken: whether it is the token of the reply.
+        under_cursor: whether the row cursor stands on it.
+        above: the candidate of the row above; None for the first row in view.
+    """
     state = TAKEN if taken else CUT if candidate.removed_by else " "
     drawn = bar(probability(candidate, followed), layout.bar)
+    rest = bar(candidate.model_prob, layout.bar)[len(drawn) :]
+    told = above is not None and above.removed_by is not None and candidate.removed_by is not None
+    told = told and _stage(above) == _stage(candidate)
+    note = "" if told else _note(candidate, layout.bar - len(drawn + rest) - 1)
+    if not told and note in ("", "cut"):  # no room beside the pale bar: the reason matters more
+        note = _note(candidate, layout.bar - len(drawn) - (1 if drawn else 0))
+        rest = "" if note else rest
     return Row(
         marks=f"{CURSOR if under_cursor else ' '}{state} ",
         token=fit_token(candidate.bytes, layout.token),
@@ -140,8 +169,14 @@ def candidate_row(
             _figure(probability(candidate, column), layout.figure) for column in layout.columns
         ),
         bar=drawn,
-        note=_note(candidate, layout.bar - len(drawn) - (1 if drawn else 0)),
+        rest=rest,
+        note=note,
     )
+
+
+def _stage(candidate: Candidate | None) -> str:
+    removal = candidate.removed_by if candidate is not None else None
+    return removal.stage if removal is not None else ""
 
 
 def others_row(record: TokenRecord, layout: Layout, followed: Column) -> Row:

@@ -36,7 +36,7 @@ from chatapp.ui.widgets.candidate_rows import (
 )
 from chatapp.ui.widgets.cells import fit
 
-LEGEND = "● taken  × cut  bars: ←/→"
+LEGEND = "● taken  × cut  pale: model  bars: ←/→"
 
 
 MORE_CANDIDATES = 100
@@ -77,6 +77,7 @@ class CandidateList(ScrollView, can_focus=True):
         & .candidates--head { color: $foreground 60%; }
         & .candidates--followed { color: $foreground; text-style: underline; }
         & .candidates--bar { color: $primary; }
+        & .candidates--pale { color: $primary 35%; }
         & .candidates--taken { color: $text-accent; text-style: bold; }
         & .candidates--cut { color: $foreground 60%; }
         & .candidates--note { color: $foreground 60%; }
@@ -90,6 +91,7 @@ class CandidateList(ScrollView, can_focus=True):
         "candidates--head",
         "candidates--followed",
         "candidates--bar",
+        "candidates--pale",
         "candidates--taken",
         "candidates--cut",
         "candidates--note",
@@ -127,6 +129,8 @@ class CandidateList(ScrollView, can_focus=True):
     """Which of the three probabilities the bars show."""
     row: reactive[int] = reactive(0)
     """The candidate under the row cursor."""
+    brief: reactive[bool] = reactive(False)
+    """Whether one column of figures is enough, without sums and details."""
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
         super().__init__(id=id)
@@ -212,7 +216,7 @@ class CandidateList(ScrollView, can_focus=True):
 
     def _arrange(self) -> None:
         """Make room for the rows, and for what stands around them."""
-        self._frame = Frame.of(self.size.height, self._width)
+        self._frame = Frame.of(self.size.height, self._width, brief=self.brief)
         rows = len(self._record.candidates) if self._record else 0
         self.virtual_size = Size(self._width, rows + self._frame.lines if rows else 0)
 
@@ -225,6 +229,11 @@ class CandidateList(ScrollView, can_focus=True):
         """Stay on a candidate."""
         last = len(self._record.candidates) - 1 if self._record else 0
         return min(max(row, 0), max(last, 0))
+
+    def watch_brief(self) -> None:
+        """Use the room that there is now."""
+        self._arrange()
+        self._bring_into_view()
 
     def watch_row(self) -> None:
         """Keep the row cursor in sight."""
@@ -273,7 +282,7 @@ class CandidateList(ScrollView, can_focus=True):
         plain = self.visual_style.rich_style
         if record is None:
             return Strip.blank(width, plain)
-        layout = Layout.of(width, self.followed)
+        layout = Layout.of(width, self.followed, brief=self.brief)
         segments: list[Segment] = []
         rows = min(self._visible_rows, len(record.candidates))
         place = y - int(self._frame.head)
@@ -303,7 +312,12 @@ class CandidateList(ScrollView, can_focus=True):
         taken = candidate.id == self._taken_id
         under_cursor = place == self.row
         cells = candidate_row(
-            candidate, layout, self.followed, taken=taken, under_cursor=under_cursor
+            candidate,
+            layout,
+            self.followed,
+            taken=taken,
+            under_cursor=under_cursor,
+            above=record.candidates[place - 1] if place > self.scroll_offset.y else None,
         )
         name = "candidates--taken" if taken else "candidates--cut" if candidate.removed_by else None
         text = self._style(name) if name else self.visual_style.rich_style
@@ -317,8 +331,10 @@ class CandidateList(ScrollView, can_focus=True):
 
     def _cells(self, cells: Row, text: Style, bar_style: Style) -> list[Segment]:
         segments = [Segment(cells.marks + cells.token + "".join(cells.figures), text)]
-        if cells.bar:
+        if cells.bar or cells.rest:
+            pale = self._style("candidates--pale")
             segments += [Segment(" ", text), Segment(cells.bar, bar_style)]
+            segments.append(Segment(cells.rest, pale))
         if cells.note:
             segments.append(Segment(f" {cells.note}", self._style("candidates--note")))
         return segments

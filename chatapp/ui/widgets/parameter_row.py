@@ -22,7 +22,7 @@ from chatapp.ui.widgets.cells import fit
 OFF = "off"
 
 _VALUE_WIDTH = 6
-_LABEL_WIDTH = 14
+_LABEL_WIDTH = 15
 
 _LABEL = "$foreground 80%"
 _FILLED = "$primary"
@@ -48,6 +48,9 @@ class ParameterRow(Widget):
     }
     SamplingPanel:focus ParameterRow.-selected { background: $primary 30%; }
     """
+    ALLOW_SELECT = False
+    """Dragging the knob selects no text."""
+
     value: reactive[float] = reactive(0.0)
     selected: reactive[bool] = reactive(False)
     typed: reactive[str | None] = reactive[str | None](None)
@@ -80,7 +83,6 @@ class ParameterRow(Widget):
         super().__init__()
         self.parameter = parameter
         self.set_reactive(ParameterRow.value, value)
-        self.tooltip = Content(parameter.text)
         self._dragging = False
 
     def watch_selected(self, selected: bool) -> None:

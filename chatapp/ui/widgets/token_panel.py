@@ -7,6 +7,7 @@ every batch of a streaming reply, so its parts draw their lines themselves.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Collection, Sequence
 from typing import ClassVar
@@ -20,11 +21,13 @@ from textual.containers import Vertical
 from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
+from textual.widgets import Static
 
 from chatapp.chat.record import TokenRecord
-from chatapp.ui.numbers import bits, count, percent, temperature
+from chatapp.ui.numbers import NO_BREAK_SPACE, bits, count, percent, temperature
 from chatapp.ui.widgets.candidates import CandidateList
-from chatapp.ui.widgets.cells import fit, fit_token
+from chatapp.ui.widgets.cells import bar, fit, fit_token
+from chatapp.ui.widgets.removal import cut_by
 from chatapp.ui.widgets.sparkline import Sparklines
 
 NOTHING = (
@@ -36,6 +39,8 @@ NEXT = "next token: nothing taken yet"
 
 _ONE_LINE_FROM = 44
 """From which width on the three probabilities stand beside their names."""
+_SENTENCE_FROM = 40
+"""From which width on a sentence takes three lines at most."""
 _WIDE_FROM = 54
 """From which width on the figures need fewer lines."""
 _COMPACT_BELOW = 19
@@ -54,13 +59,21 @@ class TokenSummary(Widget):
         height: auto;
         & .summary--name { color: $foreground 60%; }
         & .summary--token { color: $text-accent; text-style: bold; }
+        & .summary--bar { color: $primary; }
         & .summary--value { color: $foreground; text-style: bold; }
     }
     """
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"summary--name", "summary--token", "summary--value"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "summary--bar",
+        "summary--name",
+        "summary--token",
+        "summary--value",
+    }
 
     compact: reactive[bool] = reactive(False, layout=True)
     """Whether lines are scarce."""
+    brief: reactive[bool] = reactive(False, layout=True)
+    """Whether the token, its share and a sentence are enough."""
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
         super().__init__(id=id)
@@ -93,6 +106,8 @@ class TokenSummary(Widget):
             return 3
         if not self._taken:
             return 2
+        if self.brief:
+            return 2 + (4 if width < _SENTENCE_FROM else 3 if width < _WIDE_FROM else 2)
         names = 1 if width >= _ONE_LINE_FROM else 2
         figures = len(_figures(self._record, width, compact=self.compact))
         return 1 + names + figures
@@ -116,6 +131,8 @@ class TokenSummary(Widget):
             return self._joined(_next_figures(record, width)) if y == 1 else []
         if y == 0:
             return self._title(record, width)
+        if self.brief:
+            return self._brief(record, y, width)
         names = 1 if width >= _ONE_LINE_FROM else 2
         if y <= names:
             return self._probabilities(record, width, y - 1)
@@ -135,6 +152,17 @@ class TokenSummary(Widget):
         shown = fit_token(record.bytes, max(room, 1)).rstrip(" ")
         gap = " " * max(width - len(place) - 2 - cell_len(shown) - len(id_text), 1)
         return [Segment(f"{place}  ", name), Segment(shown, token), Segment(gap + id_text, name)]
+
+    def _brief(self, record: TokenRecord, y: int, width: int) -> list[Segment]:
+        """Its final probability as a bar, and below it a sentence."""
+        if y == 1:
+            share = percent(record.prob)
+            drawn = bar(record.prob, width - len(share) - 1)
+            return [Segment(f"{share} ", self._style("value")), Segment(drawn, self._style("bar"))]
+        words = how_chosen(record).replace(" %", f"{NO_BREAK_SPACE}%")
+        lines = textwrap.wrap(words, max(width, 1))
+        place = y - 2
+        return [Segment(lines[place], self._style("name"))] if place < len(lines) else []
 
     def _probabilities(self, record: TokenRecord, width: int, y: int) -> list[Segment]:
         """The three of them on one line, or their names on one and the values on the next."""
@@ -164,6 +192,28 @@ class TokenSummary(Widget):
 
     def _style(self, part: str) -> Style:
         return self.get_visual_style(f"summary--{part}").rich_style
+
+
+def how_chosen(record: TokenRecord) -> str:
+    """How a token came to be, in a sentence for someone who has never seen a model."""
+    model = f"The model gave it {percent(record.model_prob)}"
+    if math.isnan(record.final_entropy_bits):  # tried, or given: nothing was drawn with these
+        return f"{model}; the settings make that {percent(record.prob)}."
+    taken = next((one for one in record.candidates if one.id == record.id), None)
+    if taken is not None and taken.removed_by is not None:
+        return f"{model}. It was chosen by hand: by itself {cut_by(taken.removed_by)}."
+    if record.temperature == 0:
+        first = "its first choice, and" if record.rank == 1 else "what stands first once all rules"
+        rest = " at temperature 0 that is always taken." if record.rank == 1 else " have acted."
+        return f"{model}: {first}{rest}"
+    if record.draw is None:
+        if record.prob == 1:
+            return f"{model}; once unlikely tokens were cut, nothing else was left."
+        return f"{model}; the settings make that {percent(record.prob)}. No random number chose it."
+    return (
+        f"{model}; temperature and cuts make that {percent(record.prob)}."
+        f" A random number ({record.draw:.4f}) chose it."
+    )
 
 
 def _figures(record: TokenRecord, width: int, *, compact: bool) -> list[list[tuple[str, str]]]:
@@ -198,9 +248,17 @@ class TokenPanel(Vertical):
         &.-compact Sparklines { height: 2; }
         &.-airy CandidateList, &.-airy Sparklines { margin-top: 1; }
         &.-short Sparklines { display: none; }
+        &.-brief Sparklines { display: none; }
+        &.-brief CandidateList { max-height: 10; }
+        & #panel-more { display: none; height: 1; color: $foreground 60%; }
+        &.-brief #panel-more { display: block; }
+        &.-empty #panel-more { display: none; }
         &.-empty CandidateList, &.-empty Sparklines { display: none; }
     }
     """
+
+    brief: reactive[bool] = reactive(False)
+    """Whether a share, a bar, a sentence and a few candidates are shown instead of everything."""
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
         super().__init__(id=id)
@@ -208,6 +266,12 @@ class TokenPanel(Vertical):
         self._candidates = CandidateList()
         self._curves = Sparklines()
         self.add_class("-empty")
+
+    def watch_brief(self, brief: bool) -> None:
+        """Show less, or everything."""
+        self.set_class(brief, "-brief")
+        self._summary.brief = brief
+        self._candidates.brief = brief
 
     @property
     def candidates(self) -> CandidateList:
@@ -219,6 +283,7 @@ class TokenPanel(Vertical):
         yield self._summary
         yield self._candidates
         yield self._curves
+        yield Static("f11 all the numbers", id="panel-more", markup=False)
 
     def show(
         self,
