@@ -45,7 +45,7 @@ def save_tokenizer(folder: Path, *, chat: bool) -> int:
 
 
 def save_model(folder: Path, kind: str, *, chat: bool = True) -> Path:
-    """Save a random model of that kind: gpt2, qwen2, gemma2, mamba, gpt1 or xlm."""
+    """Save a random model of that kind."""
     import torch
     import transformers
 
@@ -67,6 +67,26 @@ def save_model(folder: Path, kind: str, *, chat: bool = True) -> Path:
         "qwen2": lambda: transformers.Qwen2Config(**attention, **shared),
         "gemma2": lambda: transformers.Gemma2Config(
             **attention, head_dim=8, sliding_window=16, query_pre_attn_scalar=8, **shared
+        ),
+        "llama": lambda: transformers.LlamaConfig(**attention, **shared),
+        "qwen3": lambda: transformers.Qwen3Config(**attention, head_dim=8, **shared),
+        "gemma3": lambda: transformers.Gemma3TextConfig(
+            **attention, head_dim=8, sliding_window=16, query_pre_attn_scalar=8, **shared
+        ),
+        "mistral": lambda: transformers.MistralConfig(
+            **attention, head_dim=8, sliding_window=16, **shared
+        ),
+        "neox": lambda: transformers.GPTNeoXConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=512,
+            tie_word_embeddings=False,
+            **shared,
+        ),
+        "phi": lambda: transformers.PhiConfig(
+            **{**attention, "num_key_value_heads": 4}, tie_word_embeddings=False, **shared
         ),
         "mamba": lambda: transformers.MambaConfig(
             hidden_size=32, num_hidden_layers=2, state_size=8, **shared

@@ -41,6 +41,7 @@ from chatapp.engine.prompt.render import PromptIds, render_prompt
 from chatapp.engine.runtimes.base import KVSequence, Runtime, common_prefix
 from chatapp.engine.runtimes.loading import load
 from chatapp.engine.runtimes.tokenizer import ModelTokenizer
+from chatapp.engine.xray.xray import XRay
 
 _DRY_BREAKERS = (b"\n", b":", b'"', b"*")
 """llama.cpp's default sequence breakers: repeats are not followed across them."""
@@ -75,6 +76,7 @@ class LocalEngine:
         self._inspection: Inspection | None = None
         self._history = LogitHistory(HISTORY_BYTES)
         self._held = HeldStep()
+        self._xray: XRay | None = None
 
     def load(
         self,
@@ -85,7 +87,7 @@ class LocalEngine:
         """Load a model in place of the one that is loaded. Raises EngineError."""
         if self._runtime is not None:
             self._runtime.close()  # two at once may be more than fits
-        self._runtime = self._chat = self._inspection = None
+        self._runtime = self._chat = self._inspection = self._xray = None
         self._history.clear()
         self._held = HeldStep()
         gc.collect()
@@ -101,6 +103,7 @@ class LocalEngine:
             self._dry_breakers,
         )
         self._runtime, self._source = runtime, source
+        self._xray = XRay(runtime, source, self._prepared)
         return runtime.facts
 
     def generate(
@@ -263,6 +266,13 @@ class LocalEngine:
         if (inspection := self._inspection) is None:
             raise EngineError("no model is loaded")
         return inspection
+
+    @property
+    def xray(self) -> XRay:
+        """Looks inside the model. Raises EngineError when none is loaded."""
+        if self._xray is None:
+            raise EngineError("no model is loaded")
+        return self._xray
 
     def _read(self, prompt: Prompt) -> PromptIds:
         """The ids of a prompt: its own, or those that its format makes."""

@@ -167,7 +167,8 @@ def _method(call: Call) -> Callable[..., Any]:
 
     @functools.wraps(getattr(Engine, call.name))
     async def ask(client: EngineClient, *positional: Any, **named: Any) -> Any:
-        return await client._answer(call, call.pack(*positional, **named))
+        on_progress = named.pop("on_progress", lambda _: None)
+        return await client._answer(call, call.pack(*positional, **named), on_progress)
 
     return begin if call.answer is None else ask
 

@@ -225,7 +225,8 @@ class Server:
             raise EngineError("no model is loaded")
         if work.call.worker is Worker.INSPECTION:
             return self._inspect(work, engine, may_run_model=worker is Worker.MODEL)
-        result = self._call(work, engine)
+        asks_engine = hasattr(type(engine), work.call.name)
+        result = self._call(work, engine if asks_engine else engine.xray)
         if work.call.answer is not None:
             self._outbox.put(encode(work.number, ANSWER, result))
             return True

@@ -32,8 +32,27 @@ from chatapp.chat.search import (
     SeveralEvent,
 )
 from chatapp.chat.whatif import WhatIf
+from chatapp.chat.xray import (
+    Analogy,
+    Anatomy,
+    Attention,
+    Attribution,
+    CacheRun,
+    EmbeddingMap,
+    HeadProfile,
+    Lens,
+    Matrix,
+    Measure,
+    Neighbors,
+    Passage,
+    Positions,
+    Similarity,
+)
 
 _Event = TypeVar("_Event", covariant=True)
+
+Report = Callable[[Progress], None]
+"""Is told how far a piece of work is."""
 
 
 class Running(Protocol[_Event]):
@@ -170,6 +189,75 @@ class Engine(Protocol):
 
     def bench(self, options: BenchOptions) -> Running[BenchEvent]:
         """Measure how fast the model reads and writes on this machine."""
+
+    # Inside the model: its float32 weights are loaded when first asked about.
+
+    async def anatomy(self) -> Anatomy:
+        """What the model is made of."""
+
+    async def neighbors(
+        self,
+        word: str,
+        matrix: Matrix = "input",
+        by: Measure = "cosine",
+        count: int = 10,
+        *,
+        on_progress: Report,
+    ) -> Neighbors:
+        """The tokens whose embeddings are nearest to a word's."""
+
+    async def analogy(self, expression: str, count: int = 10, *, on_progress: Report) -> Analogy:
+        """What is nearest to a sum of embeddings such as "woman - man + uncle"."""
+
+    async def similarity(self, one: Passage, other: Passage, *, on_progress: Report) -> Similarity:
+        """How alike two texts are."""
+
+    async def embedding_map(
+        self, words: Sequence[str], method: str = "pca", *, on_progress: Report
+    ) -> EmbeddingMap:
+        """Some words in two dimensions."""
+
+    async def attention(
+        self,
+        passage: Passage,
+        token: int = -1,
+        layer: int = -1,
+        head: int | None = None,
+        every_row: bool = False,
+        *,
+        on_progress: Report,
+    ) -> Attention:
+        """What a token attends to, or every token; no head is the mean over all of them."""
+
+    async def head_profiles(
+        self, passage: Passage, token: int = -1, *, on_progress: Report
+    ) -> tuple[HeadProfile, ...]:
+        """What each head of each layer does at a token."""
+
+    async def lens(
+        self, passage: Passage, token: int = -1, count: int = 5, *, on_progress: Report
+    ) -> Lens:
+        """What would be predicted behind a token if the model ended after each layer."""
+
+    async def attribution(
+        self,
+        passage: Passage,
+        token: int = -1,
+        target: int | None = None,
+        by_head: bool = False,
+        *,
+        on_progress: Report,
+    ) -> Attribution:
+        """What each part of the model adds to the logit of a token behind another."""
+
+    async def positions(self, position: int, *, on_progress: Report) -> Positions:
+        """How the model knows that a token stands at a position."""
+
+    async def cache_run(self, passage: Passage, *, on_progress: Report) -> CacheRun:
+        """Read a growing text with and without the KV cache, and measure it."""
+
+    async def passage(self, passage: Passage) -> tuple[TokenPiece, ...]:
+        """The tokens of a passage, with what the model expects before any text."""
 
     async def close(self) -> None:
         """End it and wait for it."""

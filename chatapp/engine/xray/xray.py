@@ -1,0 +1,268 @@
+"""Every question about the inside of the loaded model, in one place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from chatapp.chat.errors import EngineError
+from chatapp.chat.facts import LoadOptions, ModelSource, Progress
+from chatapp.chat.prompt import TokenPiece
+from chatapp.chat.xray import (
+    Analogy,
+    Anatomy,
+    Attention,
+    Attribution,
+    CachePoint,
+    CacheRun,
+    EmbeddingMap,
+    HeadProfile,
+    Lens,
+    Matrix,
+    Measure,
+    Neighbors,
+    Passage,
+    Positions,
+    Similarity,
+)
+from chatapp.engine.runtimes.base import Runtime
+from chatapp.engine.xray import anatomy
+
+_CACHE_LENGTHS = (8, 16, 32, 64, 128)
+
+Report = Callable[[Progress], None]
+
+
+class XRay:
+    """Looks into the model that a runtime runs; the float32 weights come when first needed."""
+
+    def __init__(self, runtime: Runtime, source: ModelSource, prepared: Path) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+            runtime: what runs the model, and its tokenizer.
+            source: the model's file or folder.
+            prepared: the folder that converted models are kept in.
+        """
+        self._runtime = runtime
+        self._tokenizer = runtime.tokenizer
+        self._source = source
+        self._prepared = prepared
+        self._weights: Any = None
+
+    def anatomy(self) -> Anatomy:
+        """What the model is made of. Raises EngineError."""
+        return anatomy.anatomy(self._source, self._runtime.facts)
+
+    def neighbors(
+        self, word: str, matrix: Matrix, by: Measure, count: int, on_progress: Report
+    ) -> Neighbors:
+        """The tokens nearest to a word's. Raises EngineError."""
+        from chatapp.engine.xray.embeddings import neighbors
+
+        weights = self._loaded(on_progress)
+        return neighbors(weights, self._tokenizer, word, matrix=matrix, by=by, count=count)
+
+    def analogy(self, expression: str, count: int, on_progress: Report) -> Analogy:
+        """What is nearest to a sum of embeddings. Raises EngineError."""
+        from chatapp.engine.xray.embeddings import analogy, find_token, read_sum
+
+        for _, word in read_sum(expression):
+            find_token(self._tokenizer, word)  # said before anything is loaded
+        return analogy(self._loaded(on_progress), self._tokenizer, expression, count=count)
+
+    def similarity(self, one: Passage, other: Passage, on_progress: Report) -> Similarity:
+        """How alike two texts are. Raises EngineError."""
+        from chatapp.engine.xray.embeddings import similarity
+
+        first, second = self._ids(one), self._ids(other)
+        return similarity(self._loaded(on_progress), first, second)
+
+    def embedding_map(self, words: Sequence[str], method: str, on_progress: Report) -> EmbeddingMap:
+        """Some words in two dimensions. Raises EngineError."""
+        from chatapp.engine.xray.embeddings import embedding_map
+
+        return embedding_map(self._loaded(on_progress), self._tokenizer, words, method)
+
+    def attention(
+        self,
+        passage: Passage,
+        token: int,
+        layer: int,
+        head: int | None,
+        every_row: bool,
+        on_progress: Report,
+    ) -> Attention:
+        """How much one token, or every token, attends to each. Raises EngineError."""
+        from chatapp.engine.xray.attention import all_attention, attention_rows
+
+        ids = self._ids(passage)
+        place = len(ids) - 1 if every_row else _place(token, ids)
+        weights = self._loaded(on_progress)
+        if not weights.head_count:
+            raise weights.unknown("its layers have no attention")
+        number = _in_range("layer", layer, weights.layer_count)
+        which = None if head is None else _in_range("head", head, weights.head_count)
+        if every_row:
+            chosen = all_attention(weights, ids)[number]
+        else:
+            chosen = attention_rows(weights, ids[: place + 1], on_progress)[number][:, None]
+        rows = chosen.mean(dim=0) if which is None else chosen[which]
+        return Attention(
+            self._tokenizer.pieces(ids),
+            place,
+            number,
+            which,
+            tuple(tuple(float(one) for one in row) for row in rows),
+        )
+
+    def head_profiles(
+        self, passage: Passage, token: int, on_progress: Report
+    ) -> tuple[HeadProfile, ...]:
+        """What every head does at one token. Raises EngineError."""
+        from chatapp.engine.xray.attention import attention_rows, profiles
+
+        ids = self._ids(passage)
+        before = ids[: _place(token, ids) + 1]
+        rows = attention_rows(self._loaded(on_progress), before, on_progress)
+        return tuple(profiles(rows, before))
+
+    def lens(self, passage: Passage, token: int, count: int, on_progress: Report) -> Lens:
+        """The prediction behind a token after every layer. Raises EngineError."""
+        from chatapp.engine.xray.layers import lens
+
+        ids = self._ids(passage)
+        place = _place(token, ids)
+        layers = lens(self._loaded(on_progress), self._tokenizer, ids[: place + 1], count)
+        return Lens(self._tokenizer.pieces(ids), place, tuple(layers))
+
+    def attribution(
+        self,
+        passage: Passage,
+        token: int,
+        target: int | None,
+        by_head: bool,
+        on_progress: Report,
+    ) -> Attribution:
+        """What each part adds to the logit of a target behind a token.
+
+        None takes the token that follows, or what the model would choose at the end of the text.
+        Raises EngineError.
+        """
+        from chatapp.engine.xray.layers import attribution
+
+        ids = self._ids(passage)
+        place = _place(token, ids)
+        if target is not None and not 0 <= target < self._tokenizer.vocab_size:
+            last = self._tokenizer.vocab_size - 1
+            raise EngineError(f"there is no token of id {target}; ids go from 0 to {last}")
+        weights = self._loaded(on_progress)
+        if target is None and place + 1 < len(ids):
+            target = ids[place + 1]
+        if target is None:
+            target = int(weights.read(ids[: place + 1]).logits.argmax())
+        parts, logit = attribution(weights, ids[: place + 1], target, by_head=by_head)
+        return Attribution(
+            self._tokenizer.pieces(ids),
+            place,
+            self._tokenizer.pieces([target])[0],
+            tuple(parts),
+            sum(part.value for part in parts),
+            logit,
+        )
+
+    def positions(self, position: int, on_progress: Report) -> Positions:
+        """How the model knows that a token stands at a position. Raises EngineError."""
+        from chatapp.engine.xray.positions import positions
+
+        return positions(self._loaded(on_progress), position)
+
+    def cache_run(
+        self, passage: Passage, on_progress: Report, cancelled: Callable[[], bool]
+    ) -> CacheRun:
+        """Read a growing text with and without what is kept of it, on the runtime that writes.
+
+        Raises:
+            EngineError: the text is too short, or the model failed.
+        """
+        ids = self._ids(passage)
+        lengths = [length for length in _CACHE_LENGTHS if length <= len(ids)]
+        if not lengths:
+            raise EngineError(f"the text has {len(ids)} tokens; give one of at least 8")
+        points: list[CachePoint] = []
+        for number, length in enumerate(lengths):
+            if cancelled():
+                break
+            on_progress(Progress("measuring", number, len(lengths), "steps"))
+            with closing(self._runtime.sequence()) as sequence:
+                began = time.perf_counter()
+                for token_id in ids[:length]:
+                    sequence.read([token_id])
+                kept = time.perf_counter() - began
+                began = time.perf_counter()
+                for end in range(1, length + 1):
+                    sequence.crop(0)
+                    sequence.read(ids[:end])
+                anew = time.perf_counter() - began
+            points.append(CachePoint(length, kept, anew, length, length * (length + 1) // 2))
+        return CacheRun(self.anatomy().kv_bytes_per_token, tuple(points))
+
+    def passage(self, passage: Passage) -> tuple[TokenPiece, ...]:
+        """The tokens of a passage, with what the model expects before any text."""
+        return self._tokenizer.pieces(self._ids(passage))
+
+    def _ids(self, passage: Passage) -> tuple[int, ...]:
+        """Raises EngineError where there are none, more than fit, or unknown ones."""
+        ids = passage.ids
+        if ids is None:
+            tokenizer = self._tokenizer
+            text = tokenizer.encode_text(passage.text)
+            if not text:
+                raise EngineError("there is no text to look at; it has no tokens")
+            ids = (*tokenizer.prefix_ids, *text)
+        if not ids:
+            raise EngineError("there is no text to look at; it has no tokens")
+        if any(not 0 <= one < self._tokenizer.vocab_size for one in ids):
+            raise EngineError("the text has token ids that this model doesn't know")
+        most = self._runtime.facts.context_length
+        if len(ids) > most:
+            raise EngineError(f"the text has {len(ids)} tokens; the model reads at most {most}")
+        return ids
+
+    def _loaded(self, on_progress: Report) -> Any:
+        """The weights, loaded now where they aren't yet. Raises EngineError."""
+        if self._weights is None:
+            from chatapp.engine.runtimes.transformers import TransformersRuntime, load_transformers
+            from chatapp.engine.xray.weights import Weights
+
+            runtime = self._runtime
+            exact = (
+                isinstance(runtime, TransformersRuntime)
+                and runtime.facts.dtype == "float32"
+                and runtime.facts.device == "cpu"
+            )
+            if not exact:
+                on_progress(Progress("loading the float32 weights to look inside", 0, 0))
+                options = LoadOptions(runtime="transformers", dtype="float32", device="cpu")
+                runtime = load_transformers(self._source, options, self._prepared, on_progress)
+            assert isinstance(runtime, TransformersRuntime)
+            self._weights = Weights(runtime.model, runtime.facts.name, runtime.cache_argument)
+        return self._weights
+
+
+def _place(token: int, ids: Sequence[int]) -> int:
+    """A position from 0; negative ones count from the end, -1 being the last token."""
+    place = token + len(ids) if token < 0 else token
+    if not 0 <= place < len(ids):
+        raise EngineError(f"there is no token {token}; the text's go from 0 to {len(ids) - 1}")
+    return place
+
+
+def _in_range(what: str, number: int, count: int) -> int:
+    place = number + count if number < 0 else number
+    if not 0 <= place < count:
+        raise EngineError(f"there is no {what} {number}; they go from 0 to {count - 1}")
+    return place
