@@ -16,7 +16,7 @@ from chatapp.chat.errors import ChatappError, UsageError
 from chatapp.chat.text import sanitise
 from chatapp.commands import ask, bench, chat, chats, models, paths, score
 from chatapp.commands.options import Parser
-from chatapp.commands.status import BROKEN_PIPE, FAILED, INTERRUPTED, WRONG_USAGE
+from chatapp.commands.running import BROKEN_PIPE, FAILED, INTERRUPTED, WRONG_USAGE
 
 
 def build_parser() -> Parser:
@@ -38,8 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # In a locale that cannot write a character, it is escaped instead of fatal.
-            stream.reconfigure(errors="backslashreplace")
+            # In a locale that cannot write a character, it is escaped instead of fatal; what goes
+            # into a pipe or a file is UTF-8 whatever the locale is, and exact.
+            terminal = stream.isatty()
+            stream.reconfigure(
+                errors="backslashreplace",
+                encoding=stream.encoding if terminal else "utf-8",
+                newline=None if terminal else "",
+            )
     try:
         args = build_parser().parse_args(argv)
         status: int = getattr(args, "run", chat.run)(args)

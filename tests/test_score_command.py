@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from chatapp.chat.errors import ChatappError, UsageError
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.scoring import ScoreEnd, ScoreStart
-from chatapp.commands.score import JsonScores, ScoreTable, read_text
+from chatapp.commands.score import read_text, write_lines, write_rows
 from tests.test_cli import call, one_line
 from tests.tiny_models import save_model
 from tests.ui.scripted import make_records
@@ -50,27 +49,24 @@ def test_a_text_is_taken_exactly_as_it_is(tmp_path: Path) -> None:
         read_text(None, None, None)
 
 
-def test_the_table_is_aligned_and_harmless() -> None:
-    stream = io.StringIO()
-    table = ScoreTable(stream)
-    table.start(START, "m")
-    for record in make_records("a \x1b[31m"):
-        table.token(record)
-    table.end(ScoreEnd(6, -6.0, math.e, 0.1))
-    lines = stream.getvalue().splitlines()
-    assert "\x1b" not in stream.getvalue()
+def test_the_table_is_aligned_and_harmless(capsys: pytest.CaptureFixture[str]) -> None:
+    for event in (START, *make_records("a \x1b[31m"), ScoreEnd(6, -6.0, math.e, 0.1)):
+        write_rows(event)
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    lines = text.splitlines()
     rows = lines[: lines.index("")]
     assert len({row.index("  ", 36) for row in rows}) == 1
     assert "perplexity 2.718" in lines[-1]
 
 
-def test_a_token_without_a_context_has_the_same_keys_and_no_numbers() -> None:
-    stream = io.StringIO()
-    scores = JsonScores(stream)
-    scores.start(START, "m")
-    scores.token(make_records("x")[0])
-    scores.end(ScoreEnd(0, 0.0, math.nan, 0.1))
-    start, first, token, end = (json.loads(line) for line in stream.getvalue().splitlines())
+def test_a_token_without_a_context_has_the_same_keys_and_no_numbers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for event in (START, make_records("x")[0], ScoreEnd(0, 0.0, math.nan, 0.1)):
+        write_lines(event, "m")
+    lines = capsys.readouterr().out.splitlines()
+    start, first, token, end = (json.loads(line) for line in lines)
     assert start["tokens"] == 2
     assert first.keys() == token.keys()
     assert first["logprob"] is None and first["token"] == "The"

@@ -1,42 +1,54 @@
 """`chatapp ask`: one reply to standard output, as text or as one JSON line a token.
 
-Standard output carries only the answer; progress and notices go to standard error. Several replies
-(--n), other decoders (--decoder) and replays (--replay) are in modules of their own.
+Standard output carries only the answer; progress and notices go to standard error. The reply is
+sampled; several are (--n), it is searched for (--decoder), or a recorded one is written again
+(--replay): whichever it is, it comes as events, and `replies` or `searches` writes them.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chatapp.chat.errors import ChatappError, EngineError, UsageError
-from chatapp.commands.interrupts import Interrupts
-from chatapp.commands.options import add_generation_options, whole
-from chatapp.commands.question import Question, read_question, tell_files
-from chatapp.commands.reply_writers import JsonWriter, TextWriter, Writer
-from chatapp.commands.status import DONE, FAILED
-from chatapp.commands.token_rules import add_token_rules, with_token_rules
+from chatapp.chat.errors import EngineError, UsageError
+from chatapp.commands.options import (
+    add_generation_options,
+    add_json,
+    add_resume,
+    add_subcommand,
+    add_top_logprobs,
+    whole,
+)
+from chatapp.commands.output import check_standard_output
+from chatapp.commands.question import Question, prompt_with, read_question, tell_files
+from chatapp.commands.replies import write_replies
+from chatapp.commands.running import DONE, FAILED, Interrupts
+from chatapp.commands.searches import write_search
+from chatapp.commands.token_rules import add_token_rules, use_token_rules
 
 if TYPE_CHECKING:
     from chatapp.chat.conversation import Reply
+    from chatapp.chat.search import BeamEvent, BeamOptions, ContrastiveEvent, ContrastiveOptions
     from chatapp.commands.setup import Setup
+    from chatapp.session.protocols import Running
     from chatapp.session.session import Session
-
-JSON_TOP_LOGPROBS = 5
-"""How many candidates a token has in --json, when it isn't said."""
 
 
 def add_parser(commands: Any) -> None:
     """Add `ask` to the command line."""
-    parser = commands.add_parser(
+    parser = add_subcommand(
+        commands,
         "ask",
-        help="one reply to standard output; reads standard input when it is not a terminal",
-        description="Ask once. Text on standard input is put behind the prompt.",
+        run,
+        "one reply to standard output; reads standard input when it is not a terminal",
+        "Ask once. Text on standard input is put behind the prompt.",
     )
-    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="what to say")
-    parser.add_argument(
+    add = parser.add_argument
+    add("prompt", nargs="?", metavar="PROMPT", help="what to say")
+    add(
         "-f",
         "--file",
         dest="files",
@@ -46,14 +58,10 @@ def add_parser(commands: Any) -> None:
         metavar="FILE",
         help="a text file to send with the prompt; may be given several times",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument(
-        "--trace", action="store_true", help="with --json: every stage of the sampler, a token"
-    )
-    parser.add_argument(
-        "--n", type=whole("n", 1), default=1, metavar="N", help="write N replies at once"
-    )
-    parser.add_argument(
+    add_json(parser, "one JSON object a line")
+    add("--trace", action="store_true", help="with --json: every stage of the sampler, a token")
+    add("--n", type=whole("n", 1), default=1, metavar="N", help="write N replies at once")
+    add(
         "--replay",
         metavar="FILE",
         help="write a recorded reply (JSON lines) again, and say where it differs",
@@ -61,26 +69,8 @@ def add_parser(commands: Any) -> None:
     _add_decoders(parser)
     add_generation_options(parser)
     add_token_rules(parser)
-    parser.add_argument(
-        "--top-logprobs",
-        type=whole("top-logprobs", 0),
-        default=argparse.SUPPRESS,
-        metavar="N",
-        help="candidates a token in --json (5); as many as the vocabulary has lists all",
-    )
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "-c",
-        "--continue",
-        dest="latest",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="in the last conversation",
-    )
-    where.add_argument(
-        "--resume", metavar="ID", default=argparse.SUPPRESS, help="in that conversation"
-    )
-    parser.set_defaults(run=run)
+    add_top_logprobs(parser)
+    add_resume(parser, "in the last conversation", "in that conversation")
 
 
 def _add_decoders(parser: argparse.ArgumentParser) -> None:
@@ -112,37 +102,25 @@ def _add_decoders(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask, stream, and return the exit status."""
+    from chatapp.commands.replay import read_recorded, replay
     from chatapp.commands.setup import Setup
 
-    if sys.stdout is None:
-        raise ChatappError("standard output is closed; there is nowhere to write the reply")
+    check_standard_output()
     _check(args)
     interrupts = Interrupts()
     if args.replay is not None:
-        from chatapp.commands.replay import read_recorded, replay
-
         recorded = read_recorded(args.replay)
         return interrupts.run(replay(Setup.from_args(args), args, recorded, interrupts))
     question = read_question(args.prompt, sys.stdin, args.files)
     setup = Setup.from_args(args)
-    if args.decoder == "beam":
-        from chatapp.commands.ask_search import ask_beam
-
-        return interrupts.run(ask_beam(setup, args, question, interrupts))
-    if args.decoder == "contrastive":
-        from chatapp.commands.ask_search import ask_contrastive
-
-        return interrupts.run(ask_contrastive(setup, args, question, interrupts))
-    if args.n > 1:
-        from chatapp.commands.ask_several import ask_several
-
-        return interrupts.run(ask_several(setup, args, question, interrupts))
-    writer = JsonWriter(sys.stdout) if args.json else TextWriter(sys.stdout)
-    return interrupts.run(_ask(setup, args, question, writer, interrupts))
+    search = _search_options(setup, args)
+    return interrupts.run(_ask(setup, args, question, search, interrupts))
 
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what does not go together. Raises UsageError."""
+    from chatapp.chat.search import MOST_COLUMNS
+
     resumed = bool(args.latest or args.resume)
     sampling = args.decoder == "sample"
     if args.trace and not args.json:
@@ -157,76 +135,96 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.n > 1 and args.decoder == "contrastive":
         raise UsageError("a contrastive search has one result; leave out --n")
+    if sampling and args.n > MOST_COLUMNS:
+        raise UsageError(f"n must be between 1 and {MOST_COLUMNS}, not {args.n}")
 
 
-async def start_session(session: Session, args: argparse.Namespace) -> None:
-    """Give a session with a loaded model the rules that need its tokenizer. Raises UsageError."""
-    assert session.facts is not None  # its model is loaded
-    session.set_sampling(
-        await with_token_rules(session.sampling, args, session.engine, session.facts)
-    )
+def _search_options(
+    setup: Setup, args: argparse.Namespace
+) -> BeamOptions | ContrastiveOptions | None:
+    """How to search; None where replies are sampled. Raises UsageError."""
+    from chatapp.chat.search import BeamOptions, ContrastiveOptions, SearchError
 
-
-def wanted_candidates(args: argparse.Namespace) -> int:
-    """How many candidates the records have to carry."""
-    count: int = getattr(args, "top_logprobs", JSON_TOP_LOGPROBS) if args.json else 0
-    return count
+    most: Any = {"max_tokens": setup.settings.max_tokens} if setup.settings.max_tokens else {}
+    try:
+        if args.decoder == "beam":
+            return BeamOptions(
+                num_beams=args.beams,
+                length_penalty=args.length_penalty,
+                num_return=args.n,
+                **most,
+            )
+        if args.decoder == "contrastive":
+            return ContrastiveOptions(
+                top_k=args.contrastive_k, penalty_alpha=args.penalty_alpha, **most
+            )
+    except SearchError as error:
+        raise UsageError(str(error)) from None
+    return None
 
 
 async def _ask(
     setup: Setup,
     args: argparse.Namespace,
     question: Question,
-    writer: Writer,
+    search: BeamOptions | ContrastiveOptions | None,
     interrupts: Interrupts,
 ) -> int:
-    """Answer once."""
+    """Answer once. Returns the exit status."""
     from chatapp.commands.setup import open_conversation
+    from chatapp.session.inspector import Columns
 
     resumed = bool(args.latest or args.resume)
-    async with setup.headless(keep=resumed, top_logprobs=wanted_candidates(args)) as session:
-        await start_session(session, args)
+    top_logprobs = args.top_logprobs if args.json else 0
+    async with setup.headless(keep=resumed, top_logprobs=top_logprobs) as session:
         if resumed:
             await open_conversation(session, args.resume)
             setup.change_as_flagged(session)
+        await use_token_rules(session, args)
         await tell_files(session, question)
-        session.trace = args.trace
-        interrupts.stop_gently = session.cancel
-        reply = await _turn(session, question.message, writer)
-    if reply.error and not interrupts.interrupted:
-        raise EngineError(reply.error)
-    return DONE if reply.records else FAILED
+        if search is not None:
+            return await _search(session, args, question.message, search, interrupts)
+        if args.n > 1:
+            # Seeds that follow from one number, so that it alone brings all of them back.
+            first = session.options()
+            every = [replace(first, seed=first.seed + place) for place in range(args.n)]
+            running = session.engine.compare(prompt_with(session, question.message), every)
+            columns = Columns(running, every, session.empty_reply())
+            interrupts.stop_gently = columns.cancel
+            work = write_replies(columns, columns.reply, count=args.n, as_json=args.json)
+        else:
+            session.trace = args.trace
+            interrupts.stop_gently = session.cancel
+            turn = session.send(question.message)
+
+            def newest(_place: int) -> Reply:
+                assert session.conversation.leaf is not None  # the reply's message
+                return session.reply(session.conversation.leaf)
+
+            work = write_replies(turn, newest, as_json=args.json)
+        replies = await work
+    if not interrupts.interrupted and (errors := [one.error for one in replies if one.error]):
+        raise EngineError(errors[0])
+    return DONE if all(reply.records for reply in replies) else FAILED
 
 
-async def _turn(session: Session, prompt: str, writer: Writer) -> Reply:
-    """Send, and write what comes."""
-    from chatapp.chat.facts import Progress
-    from chatapp.chat.generation import PromptRead, TokenStep
-    from chatapp.commands.progress import ProgressLine
-    from chatapp.session.saving import SaveFailed
-    from chatapp.session.session import MessageAdded, ReplyEnded
+async def _search(
+    session: Session,
+    args: argparse.Namespace,
+    message: str,
+    options: BeamOptions | ContrastiveOptions,
+    interrupts: Interrupts,
+) -> int:
+    """Answer by a search. Returns the exit status."""
+    from chatapp.chat.search import BeamOptions
 
-    line = ProgressLine(sys.stderr)
-    message_id = ""
-    async for event in session.send(prompt):
-        match event:
-            case Progress():
-                line.update(event)
-            case SaveFailed():
-                print(f"chatapp: {event.message}", file=sys.stderr)
-            case MessageAdded():
-                message_id = event.message.id
-            case PromptRead():
-                line.close()
-                writer.start(session.reply(message_id))
-            case TokenStep():
-                writer.token(event)
-            case ReplyEnded():
-                line.close()
-                reply = event.message.reply
-                assert reply is not None  # a reply's message always has one
-                writer.end(reply)
-                if event.notice and not reply.error:
-                    print(f"chatapp: {event.notice}", file=sys.stderr)
-                return reply
-    raise EngineError("the reply did not end")
+    assert session.facts is not None  # its model is loaded
+    prompt, engine = prompt_with(session, message), session.engine
+    search: Running[BeamEvent] | Running[ContrastiveEvent]
+    if isinstance(options, BeamOptions):
+        search = engine.beam(prompt, options)
+    else:
+        search = engine.contrastive(prompt, options, session.options().stop)
+    interrupts.stop_gently = search.cancel
+    name = session.facts.name
+    return DONE if await write_search(search, args.decoder, name, as_json=args.json) else FAILED

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
-from dataclasses import asdict
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from chatapp.chat.errors import EngineError
-from chatapp.commands.options import add_model_options, whole
-from chatapp.commands.status import DONE, INTERRUPTED
+from chatapp.commands.options import add_json, add_model_options, add_subcommand, whole
+from chatapp.commands.output import plain, write, write_json
+from chatapp.commands.progress import ProgressLine
+from chatapp.commands.running import DONE, INTERRUPTED, follow
 
 if TYPE_CHECKING:
     from chatapp.chat.bench import BenchOptions, BenchResult, Quality
@@ -29,25 +28,21 @@ _WORDS_CELLS = 44
 
 def add_parser(commands: Any) -> None:
     """Add `bench` to the command line."""
-    parser = commands.add_parser(
+    parser = add_subcommand(
+        commands,
         "bench",
-        help="speed on this machine, with and without the KV cache, against generate()",
-        description="Time how the model reads and writes here. Every way of writing writes as many"
+        run,
+        "speed on this machine, with and without the KV cache, against generate()",
+        "Time how the model reads and writes here. Every way of writing writes as many"
         " tokens with the same settings, in turn; ratios are made within a round.",
     )
-    parser.add_argument(
-        "--prompt-tokens", type=whole("prompt-tokens", 1), default=128, metavar="N", help="(128)"
-    )
-    parser.add_argument(
-        "--new-tokens", type=whole("new-tokens", 2), default=64, metavar="N", help="a round (64)"
-    )
-    parser.add_argument(
-        "--rounds",
-        type=whole("rounds", 1),
-        default=3,
-        metavar="N",
-        help="their median counts (3)",
-    )
+    for name, least, usual, text in (
+        ("prompt-tokens", 1, 128, "(128)"),
+        ("new-tokens", 2, 64, "a round (64)"),
+        ("rounds", 1, 3, "their median counts (3)"),
+    ):
+        reader = whole(name, least)
+        parser.add_argument(f"--{name}", type=reader, default=usual, metavar="N", help=text)
     parser.add_argument(
         "--quality",
         action="store_true",
@@ -58,9 +53,8 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="the rate inside the interface, in a pseudo-terminal, against `ask`",
     )
-    parser.add_argument("--json", action="store_true", help="as one JSON object")
+    add_json(parser)
     add_model_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,16 +77,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _bench_screen(setup: Setup, options: BenchOptions, *, as_json: bool) -> int:
     from chatapp.commands.bench_screen import measure_screen
-    from chatapp.commands.progress import ProgressLine
 
-    line = ProgressLine(sys.stderr)
-    source = asyncio.run(setup.bring(setup.model, line.update))
-    line.close()
+    with ProgressLine(sys.stderr) as line:
+        source = asyncio.run(setup.bring(setup.model, line.update))
     found = measure_screen(source.path, options)
     if as_json:
-        print(json.dumps(asdict(found) | {"ratio": found.ratio}))
+        write_json(plain(found) | {"ratio": found.ratio})
     else:
-        print(
+        write(
             f"on the screen {median(found.screen):.1f} tok/s, without it"
             f" {median(found.headless):.1f}; the ratio is {found.ratio:.3f}"
             f" (medians of {counted(options.rounds, 'round')})"
@@ -101,66 +93,59 @@ def _bench_screen(setup: Setup, options: BenchOptions, *, as_json: bool) -> int:
 
 
 async def _bench(setup: Setup, options: BenchOptions, *, as_json: bool) -> int:
-    from chatapp.chat.bench import BenchResult, Quality
-    from chatapp.chat.facts import Progress
-    from chatapp.commands.progress import ProgressLine
-
-    line = ProgressLine(sys.stderr)
+    found: list[BenchResult | Quality] = []
     async with setup.headless(keep=False) as session:
         assert session.facts is not None  # a headless session has its model loaded
-        async for event in session.engine.bench(options):
-            match event:
-                case Progress():
-                    line.update(event)
-                case BenchResult():
-                    line.close()
-                    if event.cancelled:
-                        return INTERRUPTED
-                    text = as_json_text if as_json else as_table
-                    print(text(event, session.facts))
-                    return DONE
-                case Quality():
-                    line.close()
-                    print(_quality(event, session.facts, as_json=as_json))
-                    return DONE
-    raise EngineError("the measurement did not end")
+        facts = session.facts
+        await follow(session.engine.bench(options), found.append)
+    (result,) = found
+    if getattr(result, "cancelled", False):
+        return INTERRUPTED
+    if as_json:
+        write_json(as_object(result, facts))
+    else:
+        write(as_text(result, facts))
+    return DONE
 
 
-def as_json_text(result: BenchResult, facts: ModelFacts) -> str:
-    """One object; a ratio is to what `base` names, the median of the rounds."""
-    options = result.options
-    return json.dumps(
+def as_object(result: BenchResult | Quality, facts: ModelFacts) -> dict[str, Any]:
+    """For JSON; a ratio is to what `base` names, the median of the rounds."""
+    from chatapp.chat.bench import Quality
+
+    names = ["runtime", "dtype"]
+    if not isinstance(result, Quality):
+        names += ["weight_format", "device", "threads", "load_seconds"]
+        names += ["context_length", "context_bytes"]
+    about = {"model": facts.name, **{name: getattr(facts, name) for name in names}}
+    if isinstance(result, Quality):
+        return {**about, **plain(result)}
+    measured = [
         {
-            "model": facts.name,
-            "runtime": facts.runtime,
-            "weight_format": facts.weight_format,
-            "dtype": facts.dtype,
-            "device": facts.device,
-            "threads": facts.threads,
-            "load_seconds": facts.load_seconds,
-            "resident_bytes": result.resident_bytes,
-            "context_length": facts.context_length,
-            "context_bytes": facts.context_bytes,
-            "prompt_tokens": options.prompt_tokens,
-            "new_tokens": options.new_tokens,
-            "rounds": options.rounds,
-            "measured": [
-                {
-                    "name": one.name,
-                    "tokens": one.tokens,
-                    "token_passes": one.token_passes,
-                    "seconds": list(one.seconds),
-                    "tokens_per_second": one.tokens_per_second,
-                    "base": one.base,
-                    "ratio": one.ratio_to(result.named(one.base)) if one.base else None,
-                }
-                for one in result.measured
-            ],
+            **plain(one),
+            "tokens_per_second": one.tokens_per_second,
+            "ratio": one.ratio_to(result.named(one.base)) if one.base else None,
         }
-    )
+        for one in result.measured
+    ]
+    options = result.options
+    return {
+        **about,
+        "resident_bytes": result.resident_bytes,
+        "prompt_tokens": options.prompt_tokens,
+        "new_tokens": options.new_tokens,
+        "rounds": options.rounds,
+        "measured": measured,
+    }
 
 
-def as_table(result: BenchResult, facts: ModelFacts) -> str:
+def as_text(result: BenchResult | Quality, facts: ModelFacts) -> str:
+    """For reading: what was measured, and on what."""
+    from chatapp.chat.bench import Quality
+
+    return _quality(result, facts) if isinstance(result, Quality) else _table(result, facts)
+
+
+def _table(result: BenchResult, facts: ModelFacts) -> str:
     """A row for each way of reading and writing."""
     options = result.options
     lines = [
@@ -189,11 +174,8 @@ def as_table(result: BenchResult, facts: ModelFacts) -> str:
     return "\n".join(lines)
 
 
-def _quality(found: Quality, facts: ModelFacts, *, as_json: bool) -> str:
-    """How exact a model is, as one object or in lines."""
-    if as_json:
-        about = {"model": facts.name, "runtime": facts.runtime, "dtype": facts.dtype}
-        return json.dumps(about | asdict(found))
+def _quality(found: Quality, facts: ModelFacts) -> str:
+    """How exact a model is."""
     return "\n".join(
         [
             f"{facts.name} · {facts.runtime} · {_weights(facts)}, against the same weights in"

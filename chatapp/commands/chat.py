@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chatapp.chat.errors import ChatappError
-from chatapp.chat.text import sanitise
-from chatapp.commands.options import add_generation_options
+from chatapp.commands.options import add_generation_options, add_resume
+from chatapp.commands.output import tell, write_private_file
 
 if TYPE_CHECKING:
     from chatapp.chat.conversation import Conversation
@@ -31,11 +31,8 @@ LATEST = "latest"
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the interface's options to the top of the command line."""
     add_generation_options(parser)
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "-c", "--continue", dest="latest", action="store_true", help="resume the last conversation"
-    )
-    where.add_argument("--resume", metavar="ID", help="resume that conversation")
+    add_resume(parser, "resume the last conversation", "resume that conversation")
+    parser.set_defaults(latest=False, resume=None)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -121,7 +118,7 @@ async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[Ch
         await engine.close()
         await store.close()
         if store.lost:
-            print(f"chatapp: {sanitise(store.lost)}", file=sys.stderr)
+            tell(store.lost)
 
 
 class ModelsOfSetup:
@@ -184,7 +181,6 @@ class ModelsOfSetup:
 
 async def _export(conversation: Conversation, file: Path) -> None:
     """Write a conversation to a file; the suffix says how. Raises ChatappError."""
-    from chatapp.commands.private_file import write_private_file
     from chatapp.store.export_file import export_text, find_export_format
 
     text = export_text([conversation], find_export_format(file.name))

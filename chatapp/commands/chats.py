@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chatapp.chat.errors import ChatappError, UsageError
-from chatapp.chat.text import sanitise
+from chatapp.commands.options import add_json, add_subcommand, whole
+from chatapp.commands.output import tell, write, write_private_file
+from chatapp.commands.running import DONE
 
 if TYPE_CHECKING:
     from chatapp.chat.conversation import Conversation
@@ -26,24 +28,25 @@ _TITLE_WIDTH = 40
 
 def add_parser(commands: Any) -> None:
     """Add `chats` to the command line."""
-    parser = commands.add_parser("chats", help="list, search, show, export, import, delete chats")
+    text = "list, search, show, export, import, delete chats"
+    parser = add_subcommand(commands, "chats", run, text, "The kept conversations.")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     def action(name: str, text: str, do: _Action) -> argparse.ArgumentParser:
         added: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text)
-        added.set_defaults(run=run, do=do)
+        added.set_defaults(do=do)
         return added
 
     found = action("list", "All conversations, the last changed first.", _list)
     found.add_argument("--deleted", action="store_true", help="the deleted ones instead")
-    _add_json(found)
+    add_json(found)
     found = action("search", "Messages and titles that hold every word given.", _search)
     found.add_argument("words", nargs="+", metavar="WORD")
-    found.add_argument("--limit", type=_at_least_one, default=50, metavar="N")
-    _add_json(found)
+    found.add_argument("--limit", type=whole("limit", 1), default=50, metavar="N")
+    add_json(found)
     found = action("show", "One conversation's current path, as Markdown.", _show)
     _add_id(found)
-    _add_json(found)
+    add_json(found)
     found = action("export", "Write a conversation to a file, by the file's ending.", _export)
     found.add_argument("id", nargs="*", metavar="ID", help="the beginning of an id is enough")
     found.add_argument("--all", action="store_true", help="all conversations (json)")
@@ -56,7 +59,7 @@ def add_parser(commands: Any) -> None:
         _import,
     )
     found.add_argument("files", nargs="+", metavar="FILE", help="- is standard input")
-    _add_json(found)
+    add_json(found)
     _add_id(action("delete", "Delete a conversation; recoverable for 30 days.", _delete))
     _add_id(action("undelete", "Bring a deleted conversation back.", _undelete))
 
@@ -73,7 +76,7 @@ async def _with_store(args: argparse.Namespace) -> int:
     store = await Store.open(default_paths().database)
     try:
         for notice in store.notices:
-            _tell(notice)
+            tell(notice)
         do: _Action = args.do
         return await do(store, args)
     finally:
@@ -83,33 +86,33 @@ async def _with_store(args: argparse.Namespace) -> int:
 async def _list(store: Store, args: argparse.Namespace) -> int:
     found = await store.list_conversations(deleted=args.deleted)
     if args.json:
-        _print_json([dataclasses.asdict(summary) for summary in found])
-        return 0
+        _write_json([dataclasses.asdict(summary) for summary in found])
+        return DONE
     if not found:
-        _tell("no conversation was deleted" if args.deleted else "no conversation is kept yet")
+        tell("no conversation was deleted" if args.deleted else "no conversation is kept yet")
     for summary in found:
         title = _one_line(summary.title or summary.first_words or "(empty)")
         pinned = "*" if summary.pinned else " "
-        _print(
+        write(
             f"{summary.id[:_SHORT_ID]} {pinned} {_date(summary.deleted or summary.changed)} "
             f"{summary.messages:>5}  {title:<{_TITLE_WIDTH}}  {summary.model}".rstrip()
         )
-    return 0
+    return DONE
 
 
 async def _search(store: Store, args: argparse.Namespace) -> int:
     hits = await store.search(" ".join(args.words), args.limit)
     if args.json:
-        _print_json([dataclasses.asdict(hit) for hit in hits])
+        _write_json([dataclasses.asdict(hit) for hit in hits])
     else:
         for hit in hits:
             title = _one_line(hit.title or "(no title)")
-            _print(f"{hit.conversation_id[:_SHORT_ID]}  {_date(hit.created)}  {title}")
+            write(f"{hit.conversation_id[:_SHORT_ID]}  {_date(hit.created)}  {title}")
             if hit.message_id is not None:
-                _print(f"    {hit.role}: {hit.snippet}")
+                write(f"    {hit.role}: {hit.snippet}")
     if not hits:
-        _tell("no message or title has these words")  # an answer, not a failure
-    return 0
+        tell("no message or title has these words")  # an answer, not a failure
+    return DONE
 
 
 async def _show(store: Store, args: argparse.Namespace) -> int:
@@ -117,12 +120,11 @@ async def _show(store: Store, args: argparse.Namespace) -> int:
 
     conversation = await store.load(await store.resolve(args.id))
     form = EXPORT_FORMATS["json" if args.json else "md"]
-    _print(export_text([conversation], form), end="")
-    return 0
+    write(export_text([conversation], form), end="")
+    return DONE
 
 
 async def _export(store: Store, args: argparse.Namespace) -> int:
-    from chatapp.commands.private_file import write_private_file
     from chatapp.store.export_file import export_text, find_export_format
 
     if bool(args.id) == args.all:
@@ -139,10 +141,10 @@ async def _export(store: Store, args: argparse.Namespace) -> int:
     if to_file:
         way_out = "give another name, or --force"
         write_private_file(Path(args.output), text, force=args.force, way_out=way_out)
-        _tell(f"wrote {len(conversations)} conversation(s) to {args.output}")
+        tell(f"wrote {len(conversations)} conversation(s) to {args.output}")
     else:
-        _print(text, end="")
-    return 0
+        write(text, end="")
+    return DONE
 
 
 async def _import(store: Store, args: argparse.Namespace) -> int:
@@ -162,26 +164,26 @@ async def _import(store: Store, args: argparse.Namespace) -> int:
             brought.append({"id": outcome.id, "title": conversation.title, "new": outcome.new})
             if not args.json:
                 was = "imported" if outcome.new else "here already"
-                _print(f"{outcome.id[:_SHORT_ID]}  {was}  {_one_line(conversation.title)}")
+                write(f"{outcome.id[:_SHORT_ID]}  {was}  {_one_line(conversation.title)}")
         if found.left_out:
-            _tell(f"{name}: left out, as no text of a person or a model: {found.left_out}")
+            tell(f"{name}: left out, as no text of a person or a model: {found.left_out}")
     if args.json:
-        _print_json(brought)
-    return 0
+        _write_json(brought)
+    return DONE
 
 
 async def _delete(store: Store, args: argparse.Namespace) -> int:
     conversation_id = await store.resolve(args.id)
     await store.delete(conversation_id)
-    _tell(f"deleted; `chatapp chats undelete {conversation_id[:_SHORT_ID]}` brings it back")
-    return 0
+    tell(f"deleted; `chatapp chats undelete {conversation_id[:_SHORT_ID]}` brings it back")
+    return DONE
 
 
 async def _undelete(store: Store, args: argparse.Namespace) -> int:
     conversation_id = await store.resolve(args.id, deleted=True)
     await store.undelete(conversation_id)
-    _tell(f"{conversation_id[:_SHORT_ID]} is back")
-    return 0
+    tell(f"{conversation_id[:_SHORT_ID]} is back")
+    return DONE
 
 
 _Action = Callable[["Store", argparse.Namespace], Awaitable[int]]
@@ -189,17 +191,6 @@ _Action = Callable[["Store", argparse.Namespace], Awaitable[int]]
 
 def _add_id(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", metavar="ID", help="the beginning of it is enough")
-
-
-def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="as JSON")
-
-
-def _at_least_one(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdigit() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
-    return number
 
 
 def _read_file(name: str) -> bytes:
@@ -220,21 +211,5 @@ def _one_line(text: str) -> str:
     return line if len(line) <= _TITLE_WIDTH else line[: _TITLE_WIDTH - 1] + "…"
 
 
-def _print(text: str, end: str = "\n") -> None:
-    """To standard output; on a terminal, nothing in it can move the cursor or worse."""
-    if sys.stdout is None:
-        raise ChatappError("standard output is closed; there is nowhere to write to")
-    if sys.stdout.isatty():
-        sys.stdout.write(sanitise(text) + end)
-        return
-    sys.stdout.flush()
-    sys.stdout.buffer.write((text + end).encode())
-
-
-def _print_json(value: object) -> None:
-    _print(json.dumps(value, ensure_ascii=False, indent=1))
-
-
-def _tell(text: str) -> None:
-    if sys.stderr is not None:
-        print(f"chatapp: {sanitise(text)}", file=sys.stderr)
+def _write_json(value: object) -> None:
+    write(json.dumps(value, ensure_ascii=False, indent=1))

@@ -6,12 +6,14 @@ Standard output carries only the answer; progress and notices go to standard err
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from chatapp.commands.status import INTERRUPTED
+from chatapp.commands.options import add_json, add_subcommand
+from chatapp.commands.output import plain, tell, write, write_json, write_table
+from chatapp.commands.progress import ProgressLine, size
+from chatapp.commands.running import DONE, INTERRUPTED
 
 if TYPE_CHECKING:
     from chatapp.models.installed import ModelInfo
@@ -20,43 +22,43 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Any) -> None:
     """Add `models` to the command line."""
-    parser = commands.add_parser(
+    parser = add_subcommand(
+        commands,
         "models",
-        help="list, fetch, describe and remove models",
-        description="The models on this machine, and those that can be fetched.",
+        run,
+        "list, fetch, describe and remove models",
+        "The models on this machine, and those that can be fetched.",
     )
-    parser.set_defaults(run=run, action="list", json=False)
+    parser.set_defaults(do=_list, json=False)
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
-    listing = actions.add_parser("list", help="models on this machine and in the catalog")
-    pull = actions.add_parser("pull", help="fetch a model, verified and resumable")
-    pull.add_argument("ref", nargs="?", metavar="REF", help="the default model when left out")
+
+    def action(
+        name: str, do: _Action, text: str, ref: str, **given: Any
+    ) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = actions.add_parser(name, help=text)
+        added.set_defaults(do=do)
+        if ref:
+            added.add_argument("ref", metavar="REF", help=ref, **given)
+        add_json(added, "one JSON object a line")
+        return added
+
+    usual = "the default model when left out"
+    action("list", _list, "models on this machine and in the catalog", "")
+    pull = action("pull", _pull, "fetch a model, verified and resumable", usual, nargs="?")
     pull.add_argument("--offline", action="store_true", help="never touch the network")
-    about = actions.add_parser("info", help="what a model's files tell, without loading it")
-    about.add_argument("ref", nargs="?", metavar="REF", help="the default model when left out")
-    remove = actions.add_parser("remove", help="delete a fetched model")
-    remove.add_argument("ref", metavar="REF", help="as `chatapp models list` shows it")
-    for action in (listing, pull, about, remove):
-        action.add_argument("--json", action="store_true", help="one JSON object a line")
+    action("info", _info, "what a model's files tell, without loading it", usual, nargs="?")
+    action("remove", _remove, "delete a fetched model", "as `chatapp models list` shows it")
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked and return the exit status. Raises ChatappError."""
     from chatapp.settings.paths import default_paths
 
-    paths = default_paths()
-    match args.action:
-        case "pull":
-            return _pull(args, paths)
-        case "info":
-            return _info(args, paths)
-        case "remove":
-            return _remove(args, paths)
-        case _:
-            return _list(args, paths)
+    do: _Action = args.do
+    return do(args, default_paths())
 
 
 def _list(args: argparse.Namespace, paths: Paths) -> int:
-    from chatapp.commands.progress import size
     from chatapp.models.catalog import catalog
     from chatapp.models.installed import installed
 
@@ -65,17 +67,7 @@ def _list(args: argparse.Namespace, paths: Paths) -> int:
     for model in here:
         state = f"damaged: {model.problem}" if model.problem else f"installed ({model.origin})"
         if args.json:
-            _write_json(
-                ref=model.ref,
-                name=model.name,
-                installed=not model.problem,
-                kind=model.kind,
-                weight_format=model.weight_format,
-                size=model.size,
-                path=str(model.path),
-                origin=model.origin,
-                problem=model.problem,
-            )
+            write_json(plain(model) | {"installed": not model.problem})
         rows.append((model.ref, model.weight_format, size(model.size), state))
     refs = {model.ref for model in here}
     for entry in catalog():
@@ -83,73 +75,53 @@ def _list(args: argparse.Namespace, paths: Paths) -> int:
         if entry.id in refs or (entry.kind == "folder" and repos & refs):
             continue
         if args.json:
-            _write_json(
-                ref=entry.id,
-                name=entry.name,
-                installed=False,
-                kind=entry.kind,
-                weight_format=entry.weight_format,
-                size=entry.size,
-                license=entry.license,
-                description=entry.description,
-            )
+            told = ("name", "kind", "weight_format", "size", "license", "description")
+            facts = {name: getattr(entry, name) for name in told}
+            write_json({"ref": entry.id, "installed": False, **facts})
         known = size(entry.size) if entry.size else ""
         rows.append((entry.id, entry.weight_format, known, f"can be fetched: {entry.description}"))
     if not args.json:
-        _write_table(("MODEL", "FORMAT", "SIZE", "STATE"), rows)
-    return 0
+        write_table([("MODEL", "FORMAT", "SIZE", "STATE"), *rows])
+    return DONE
 
 
 def _pull(args: argparse.Namespace, paths: Paths) -> int:
-    from chatapp.commands.progress import ProgressLine, size
     from chatapp.models import DEFAULT, missing, obtain
 
     ref = args.ref or DEFAULT
-    line = ProgressLine(sys.stderr)
     entry = missing(ref, paths)
     if entry is not None:
         facts = [entry.name, size(entry.size) if entry.size else "", entry.license]
-        _notice(f"fetching {' · '.join(filter(None, facts))}")
+        tell(f"fetching {' · '.join(filter(None, facts))}")
     try:
-        source = obtain(ref, paths, offline=args.offline, on_progress=line.update)
+        with ProgressLine(sys.stderr) as line:
+            source = obtain(ref, paths, offline=args.offline, on_progress=line.update)
     except KeyboardInterrupt:
-        line.close()
-        _notice("stopped; what came is kept, and the next pull goes on from there")
+        tell("stopped; what came is kept, and the next pull goes on from there")
         return INTERRUPTED
-    finally:
-        line.close()
-    _notice(f"{source.name} is ready" if entry else f"{source.name} was here already")
+    tell(f"{source.name} is ready" if entry else f"{source.name} was here already")
     if args.json:
-        _write_json(
-            ref=ref,
-            name=source.name,
-            kind=source.kind,
-            path=source.path,
-            sha256=source.sha256,
-            fetched=entry is not None,
-        )
+        told = {name: getattr(source, name) for name in ("name", "kind", "path", "sha256")}
+        write_json({"ref": ref, **told, "fetched": entry is not None})
     else:
-        _write(source.path)
-    return 0
+        write(source.path)
+    return DONE
 
 
 def _info(args: argparse.Namespace, paths: Paths) -> int:
-    from dataclasses import asdict
-
     from chatapp.models import DEFAULT
     from chatapp.models.installed import info
 
     found = info(args.ref or DEFAULT, paths)
     if args.json:
-        _write_json(**asdict(found))
+        write_json(found)
     else:
-        _write_table((), _info_rows(found))
-    return 0
+        write_table(_info_rows(found))
+    return DONE
 
 
 def _info_rows(model: ModelInfo) -> list[tuple[str, str]]:
     """What is known, in words; what isn't is left out."""
-    from chatapp.commands.progress import size
 
     def number(count: int) -> str:
         return f"{count:,}" if count else ""
@@ -178,40 +150,14 @@ def _info_rows(model: ModelInfo) -> list[tuple[str, str]]:
 
 
 def _remove(args: argparse.Namespace, paths: Paths) -> int:
-    from chatapp.commands.progress import size
     from chatapp.models.installed import remove
 
     removed = remove(args.ref, paths)
     if args.json:
-        _write_json(
-            ref=removed.ref, path=str(removed.path), size=removed.size, origin=removed.origin
-        )
+        write_json(removed)
     else:
-        _write(f"removed {removed.ref} from {removed.path} ({size(removed.size)} free)")
-    return 0
+        write(f"removed {removed.ref} from {removed.path} ({size(removed.size)} free)")
+    return DONE
 
 
-def _write_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as what stands in them; the last one runs free."""
-    from chatapp.chat.text import sanitise
-
-    lines = [tuple(map(sanitise, row)) for row in ([header] if header else []) + list(rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
-        _write("  ".join(cells).rstrip())
-
-
-def _write_json(**values: object) -> None:
-    _write(json.dumps(values))
-
-
-def _write(line: str) -> None:
-    print(line, flush=True)
-
-
-def _notice(line: str) -> None:
-    from chatapp.chat.text import sanitise
-
-    if sys.stderr is not None:
-        print(sanitise(line), file=sys.stderr, flush=True)
+_Action = Callable[[argparse.Namespace, "Paths"], int]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from chatapp.chat.errors import UsageError
 from chatapp.chat.sampling import MOST, MOST_SEED, PARAMETERS, Parameter, ParameterError
@@ -55,6 +55,45 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("-m", "--model", metavar="REF", help=_MODEL_HELP)
     _add_machine(parser)
     _without_defaults(parser, before)
+
+
+def add_subcommand(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str, about: str
+) -> argparse.ArgumentParser:
+    """Add a command: its line in the list of commands, and what its own --help says of it."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=about)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_json(parser: argparse.ArgumentParser, text: str = "as one JSON object") -> None:
+    """Add --json."""
+    parser.add_argument("--json", action="store_true", help=text)
+
+
+def add_top_logprobs(parser: argparse.ArgumentParser) -> None:
+    """Add --top-logprobs, for what writes tokens as JSON."""
+    parser.add_argument(
+        "--top-logprobs",
+        type=whole("top-logprobs", 0),
+        default=5,
+        metavar="N",
+        help="candidates a token in --json (5); as many as the vocabulary has lists all",
+    )
+
+
+def add_resume(parser: argparse.ArgumentParser, latest: str, one: str) -> None:
+    """Add -c and --resume, and what they do in words; they have no defaults, like all here."""
+    add = parser.add_mutually_exclusive_group().add_argument
+    add(
+        "-c",
+        "--continue",
+        dest="latest",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help=latest,
+    )
+    add("--resume", metavar="ID", default=argparse.SUPPRESS, help=one)
 
 
 def _add_number(add: Callable[..., object], parameter: Parameter) -> None:

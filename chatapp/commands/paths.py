@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from chatapp.settings.paths import Paths
+from chatapp.commands.options import add_json, add_subcommand
+from chatapp.commands.output import write_json, write_table
+from chatapp.commands.running import DONE
 
 
 def add_parser(commands: Any) -> None:
     """Add `paths` to the command line."""
-    parser = commands.add_parser(
+    parser = add_subcommand(
+        commands,
         "paths",
-        help="where configuration, data, cache and logs are",
-        description="Where things are. CHATAPP_HOME moves all of them under one folder.",
+        run,
+        "where configuration, data, cache and logs are",
+        "Where things are. CHATAPP_HOME moves all of them under one folder.",
     )
-    parser.add_argument("--json", action="store_true", help="as one JSON object")
-    parser.set_defaults(run=run)
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print them and return the exit status."""
+    """Print them and return the exit status. Some may not have been made yet."""
     from chatapp.settings.paths import default_paths
 
-    shown = described(default_paths())
+    paths = default_paths()
+    shown = {name: str(getattr(paths, name)) for name in ("config", "data", "cache", "logs")}
     if args.json:
-        print(json.dumps(shown))
-        return 0
-    width = max(map(len, shown))
-    for name, path in shown.items():
-        print(f"{name.ljust(width)}  {path}")
-    return 0
-
-
-def described(paths: Paths) -> dict[str, str]:
-    """The folders by what is in them; some may not have been made yet."""
-    return {
-        "config": str(paths.config),
-        "data": str(paths.data),
-        "cache": str(paths.cache),
-        "logs": str(paths.logs),
-    }
+        write_json(shown)
+    else:
+        write_table(list(shown.items()))
+    return DONE

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import TextIO
+from typing import Self, TextIO
 
 from chatapp.chat.facts import Progress
 from chatapp.chat.text import sanitise
@@ -41,6 +41,12 @@ class ProgressLine:
         self._drawn = 0.0
         self._told = 0
         self._open = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def update(self, progress: Progress) -> None:
         """Show how far the work is, unless that was done a moment ago."""

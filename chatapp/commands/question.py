@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, TextIO
 from chatapp.chat.attachment import Attachment, check_room, compose
 from chatapp.chat.errors import ChatappError, UsageError
 from chatapp.chat.prompt import Prompt, Turn
-from chatapp.chat.text import sanitise
 from chatapp.chat.text_file import read_file
+from chatapp.commands.output import tell
 
 if TYPE_CHECKING:
     from chatapp.session.session import Session
@@ -82,5 +81,4 @@ async def tell_files(session: Session, question: Question) -> None:
         tokens = len(await session.engine.tokenize(file.framed()))
         check_room(tokens, file.name, session.facts.context_length, used)
         used += tokens
-        name = " ".join(sanitise(file.name).split())
-        print(f"chatapp: {name} has {tokens} tokens", file=sys.stderr)
+        tell(f"{' '.join(file.name.split())} has {tokens} tokens")

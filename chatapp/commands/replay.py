@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Mapping
+import math
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 from chatapp.chat.errors import ChatappError, EngineError
 from chatapp.chat.record import SamplingSpan
 from chatapp.chat.sampling import ParameterError, SamplingParams
-from chatapp.commands.ask import wanted_candidates
-from chatapp.commands.interrupts import Interrupts
-from chatapp.commands.reply_writers import JsonWriter, TextWriter
-from chatapp.commands.status import DONE
+from chatapp.chat.sampling_table import read_table
+from chatapp.commands.replies import write_replies
+from chatapp.commands.running import DONE, Interrupts
 
 if TYPE_CHECKING:
+    from chatapp.chat.conversation import Reply
     from chatapp.commands.setup import Setup
     from chatapp.session.session import Session
 
@@ -53,28 +53,25 @@ async def replay(
     Raises:
         ReplayError: a reply came out otherwise; it says where.
     """
-    async with setup.headless(keep=False, top_logprobs=wanted_candidates(args)) as session:
+    top_logprobs = args.top_logprobs if args.json else 0
+    async with setup.headless(keep=False, top_logprobs=top_logprobs) as session:
         for number, one in enumerate(recorded):
             where = f"reply {number + 1}: " if len(recorded) > 1 else ""
-            writer = JsonWriter(sys.stdout) if args.json else TextWriter(sys.stdout)
-            difference = await _replay(session, one, writer, interrupts)
+            reply = await _replay(session, one, interrupts, as_json=args.json)
             if interrupts.interrupted:
                 return DONE
-            if difference:
-                raise ReplayError(f"{where}{difference}{_other_model(session, one)}")
+            if reply.error:
+                raise EngineError(reply.error)
+            if difference := _difference(one, reply):
+                raise ReplayError(f"{where}{difference}")
     return DONE
 
 
 async def _replay(
-    session: Session, recorded: Recorded, writer: JsonWriter | TextWriter, interrupts: Interrupts
-) -> str:
-    """Write one reply again. Returns where it differs, in words; nothing when it doesn't."""
-    from chatapp.chat.generation import (
-        GenerateOptions,
-        GenerationEnd,
-        PromptRead,
-        TokenStep,
-    )
+    session: Session, recorded: Recorded, interrupts: Interrupts, *, as_json: bool
+) -> Reply:
+    """Write one reply again."""
+    from chatapp.chat.generation import GenerateOptions, GenerationEvent
     from chatapp.chat.prompt import Prompt
     from chatapp.session.growing import GrowingReply
 
@@ -89,28 +86,27 @@ async def _replay(
     growing = GrowingReply(replace(session.empty_reply(), seed=recorded.seed), first.sampling)
     generation = session.engine.generate(Prompt("", (), ids=recorded.prompt_ids), options)
     interrupts.stop_gently = generation.cancel
-    difference = ""
-    async for event in generation:
-        growing.take(event)
-        match event:
-            case PromptRead():
-                writer.start(growing.reply())
-            case TokenStep():
-                writer.token(event)
-                place, token = event.record.index, event.record
-                if not difference and token.id != recorded.ids[place]:
-                    difference = (
-                        f"token {place} differs: recorded id {recorded.ids[place]},"
-                        f" now {token.id} {token.token!r}"
-                    )
-            case GenerationEnd():
-                writer.end(growing.reply())
-    reply = growing.reply()
-    if reply.error:
-        raise EngineError(reply.error)
-    if not difference and len(reply.ids) < len(recorded.ids):
-        difference = f"it ended after {len(reply.ids)} of {len(recorded.ids)} recorded tokens"
-    return difference
+
+    async def grown() -> AsyncIterator[GenerationEvent]:
+        async for event in generation:
+            growing.take(event)
+            yield event
+
+    (reply,) = await write_replies(grown(), lambda _place: growing.reply(), as_json=as_json)
+    return reply
+
+
+def _difference(recorded: Recorded, reply: Reply) -> str:
+    """Where a reply came out otherwise, in words; nothing where it didn't."""
+    other = f"; {recorded.model} wrote it, and this is {reply.model}"
+    hint = "" if reply.model == recorded.model else other
+    for place, (record, id_) in enumerate(zip(reply.records, recorded.ids, strict=False)):
+        if record.id != id_:
+            now = f"now {record.id} {record.token!r}"
+            return f"token {place} differs: recorded id {id_}, {now}{hint}"
+    if len(reply.ids) < len(recorded.ids):
+        return f"it ended after {len(reply.ids)} of {len(recorded.ids)} recorded tokens{hint}"
+    return ""
 
 
 def read_recorded(file: str) -> tuple[Recorded, ...]:
@@ -120,7 +116,8 @@ def read_recorded(file: str) -> tuple[Recorded, ...]:
         ReplayError: it cannot be read, or has no reply that can be replayed.
     """
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        # Not by splitlines: a token's text may hold other characters that end lines.
+        lines = Path(file).read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise ReplayError(f"cannot read {file}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -132,11 +129,10 @@ def read_recorded(file: str) -> tuple[Recorded, ...]:
             continue
         try:
             value = json.loads(line)
-            kind = value["type"]
-        except (ValueError, TypeError, KeyError):
+            # Several replies written side by side tell theirs apart; others follow one another.
+            kind, choice = value["type"], int(value.get("choice", 0))
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise ReplayError(f"{file}, line {number}: no line of a recorded reply") from None
-        # Several replies written side by side tell theirs apart; others follow one another.
-        choice = value.get("choice", 0)
         if kind == "start":
             growing[choice] = [value]
             found.append(growing[choice])
@@ -178,20 +174,8 @@ def _read_reply(file: str, values: list[Mapping[str, Any]]) -> Recorded:
 
 
 def _sampling(values: Mapping[str, Any]) -> SamplingParams:
-    """Parameters as `sampling_json` wrote them; a null bias was a ban."""
+    """Parameters as `sampling_json` wrote them; a null bias was a ban. Raises ParameterError."""
     given = dict(values)
-    given["logit_bias"] = tuple(
-        (int(id_), float("-inf") if bias is None else float(bias))
-        for id_, bias in given.get("logit_bias", ())
-    )
-    given["banned"] = tuple(int(id_) for id_ in given.get("banned", ()))
-    if "order" in given:
-        given["order"] = tuple(given["order"])
-    return SamplingParams(**given)
-
-
-def _other_model(session: Session, recorded: Recorded) -> str:
-    """A hint when another model is loaded than the one that wrote it."""
-    assert session.facts is not None  # it has just written a reply
-    name = session.facts.name
-    return "" if name == recorded.model else f"; {recorded.model} wrote it, and this is {name}"
+    biases = given.get("logit_bias", ())
+    given["logit_bias"] = [[id_, -math.inf if bias is None else bias] for id_, bias in biases]
+    return replace(SamplingParams(), **read_table(given))

@@ -14,19 +14,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from chatapp.chat.errors import ChatappError, EngineError, UsageError
-from chatapp.commands.options import add_model_options, whole
-from chatapp.commands.status import DONE
+from chatapp.chat.errors import ChatappError, UsageError
+from chatapp.commands.options import add_json, add_model_options, add_subcommand, add_top_logprobs
+from chatapp.commands.output import check_standard_output, write, write_json
+from chatapp.commands.running import DONE, follow
 
 if TYPE_CHECKING:
-    from chatapp.chat.jsonlines import JsonObject
     from chatapp.chat.prompt import TokenPiece
-    from chatapp.chat.record import TokenRecord
-    from chatapp.chat.scoring import ScoreEnd, ScoreStart
+    from chatapp.chat.scoring import ScoreEvent
     from chatapp.commands.setup import Setup
-
-JSON_TOP_LOGPROBS = 5
-"""How many candidates a token has in --json, when it isn't said."""
 
 TOKEN_CELLS = 24
 """Longer tokens are shortened in the table."""
@@ -34,36 +30,28 @@ TOKEN_CELLS = 24
 
 def add_parser(commands: Any) -> None:
     """Add `score` to the command line."""
-    parser = commands.add_parser(
+    parser = add_subcommand(
+        commands,
         "score",
-        help="the probability of each token of a given text",
-        description="Read a text and tell how probable each of its tokens is to the model."
+        run,
+        "the probability of each token of a given text",
+        "Read a text and tell how probable each of its tokens is to the model."
         " The text is an argument, a file, or standard input.",
     )
     parser.add_argument("text", nargs="?", metavar="TEXT", help="what to score")
     parser.add_argument("-f", "--file", metavar="FILE", help="a file to score, in UTF-8")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    add_json(parser, "one JSON object a line")
     add_model_options(parser)
-    parser.add_argument(
-        "--top-logprobs",
-        type=whole("top-logprobs", 0),
-        default=JSON_TOP_LOGPROBS,
-        metavar="N",
-        help="candidates a token in --json (5); as many as the vocabulary has lists all",
-    )
-    parser.set_defaults(run=run)
+    add_top_logprobs(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Score, and return the exit status."""
     from chatapp.commands.setup import Setup
 
-    if sys.stdout is None:
-        raise ChatappError("standard output is closed; there is nowhere to write the numbers")
+    check_standard_output()
     text = read_text(args.text, args.file, sys.stdin)
-    setup = Setup.from_args(args)
-    writer = JsonScores(sys.stdout) if args.json else ScoreTable(sys.stdout)
-    return asyncio.run(_score(setup, text, args.top_logprobs if args.json else 0, writer))
+    return asyncio.run(_score(Setup.from_args(args), text, args))
 
 
 def read_text(given: str | None, file: str | None, stream: TextIO | None) -> str:
@@ -95,121 +83,72 @@ def read_text(given: str | None, file: str | None, stream: TextIO | None) -> str
     return text
 
 
-async def _score(setup: Setup, text: str, top_logprobs: int, writer: ScoreWriter) -> int:
-    from chatapp.chat.facts import Progress
-    from chatapp.chat.record import TokenRecord
-    from chatapp.chat.scoring import ScoreEnd, ScoreStart
-    from chatapp.commands.progress import ProgressLine
-
-    line = ProgressLine(sys.stderr)
+async def _score(setup: Setup, text: str, args: argparse.Namespace) -> int:
+    top_logprobs = args.top_logprobs if args.json else 0
     async with setup.headless(keep=False) as session:
         assert session.facts is not None  # a headless session has its model loaded
-        async for event in session.engine.score_text(text, top_logprobs):
-            match event:
-                case Progress():
-                    line.update(event)
-                case ScoreStart():
-                    line.close()
-                    writer.start(event, session.facts.name)
-                case TokenRecord():
-                    line.close()
-                    writer.token(event)
-                case ScoreEnd():
-                    line.close()
-                    writer.end(event)
-                    return DONE
-    raise EngineError("scoring did not end")
+        name = session.facts.name
+        write_event = (lambda event: write_lines(event, name)) if args.json else write_rows
+        await follow(session.engine.score_text(text, top_logprobs), write_event)
+    return DONE
 
 
-class ScoreTable:
-    """The scores as an aligned table, for people."""
+def write_rows(event: ScoreEvent) -> None:
+    """What scoring tells, as rows of an aligned table."""
+    from chatapp.chat.record import TokenRecord
+    from chatapp.chat.scoring import ScoreEnd, ScoreStart
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def start(self, start: ScoreStart, _model: str) -> None:
-        """Write the heading, and the token that has no context."""
-        self._row("token", "id", "p", "bits", "rank", "text")
-        for index, piece in enumerate(start.tokens[: start.first]):
-            self._row(str(index), str(piece.id), "-", "-", "-", _shown(piece.bytes))
-
-    def token(self, record: TokenRecord) -> None:
-        """Write one row."""
-        self._row(
-            str(record.index),
-            str(record.id),
-            _percent(record.model_prob),
-            f"{record.surprisal_bits:.2f}",
-            str(record.rank),
-            _shown(record.bytes),
-        )
-
-    def end(self, end: ScoreEnd) -> None:
-        """Write what holds for the whole."""
-        if not end.scored:
-            self._line("one token without a context: the model says nothing about it")
-            return
-        bits = -end.total_logprob / math.log(2)
-        self._line("")
-        self._line(
-            f"{end.scored} tokens scored · perplexity {end.perplexity:.4g} ·"
-            f" {bits / end.scored:.3f} bits a token · {bits:.2f} bits in all"
-        )
-
-    def _row(self, *cells: str) -> None:
-        widths = (6, 8, 9, 7, 7)
-        numbers = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=False))
-        self._line(f"{numbers}  {cells[-1]}")
-
-    def _line(self, text: str) -> None:
-        self._stream.write(text + "\n")
-        self._stream.flush()
+    match event:
+        case ScoreStart():
+            _row("token", "id", "p", "bits", "rank", "text")
+            for index, piece in enumerate(event.tokens[: event.first]):
+                _row(str(index), str(piece.id), "-", "-", "-", _shown(piece.bytes))
+        case TokenRecord():
+            share, bits = _percent(event.model_prob), f"{event.surprisal_bits:.2f}"
+            _row(str(event.index), str(event.id), share, bits, str(event.rank), _shown(event.bytes))
+        case ScoreEnd(scored=0):
+            write("one token without a context: the model says nothing about it")
+        case ScoreEnd():
+            bits_in_all = -event.total_logprob / math.log(2)
+            write(
+                f"\n{event.scored} tokens scored · perplexity {event.perplexity:.4g} ·"
+                f" {bits_in_all / event.scored:.3f} bits a token · {bits_in_all:.2f} bits in all"
+            )
 
 
-class JsonScores:
-    """The scores as JSON lines."""
+def write_lines(event: ScoreEvent, model: str) -> None:
+    """What scoring tells, as JSON lines."""
+    from chatapp.chat.jsonlines import token_json
+    from chatapp.chat.record import TokenRecord
+    from chatapp.chat.scoring import ScoreEnd, ScoreStart
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def start(self, start: ScoreStart, model: str) -> None:
-        """Write the start, and the token that has no context with nulls for its numbers."""
-        tokens = len(start.tokens)
-        self._line(
-            {"type": "start", "model": model, "tokens": tokens, "context": start.context_tokens}
-        )
-        for index, piece in enumerate(start.tokens[: start.first]):
-            self._line(_unscored(index, piece))
-
-    def token(self, record: TokenRecord) -> None:
-        """Write one token."""
-        from chatapp.chat.jsonlines import token_json
-
-        self._line(token_json(record))
-
-    def end(self, end: ScoreEnd) -> None:
-        """Write what holds for the whole."""
-        self._line(
-            {
-                "type": "end",
-                "scored_tokens": end.scored,
-                "total_logprob": end.total_logprob if end.scored else None,
-                "perplexity": end.perplexity if math.isfinite(end.perplexity) else None,
-                "seconds": end.seconds,
-            }
-        )
-
-    def _line(self, value: JsonObject) -> None:
-        from chatapp.chat.jsonlines import json_line
-
-        self._stream.write(json_line(value) + "\n")
-        self._stream.flush()
+    match event:
+        case ScoreStart():
+            tokens, context = len(event.tokens), event.context_tokens
+            write_json({"type": "start", "model": model, "tokens": tokens, "context": context})
+            for index, piece in enumerate(event.tokens[: event.first]):
+                write_json(_unscored(index, piece))
+        case TokenRecord():
+            write_json(token_json(event))
+        case ScoreEnd():
+            write_json(
+                {
+                    "type": "end",
+                    "scored_tokens": event.scored,
+                    "total_logprob": event.total_logprob if event.scored else None,
+                    "perplexity": event.perplexity if math.isfinite(event.perplexity) else None,
+                    "seconds": event.seconds,
+                }
+            )
 
 
-ScoreWriter = ScoreTable | JsonScores
+def _row(*cells: str) -> None:
+    widths = (6, 8, 9, 7, 7)
+    numbers = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=False))
+    write(f"{numbers}  {cells[-1]}")
 
 
-def _unscored(index: int, piece: TokenPiece) -> JsonObject:
+def _unscored(index: int, piece: TokenPiece) -> dict[str, Any]:
     """A token that nothing stands before: the keys of the others, without numbers."""
     numbers = ("logprob", "tempered_prob", "prob", "rank", "entropy_bits", "p_end", "temperature")
     return {

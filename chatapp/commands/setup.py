@@ -20,8 +20,8 @@ from chatapp.chat.errors import StoreError, UsageError
 from chatapp.chat.facts import ModelSource, Progress
 from chatapp.chat.sampling import PARAMETERS, SamplingParams
 from chatapp.chat.template import Template, TemplateError
-from chatapp.chat.text import sanitise
 from chatapp.commands.options import flags_given
+from chatapp.commands.output import tell
 from chatapp.commands.progress import ProgressLine
 from chatapp.link.client import EngineClient
 from chatapp.models import DEFAULT, obtain
@@ -155,21 +155,19 @@ class Setup:
             keep: whether the conversation is kept in the store.
             top_logprobs: how many candidates each record carries; None asks the settings.
         """
-        line = ProgressLine(sys.stderr)
         for notice in self.notices:
-            print(f"chatapp: {notice}", file=sys.stderr)
+            tell(notice)
         engine = EngineClient.at(self.paths)
         store = await open_store(self.paths) if keep else None
         try:
-            source = await self.bring(self.model, line.update)
-            session = self.make_session(engine, store, top_logprobs=top_logprobs)
-            facts = await session.load_model(source, self.settings.load_options, line.update)
-            line.close()
+            with ProgressLine(sys.stderr) as line:
+                source = await self.bring(self.model, line.update)
+                session = self.make_session(engine, store, top_logprobs=top_logprobs)
+                facts = await session.load_model(source, self.settings.load_options, line.update)
             if facts.note:
-                print(f"chatapp: {sanitise(facts.note)}", file=sys.stderr)
+                tell(facts.note)
             yield session
         finally:
-            line.close()
             await engine.close()
             if store is not None:
                 await store.close()

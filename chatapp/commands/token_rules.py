@@ -16,9 +16,7 @@ from chatapp.chat.sampling import ORDERS, TRANSFORMERS_ORDER
 from chatapp.session.token_names import Bias, TokenNameError, parse_bias, token_named
 
 if TYPE_CHECKING:
-    from chatapp.chat.facts import ModelFacts
-    from chatapp.chat.sampling import SamplingParams
-    from chatapp.session.protocols import Engine
+    from chatapp.session.session import Session
 
 
 def add_token_rules(parser: argparse.ArgumentParser) -> None:
@@ -43,38 +41,33 @@ def add_token_rules(parser: argparse.ArgumentParser) -> None:
     )
 
 
-async def with_token_rules(
-    sampling: SamplingParams, args: argparse.Namespace, engine: Engine, facts: ModelFacts
-) -> SamplingParams:
-    """The parameters with the rules of the command line, texts made ids.
+async def use_token_rules(session: Session, args: argparse.Namespace) -> None:
+    """Give a session with a loaded model the rules of the command line, texts made ids.
 
     Raises:
         UsageError: a text is no single token of this model, or an id is not in its vocabulary.
     """
-    biases = [
-        (await _token_id("--logit-bias", bias.token, engine, facts), bias.value)
-        for bias in args.logit_bias
-    ]
-    banned = [await _token_id("--ban", token, engine, facts) for token in args.ban]
-    banned += [id_ for id_, value in biases if value == -math.inf]
-    biases = [(id_, value) for id_, value in biases if value > -math.inf]
-    changes: dict[str, Any] = {}
-    if biases:
-        changes["logit_bias"] = (*sampling.logit_bias, *biases)
-    if banned:
-        changes["banned"] = (*sampling.banned, *banned)
+    assert session.facts is not None  # its model is loaded
+    engine, vocab_size = session.engine, session.facts.vocab_size
+
+    async def id_of(option: str, token: str) -> int:
+        try:
+            return (await token_named(token, engine, vocab_size)).id
+        except TokenNameError as error:
+            raise UsageError(f"{option}: {error}") from None
+
+    biases = [(await id_of("--logit-bias", bias.token), bias.value) for bias in args.logit_bias]
+    banned = [await id_of("--ban", token) for token in args.ban]
+    sampling = session.sampling
+    changes: dict[str, Any] = {
+        "logit_bias": (*sampling.logit_bias, *(one for one in biases if one[1] > -math.inf)),
+        "banned": (*sampling.banned, *banned, *(id_ for id_, bias in biases if bias == -math.inf)),
+    }
     if args.end is not None:
         changes["end"] = args.end
     if args.order is not None:
         changes["order"] = args.order
-    return replace(sampling, **changes)
-
-
-async def _token_id(option: str, token: str, engine: Engine, facts: ModelFacts) -> int:
-    try:
-        return (await token_named(token, engine, facts.vocab_size)).id
-    except TokenNameError as error:
-        raise UsageError(f"{option}: {error}") from None
+    session.set_sampling(replace(sampling, **changes))
 
 
 def _bias(text: str) -> Bias:

@@ -111,14 +111,18 @@ def write_file(file: Path, text: str) -> None:
         OSError: it cannot be written; the old one stands.
     """
     make_folder(file.parent)
-    target = file.resolve()  # a link to the file kept elsewhere stays a link
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".new")
+    put_in_place(file.resolve(), text)  # a link to the file kept elsewhere stays a link
+
+
+def put_in_place(file: Path, text: str) -> None:
+    """Write beside a file, then give it that name in one step. Raises OSError; nothing is left."""
+    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".part")  # 0600
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(text.encode())
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, target)
+        os.replace(temporary, file)
     except BaseException:
         os.unlink(temporary)
         raise

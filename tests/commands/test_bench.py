@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chatapp.cli import main
-from chatapp.commands.status import DONE, FAILED, WRONG_USAGE
+from chatapp.commands.running import DONE, FAILED, WRONG_USAGE
 from tests.tiny_models import save_model
 
 

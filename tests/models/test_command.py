@@ -72,14 +72,14 @@ def test_pull(server: Server, stored: Path, home: Path, capsys: pytest.CaptureFi
     assert out == f"{home / stored}\n"
     assert "\r" not in err and "\x1b" not in err
     lines = err.splitlines()
-    assert lines[0] == "fetching x"
+    assert lines[0] == "chatapp: fetching x"
     assert lines[-2].startswith("fetching from the Hub 100 %")
-    assert lines[-1] == "x is ready"
+    assert lines[-1] == "chatapp: x is ready"
     assert len(lines) < 12
     assert run("pull", REF, "--json", "--offline") == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["fetched"] is False
-    assert err == "x was here already\n"
+    assert err == "chatapp: x was here already\n"
 
 
 def test_pull_fails(server: Server) -> None:
@@ -148,7 +148,7 @@ def test_interrupt_keeps_what_came(server: Server, stored: Path, home: Path) -> 
         out, err = process.communicate(timeout=30)
     assert process.returncode == models.INTERRUPTED
     assert out == ""
-    assert err.splitlines()[-1].startswith("stopped; what came is kept")
+    assert err.splitlines()[-1].startswith("chatapp: stopped; what came is kept")
     assert "Traceback" not in err
     assert part.exists()
     assert not (home / stored).exists()

@@ -1,0 +1,141 @@
+"""Replies on standard output while they are written: as text, or as JSON lines."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable
+from typing import TYPE_CHECKING, Any
+
+from chatapp.commands.output import plain, tell, write, write_json
+from chatapp.commands.running import follow
+
+if TYPE_CHECKING:
+    from chatapp.chat.conversation import Reply
+    from chatapp.chat.generation import TokenStep
+    from chatapp.chat.sampling import SamplingParams
+
+
+class TextReplies:
+    """Replies as text, one below the other; several stand behind lines with their numbers.
+
+    The first one streams, those after it are held until the ones before are complete.
+    """
+
+    def __init__(self, count: int = 1) -> None:
+        self._held = [""] * count
+        self._ended = [False] * count
+        self._shown = -1
+        self._last = "\n"
+        self._show_next()
+
+    def start(self, column: int, reply: Reply) -> None:
+        """Nothing is written before the first token."""
+
+    def token(self, column: int, step: TokenStep) -> None:
+        """Write what became printable with a token, or hold it until it is this reply's turn."""
+        self.text(step.record.text, column)
+
+    def text(self, text: str, column: int = 0) -> None:
+        """The same for a piece of text."""
+        if column != self._shown:
+            self._held[column] += text
+        elif text:
+            write(text, end="")
+            self._last = text[-1]
+
+    def end(self, column: int = 0, reply: Reply | None = None) -> None:
+        """Go on to the next reply when the one that is shown is complete."""
+        self._ended[column] = True
+        while self._shown < len(self._held) and self._ended[self._shown]:
+            if self._last != "\n":
+                self.text("\n", self._shown)
+            self._show_next()
+
+    def _show_next(self) -> None:
+        self._shown += 1
+        count = len(self._held)
+        if self._shown < count:
+            if count > 1:
+                write(heading(self._shown, count))
+            self.text(self._held[self._shown], self._shown)
+
+
+class JsonReplies:
+    """Replies as JSON lines, as they come; every line tells which of several it belongs to."""
+
+    def __init__(self, count: int = 1) -> None:
+        self._sampling: list[SamplingParams | None] = [None] * count
+
+    def start(self, column: int, reply: Reply) -> None:
+        """Write what is known when the prompt has been read."""
+        from chatapp.chat.jsonlines import start_json
+
+        self._sampling[column] = sampling = reply.sampling[-1].sampling
+        self._write(column, start_json(reply, sampling))
+
+    def token(self, column: int, step: TokenStep) -> None:
+        """Write one token, with its trace where there is one."""
+        from chatapp.chat.jsonlines import token_json
+
+        changed = step.sampling if step.sampling != self._sampling[column] else None
+        self._sampling[column] = step.sampling or self._sampling[column]
+        line = token_json(step.record, changed)
+        if step.trace is not None:
+            line["trace"] = plain(step.trace)
+        self._write(column, line)
+
+    def end(self, column: int, reply: Reply) -> None:
+        """Write why and how fast it ended."""
+        from chatapp.chat.jsonlines import end_json
+
+        self._write(column, end_json(reply))
+
+    def _write(self, column: int, value: dict[str, Any]) -> None:
+        which = {"choice": column} if len(self._sampling) > 1 else {}
+        write_json({"type": value["type"], **which, **value})
+
+
+async def write_replies(
+    events: AsyncIterable[Any], reply: Callable[[int], Reply], *, count: int = 1, as_json: bool
+) -> list[Reply]:
+    """Write replies as they come. Returns them; a failed one has its error.
+
+    Args:
+        events: those of a turn, of a generation, or of several replies side by side.
+        reply: one of them as far as it has come, by its place.
+        count: how many there are.
+        as_json: as JSON lines, not as text.
+    """
+    from chatapp.chat.generation import GenerationEnd, PromptRead, TokenStep
+    from chatapp.chat.search import ColumnEvent
+    from chatapp.session.saving import SaveFailed
+    from chatapp.session.session import ReplyEnded
+
+    writer = JsonReplies(count) if as_json else TextReplies(count)
+
+    def take(event: Any) -> None:
+        column = 0
+        if isinstance(event, ColumnEvent):
+            column, event = event.column, event.event
+        match event:
+            case SaveFailed(message):
+                tell(message)
+            case PromptRead():
+                for place in range(count):
+                    writer.start(place, reply(place))
+            case TokenStep():
+                writer.token(column, event)
+            case GenerationEnd() | ReplyEnded():
+                ended = reply(column)
+                writer.end(column, ended)
+                notice = event.notice if isinstance(event, ReplyEnded) else event.message
+                if notice and not ended.error:
+                    tell(f"reply {column + 1}: {notice}" if count > 1 else notice)
+
+    await follow(events, take)
+    return [reply(place) for place in range(count)]
+
+
+def heading(place: int, count: int, about: str = "") -> str:
+    """The line before one of several replies."""
+    blank = "\n" if place else ""
+    return f"{blank}── {place + 1} of {count}{about} ──"
