@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -347,10 +348,15 @@ def _weight_format(values: dict[str, _Value], tensors: tuple[_Tensor, ...]) -> s
     named = values.get("general.file_type")
     if isinstance(named, int) and named in FILE_TYPES:
         return FILE_TYPES[named]
-    elements: dict[int, int] = {}
-    for tensor in tensors:
-        elements[tensor.type] = elements.get(tensor.type, 0) + tensor.elements
-    return BLOCKS[max(elements, key=elements.__getitem__)][0]
+    return most_common((BLOCKS[tensor.type][0], tensor.elements) for tensor in tensors)
+
+
+def most_common(tensors: Iterable[tuple[str, int]]) -> str:
+    """The type that most elements are of, given each tensor's type and elements."""
+    elements: Counter[str] = Counter()
+    for name, count in tensors:
+        elements[name] += count
+    return elements.most_common(1)[0][0] if elements else ""
 
 
 def what_it_is(start: bytes) -> str:

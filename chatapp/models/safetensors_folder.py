@@ -1,34 +1,28 @@
 """Whether a folder holds a whole causal language model, and what its configuration tells.
 
 Only safetensors weights are loaded: a pickle (.bin, .pt) can run code when it is opened, also with
-torch's `weights_only` (CVE-2025-32434, CVE-2026-24747). Headers alone are read, never the weights.
-
-The format: safetensors' README, "Format": eight bytes of length, a JSON header, the data.
+torch's `weights_only` (CVE-2025-32434, CVE-2026-24747). Headers alone are read, never the weights,
+by safetensors, which holds every shape and offset against the file.
 """
 
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chatapp.models.errors import DamagedModel, RefusedModel, UnknownModel
+from chatapp.models.gguf_file import most_common
 
 MAX_HEADER_BYTES = 25_000_000
-"""What huggingface_hub accepts too; the largest models in use need a few million."""
+"""What huggingface_hub accepts too; safetensors needs 1.2 GB for the largest that it allows."""
 MAX_JSON_BYTES = 64 * 2**20
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-
-_ITEM_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2,
-    "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8, "C64": 8,
-}  # fmt: skip
-"""Bytes of an element; types packed below a byte are left to safetensors itself."""
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "WithLMHead")
@@ -87,7 +81,7 @@ def check_folder(folder: Path) -> FolderFacts:
         vocab_size=_number(inner, "vocab_size"),
         layers=_number(inner, "num_hidden_layers", "n_layer"),
         hidden_size=_number(inner, "hidden_size", "n_embd"),
-        parameters=sum(tensor.elements for tensor in tensors),
+        parameters=sum(elements for _, elements in tensors),
         tensors=len(tensors),
         has_chat_template=has_template,
         size=size,
@@ -137,13 +131,6 @@ def shard_names(index: dict[str, Any], where: Path | str) -> list[str]:
     return names
 
 
-@dataclass(frozen=True, slots=True)
-class _Tensor:
-    dtype: str
-    elements: int
-    size: int
-
-
 def _config(folder: Path) -> dict[str, Any]:
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise RefusedModel(f"{folder} is an adapter (LoRA), not a whole model; merge it first")
@@ -179,66 +166,28 @@ def parse_object(data: bytes, where: Path | str) -> dict[str, Any]:
     return value
 
 
-def _tensors(path: Path) -> list[_Tensor]:
-    """The tensors of one safetensors file. Raises DamagedModel, OSError."""
-    size = path.stat().st_size
+def _tensors(path: Path) -> Iterator[tuple[str, int]]:
+    """Type and number of elements of each tensor in a file.
+
+    Raises:
+        DamagedModel: safetensors finds that header and file don't fit together.
+        OSError: it cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
     with path.open("rb") as stream:
-        start = stream.read(8)
-        if len(start) < 8:
-            raise DamagedModel(f"{path} is cut off: it has {size} bytes; fetch or copy it again")
-        (length,) = struct.unpack("<Q", start)
-        if length > MAX_HEADER_BYTES:
+        if int.from_bytes(stream.read(8), "little") > MAX_HEADER_BYTES:
             raise DamagedModel(f"{path} is no safetensors file; fetch or copy it again")
-        if 8 + length > size:
-            raise _cut_off(path, 8 + length, size)
-        header = parse_object(stream.read(length), path)
-    header.pop("__metadata__", None)
-    room = size - 8 - length
-    tensors = []
-    spans = []
-    for name, entry in header.items():
-        begin, end, tensor = _tensor(path, name, entry)
-        spans.append((begin, end))
-        tensors.append(tensor)
-    reached = 0
-    for begin, end in sorted(spans):
-        if begin != reached:
-            raise DamagedModel(f"{path} is damaged: its tensors overlap or leave gaps")
-        reached = end
-    if reached > room:
-        raise _cut_off(path, 8 + length + reached, size)
-    if reached < room:
-        raise DamagedModel(f"{path} is damaged: {room - reached:,} bytes too long")
-    return tensors
-
-
-def _tensor(path: Path, name: str, entry: Any) -> tuple[int, int, _Tensor]:
-    """Where a tensor's data begins and ends, and what it is. Raises DamagedModel."""
-    wrong = DamagedModel(f"{path} is damaged: the tensor {name[:80]!r} is described wrongly")
-    match entry:
-        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(end)]}:
-            pass
-        case _:
-            raise wrong
-    elements = 1
-    for extent in shape:
-        if not isinstance(extent, int) or isinstance(extent, bool) or not 0 <= extent < 2**63:
-            raise wrong
-        elements *= extent
-        if elements >= 2**63:
-            raise wrong
-    if not 0 <= begin <= end < 2**63:
-        raise wrong
-    if end - begin != elements * _ITEM_BYTES.get(dtype, 0) and dtype in _ITEM_BYTES:
-        raise wrong
-    return begin, end, _Tensor(dtype, elements, end - begin)
-
-
-def _cut_off(path: Path, expected: int, size: int) -> DamagedModel:
-    return DamagedModel(
-        f"{path} is cut off: it should have {expected:,} bytes and has {size:,}; "
-        "fetch or copy it again"
-    )
+    try:
+        with safe_open(path, "np") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no mapping
+                part = file.get_slice(name)
+                yield part.get_dtype(), math.prod(part.get_shape())
+    except SafetensorError as error:
+        reason = " ".join(str(error).rpartition("header: ")[2].split())[:200]
+        raise DamagedModel(
+            f"{path} is cut off or damaged ({reason}); fetch or copy it again"
+        ) from None
 
 
 def _architecture(config: dict[str, Any]) -> str:
@@ -246,17 +195,14 @@ def _architecture(config: dict[str, Any]) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _weight_format(config: dict[str, Any], tensors: Iterable[_Tensor]) -> str:
-    """How the weights are stored: a quantization's name, else the type most bytes are of."""
+def _weight_format(config: dict[str, Any], tensors: Iterable[tuple[str, int]]) -> str:
+    """How the weights are stored: a quantization's name, else the type most elements are of."""
     match config.get("quantization_config"):
         case {"quant_method": str(method), "bits": int(bits)}:
             return f"{method.upper()} {bits}-bit"
         case {"quant_method": str(method)}:
             return method.upper()
-    sizes: dict[str, int] = {}
-    for tensor in tensors:
-        sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.size
-    return max(sizes, key=sizes.__getitem__) if sizes else ""
+    return most_common(tensors)
 
 
 def _number(config: dict[str, Any], *keys: str) -> int:
