@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from chatapp.chat.errors import ModelError
 from chatapp.chat.facts import ModelSource
@@ -55,13 +55,13 @@ class ModelInfo:
 
     ref: str
     name: str
-    installed: bool
     kind: Literal["folder", "gguf"]
-    path: str
-    size: int
-    sha256: str
-    license: str
-    sources: tuple[str, ...]
+    installed: bool = False
+    path: str = ""
+    size: int = 0
+    sha256: str = ""
+    license: str = ""
+    sources: tuple[str, ...] = ()
     description: str = ""
     architecture: str = ""
     weight_format: str = ""
@@ -100,46 +100,19 @@ def info(ref: str, paths: Paths) -> ModelInfo:
     """
     meant = entry_of(ref)
     source = resolve(ref, paths)
-    entry = meant if isinstance(meant, CatalogEntry) else None
-    sources = tuple(map(str, entry.sources)) if entry else ()
+    known: dict[str, Any] = {"ref": ref}
+    if isinstance(meant, CatalogEntry):
+        names = ("name", "kind", "description", "license", "weight_format", "size", "sha256")
+        known = {name: getattr(meant, name) for name in names}
+        known |= {"ref": meant.id, "sources": tuple(map(str, meant.sources))}
     if isinstance(source, CatalogEntry):
-        return ModelInfo(
-            ref=source.id,
-            name=source.name,
-            installed=False,
-            kind=source.kind,
-            path="",
-            size=source.size,
-            sha256=source.sha256,
-            license=source.license,
-            sources=sources,
-            description=source.description,
-            weight_format=source.weight_format,
-        )
-    path = Path(source.path)
-    facts = _facts(source)
-    own_license = facts.license if isinstance(facts, GgufFacts) else ""
-    return ModelInfo(
-        ref=entry.id if entry else ref,
-        name=source.name,
-        installed=True,
-        kind=source.kind,
-        path=source.path,
-        size=facts.size,
-        sha256=source.sha256 or remembered_sha256(paths, path),
-        license=(entry.license if entry else "") or own_license,
-        sources=sources,
-        description=entry.description if entry else "",
-        architecture=facts.architecture,
-        weight_format=facts.weight_format,
-        parameters=facts.parameters,
-        tensors=facts.tensors,
-        layers=facts.layers,
-        hidden_size=facts.hidden_size,
-        vocab_size=facts.vocab_size,
-        context_length=facts.context_length,
-        has_chat_template=facts.has_chat_template,
-    )
+        return ModelInfo(**known)
+    told = asdict(_facts(source))
+    if known.get("license"):
+        told.pop("license", None)  # the catalog's own is the licence's SPDX identifier
+    here = {name: getattr(source, name) for name in ("name", "kind", "path")}
+    sha256 = source.sha256 or remembered_sha256(paths, Path(source.path))
+    return ModelInfo(**known | told | here | {"installed": True, "sha256": sha256})
 
 
 def remove(ref: str, paths: Paths) -> Removed:
@@ -198,29 +171,21 @@ def _entry_of_own(name: str) -> CatalogEntry:
 
 
 def _own_model(entry: CatalogEntry, path: Path, paths: Paths) -> InstalledModel:
-    ref = entry.id if entry.sources else str(path)
+    facts, problem = None, ""
     try:
-        source = find_local(entry, paths)
-        facts = _facts(source) if source else None
+        if source := find_local(entry, paths):
+            facts = _facts(source)
     except ModelError as error:
-        return InstalledModel(
-            ref=ref,
-            name=entry.name,
-            kind=entry.kind,
-            path=path,
-            size=_size_of(path),
-            weight_format="",
-            origin="chatapp",
-            problem=str(error),
-        )
+        problem = str(error)
     return InstalledModel(
-        ref=ref,
+        ref=entry.id if entry.sources else str(path),
         name=entry.name,
         kind=entry.kind,
         path=path,
-        size=facts.size if facts else 0,
+        size=facts.size if facts else _size_of(path),
         weight_format=facts.weight_format if facts else "",
         origin="chatapp",
+        problem=problem,
     )
 
 
