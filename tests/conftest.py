@@ -6,10 +6,12 @@ beside the caches of other programs; no test touches the person's conversations 
 
 from __future__ import annotations
 
+import io
 import os
+import subprocess
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import platformdirs
 import pytest
@@ -44,6 +46,40 @@ def paths(home: Path) -> Paths:
     return default_paths()
 
 
+class Call(Protocol):
+    """Runs one command line."""
+
+    def __call__(self, *arguments: str, piped: str = "") -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
+    """The program in this process (its engine in another): half a second less than a fresh one."""
+    from chatapp.cli import main
+
+    def call(*arguments: str, piped: str = "") -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped.encode())))
+        capfd.readouterr()
+        try:
+            status = main(arguments)
+        except SystemExit as end:  # argparse ends so after --help
+            status = int(end.code or 0)
+        return subprocess.CompletedProcess(arguments, status, *capfd.readouterr())
+
+    return call
+
+
+def one_line(done: subprocess.CompletedProcess[str], status: int) -> str:
+    """The one line of standard error, after checking that it is all there is."""
+    assert done.returncode == status, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("chatapp: ")
+    return lines[0]
+
+
 @pytest.fixture(scope="session")
 def shared_paths() -> Paths:
     """The folders that hold the real model between runs."""
@@ -63,6 +99,14 @@ def model_source(shared_paths: Paths) -> ModelSource:
         on_progress=lambda _: None,
         cancelled=threading.Event().is_set,
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny model that speaks nonsense, for what needs any model and no torch."""
+    from tests.tiny_models import save_gguf
+
+    return str(save_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf"))
 
 
 @pytest.fixture(scope="session")

@@ -12,26 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Call, one_line
+
 PROGRAM = [sys.executable, "-m", "chatapp"]
 
 
-def call(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    settings = {"capture_output": True, "text": True, "timeout": 120, "input": "", **options}
-    return subprocess.run([*PROGRAM, *arguments], check=False, **settings)  # type: ignore[call-overload,no-any-return]
-
-
-def one_line(done: subprocess.CompletedProcess[str], status: int) -> str:
-    """The one line of standard error, after checking that it is all there is."""
-    assert done.returncode == status, done.stderr
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("chatapp: ")
-    return lines[0]
-
-
-def test_help_and_version() -> None:
+def test_help_and_version(call: Call) -> None:
     assert "ask" in call("--help").stdout
     assert call("--version").stdout.startswith("chatapp ")
 
@@ -58,7 +44,7 @@ def test_help_and_version() -> None:
         (["frobnicate"], "invalid choice"),
     ],
 )
-def test_wrong_usage(arguments: list[str], words: str) -> None:
+def test_wrong_usage(call: Call, arguments: list[str], words: str) -> None:
     assert words in one_line(call(*arguments), 2)
 
 
@@ -70,11 +56,11 @@ def test_wrong_usage(arguments: list[str], words: str) -> None:
         (["--offline"], "offline"),
     ],
 )
-def test_what_is_not_there(arguments: list[str], words: str) -> None:
+def test_what_is_not_there(call: Call, arguments: list[str], words: str) -> None:
     assert words in one_line(call("ask", "hi", *arguments), 1)
 
 
-def test_bad_model_files(tmp_path: Path) -> None:
+def test_bad_model_files(call: Call, tmp_path: Path) -> None:
     text = tmp_path / "notes.gguf"
     text.write_text("these are only notes\n" * 100)
     assert "notes.gguf" in one_line(call("ask", "hi", "-m", str(text)), 1)
@@ -89,7 +75,7 @@ def test_bad_model_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
-def test_a_truncated_model_is_named_so(tmp_path: Path, model_source: object) -> None:
+def test_a_truncated_model_is_named_so(call: Call, tmp_path: Path, model_source: object) -> None:
     whole = Path(model_source.path)  # type: ignore[attr-defined]
     cut = tmp_path / "cut.gguf"
     with whole.open("rb") as stream:
@@ -97,7 +83,7 @@ def test_a_truncated_model_is_named_so(tmp_path: Path, model_source: object) -> 
     assert "cut" in one_line(call("ask", "hi", "-m", str(cut)), 1)
 
 
-def test_bad_settings(home: Path) -> None:
+def test_bad_settings(call: Call, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = home / "config" / "config.toml"
     config.parent.mkdir(parents=True)
     config.write_text("model = [unfinished\n")
@@ -107,11 +93,11 @@ def test_bad_settings(home: Path) -> None:
     config.write_bytes(b"\xff\xfe\x00")
     assert "UTF-8" in one_line(call("ask", "hi"), 1)
     config.unlink()
-    environment = {**os.environ, "CHATAPP_TOP_K": "lots"}
-    assert "CHATAPP_TOP_K" in one_line(call("ask", "hi", env=environment), 1)
+    monkeypatch.setenv("CHATAPP_TOP_K", "lots")
+    assert "CHATAPP_TOP_K" in one_line(call("ask", "hi"), 1)
 
 
-def test_a_template_whose_preset_is_not_there(home: Path) -> None:
+def test_a_template_whose_preset_is_not_there(call: Call, home: Path) -> None:
     file = home / "config" / "templates" / "lost.toml"
     file.parent.mkdir(parents=True)
     file.write_text('preset = "gone"\n')
@@ -120,13 +106,13 @@ def test_a_template_whose_preset_is_not_there(home: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_an_unwritable_home(home: Path) -> None:
+def test_an_unwritable_home(call: Call, home: Path) -> None:
     home.mkdir(parents=True)
     home.chmod(stat.S_IRUSR | stat.S_IXUSR)
     assert str(home) in one_line(call("ask", "hi", "--offline"), 1)
 
 
-def test_a_home_that_is_a_file(home: Path) -> None:
+def test_a_home_that_is_a_file(call: Call, home: Path) -> None:
     home.parent.mkdir(parents=True, exist_ok=True)
     home.write_text("not a folder")
     assert str(home) in one_line(call("chats", "list"), 1)
@@ -148,7 +134,7 @@ def test_standard_output_that_takes_nothing() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_the_interface_needs_a_terminal() -> None:
+def test_the_interface_needs_a_terminal(call: Call) -> None:
     assert "chatapp ask" in one_line(call(), 1)
 
 
@@ -165,14 +151,14 @@ def test_binary_on_standard_input() -> None:
 class TestAsk:
     """With the real model."""
 
-    def test_text(self) -> None:
+    def test_text(self, call: Call) -> None:
         done = call("ask", "Name three primary colours.", "-t", "0")
         assert done.returncode == 0, done.stderr
         assert "red" in done.stdout.lower()
         assert done.stdout.endswith("\n")
         assert "\x1b" not in done.stdout
 
-    def test_json_lines(self) -> None:
+    def test_json_lines(self, call: Call) -> None:
         done = call(
             "ask",
             "Count to five.",
@@ -199,12 +185,12 @@ class TestAsk:
             shown = sum(candidate["prob"] for candidate in token["top_logprobs"])
             assert shown + token["other_prob"] == pytest.approx(1, abs=1e-6)
 
-    def test_a_pipe_and_a_prompt_are_joined(self) -> None:
-        done = call("ask", "Answer in one word:", "-t", "0", "--max-tokens", "4", input="Hello!\n")
+    def test_a_pipe_and_a_prompt_are_joined(self, call: Call) -> None:
+        done = call("ask", "Answer in one word:", "-t", "0", "--max-tokens", "4", piped="Hello!\n")
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()
 
-    def test_the_same_conversation_goes_on(self, home: Path) -> None:
+    def test_the_same_conversation_goes_on(self, call: Call, home: Path) -> None:
         assert "no conversation" in one_line(call("ask", "hi", "-c"), 1)
 
     def test_a_reader_that_leaves_ends_it_quietly(self) -> None:

@@ -8,17 +8,12 @@ from pathlib import Path
 import pytest
 
 from chatapp.commands.replay import ReplayError, read_recorded
-from tests.test_cli import call, one_line
-from tests.tiny_models import save_model
+from tests.conftest import Call, one_line
+from tests.tiny_models import VOCABULARY
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(save_model(tmp_path_factory.mktemp("tiny") / "qwen2", "qwen2"))
-
-
-def ask(tiny: str, *arguments: str) -> list[dict[str, object]]:
-    done = call("ask", "-m", tiny, "--threads", "1", "--json", *arguments)
+def ask(call: Call, tiny_gguf: str, *arguments: str) -> list[dict[str, object]]:
+    done = call("ask", "-m", tiny_gguf, "--threads", "1", "--json", *arguments)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -27,15 +22,19 @@ def ids(lines: list[dict[str, object]]) -> list[object]:
     return [line["id"] for line in lines if line["type"] == "token"]
 
 
-def test_a_reply_comes_back_id_for_id_or_says_where_not(tiny: str, tmp_path: Path) -> None:
-    lines = ask(tiny, "hello", "--seed", "5", "-t", "1.5", "--max-tokens", "8", "--top-k", "30")
+def test_a_reply_comes_back_id_for_id_or_says_where_not(
+    call: Call, tiny_gguf: str, tmp_path: Path
+) -> None:
+    lines = ask(
+        call, tiny_gguf, "hello", "--seed", "5", "-t", "1.5", "--max-tokens", "8", "--top-k", "30"
+    )
     file = tmp_path / "reply.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert ids(ask(tiny, "--replay", str(file))) == ids(lines)
+    assert ids(ask(call, tiny_gguf, "--replay", str(file))) == ids(lines)
     tokens = [line for line in lines if line["type"] == "token"]
     tokens[3]["id"] = 7 if tokens[3]["id"] != 7 else 8
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    done = call("ask", "-m", tiny, "--replay", str(file))
+    done = call("ask", "-m", tiny_gguf, "--replay", str(file))
     assert done.returncode == 1
     assert f"token 3 differs: recorded id {tokens[3]['id']}, now" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -81,8 +80,10 @@ def test_changes_of_parameters_are_read(tmp_path: Path) -> None:
     assert changed.banned == (4,)
 
 
-def test_several_replies_say_which_they_are(tiny: str, tmp_path: Path) -> None:
-    lines = ask(tiny, "hello", "--seed", "5", "-t", "1.5", "--max-tokens", "6", "--n", "3")
+def test_several_replies_say_which_they_are(call: Call, tiny_gguf: str, tmp_path: Path) -> None:
+    lines = ask(
+        call, tiny_gguf, "hello", "--seed", "5", "-t", "1.5", "--max-tokens", "6", "--n", "3"
+    )
     assert {line["choice"] for line in lines} == {0, 1, 2}
     assert [line["seed"] for line in lines if line["type"] == "start"] == [5, 6, 7]
     file = tmp_path / "replies.jsonl"
@@ -90,41 +91,43 @@ def test_several_replies_say_which_they_are(tiny: str, tmp_path: Path) -> None:
     recorded = read_recorded(str(file))
     first = ids([line for line in lines if line["choice"] == 0])
     assert list(recorded[0].ids) == first
-    done = call("ask", "hello", "-m", tiny, "--seed", "5", "--max-tokens", "4", "--n", "2")
+    done = call("ask", "hello", "-m", tiny_gguf, "--seed", "5", "--max-tokens", "4", "--n", "2")
     assert done.stdout.startswith("── 1 of 2 ──\n")
     assert "\n── 2 of 2 ──\n" in done.stdout
 
 
-def test_a_trace_stands_with_each_token(tiny: str) -> None:
-    lines = ask(tiny, "hello", "--trace", "--max-tokens", "3", "--top-logprobs", "300")
+def test_a_trace_stands_with_each_token(call: Call, tiny_gguf: str) -> None:
+    lines = ask(call, tiny_gguf, "hello", "--trace", "--max-tokens", "3", "--top-logprobs", "300")
     for line in lines:
         if line["type"] != "token":
             continue
-        assert len(line["top_logprobs"]) == 258  # type: ignore[arg-type]
+        assert len(line["top_logprobs"]) == VOCABULARY  # type: ignore[arg-type]
         for stage in line["trace"]["stages"]:  # type: ignore[index]
             total = sum(token["prob"] for token in stage["tokens"]) + stage["other_prob"]
             assert total == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("decoder", ["beam", "contrastive"])
-def test_other_decoders(tiny: str, decoder: str) -> None:
-    lines = ask(tiny, "hello", "--decoder", decoder, "--max-tokens", "4")
+def test_other_decoders(call: Call, tiny_gguf: str, decoder: str) -> None:
+    lines = ask(call, tiny_gguf, "hello", "--decoder", decoder, "--max-tokens", "4")
     assert lines[0]["decoder"] == decoder
     assert lines[-1]["type"] == "end"
     assert lines[-1]["completion_tokens"] in range(1, 5)
 
 
-def test_rules_about_tokens(tiny: str) -> None:
-    lines = ask(tiny, "hello", "--logit-bias", "z=1000", "--max-tokens", "3", "-t", "0")
+def test_rules_about_tokens(call: Call, tiny_gguf: str) -> None:
+    lines = ask(call, tiny_gguf, "hello", "--logit-bias", "z=1000", "--max-tokens", "3", "-t", "0")
     assert [line["token"] for line in lines if line["type"] == "token"] == ["z"] * 3
     rules = ["--logit-bias", "z=1000", "--ban", "z", "--order", "llama.cpp", "--end", "forbid"]
-    lines = ask(tiny, "hello", *rules, "--max-tokens", "3")
+    lines = ask(call, tiny_gguf, "hello", *rules, "--max-tokens", "3")
     assert all(line["token"] != "z" for line in lines if line["type"] == "token")
     sampling = lines[0]["sampling"]
     assert sampling["end"] == "forbid" and sampling["order"][0] == "top_n_sigma"  # type: ignore[index]
-    words = one_line(call("ask", "hello", "-m", tiny, "--ban", "zz"), 2)
+    words = one_line(call("ask", "hello", "-m", tiny_gguf, "--ban", "zz"), 2)
     assert "'zz' is 2 tokens of this model" in words
-    assert "ids go from 0 to 257" in one_line(call("ask", "hi", "-m", tiny, "--ban", "999"), 2)
+    assert f"ids go from 0 to {VOCABULARY - 1}" in one_line(
+        call("ask", "hi", "-m", tiny_gguf, "--ban", "999"), 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,11 +145,11 @@ def test_rules_about_tokens(tiny: str) -> None:
         (["hi", "--mirostat-tau", "99"], "mirostat_tau must be a number between 0 and 20"),
     ],
 )
-def test_wrong_usage(arguments: list[str], words: str) -> None:
+def test_wrong_usage(call: Call, arguments: list[str], words: str) -> None:
     assert words in one_line(call("ask", *arguments), 2)
 
 
-def test_every_number_has_an_option() -> None:
+def test_every_number_has_an_option(call: Call) -> None:
     from chatapp.chat.sampling import PARAMETERS
 
     text = call("ask", "--help").stdout
@@ -156,7 +159,7 @@ def test_every_number_has_an_option() -> None:
 
 @pytest.mark.model
 @pytest.mark.usefixtures("home_with_model")
-def test_the_real_model_writes_a_reply_again(tmp_path: Path) -> None:
+def test_the_real_model_writes_a_reply_again(call: Call, tmp_path: Path) -> None:
     arguments = ["--seed", "3", "--max-tokens", "12", "--json", "--trace"]
     extras = ["--xtc-probability", "0.5", "--xtc-threshold", "0.05", "--mirostat-tau", "4"]
     done = call("ask", "Name a colour.", *arguments, *extras)

@@ -12,8 +12,7 @@ from chatapp.chat.errors import ChatappError, UsageError
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.scoring import ScoreEnd, ScoreStart
 from chatapp.commands.score import read_text, write_lines, write_rows
-from tests.test_cli import call, one_line
-from tests.tiny_models import save_model
+from tests.conftest import Call, one_line
 from tests.ui.scripted import make_records
 
 START = ScoreStart(
@@ -33,7 +32,7 @@ START = ScoreStart(
         (["-f", "missing.txt"], 1, "cannot read missing.txt"),
     ],
 )
-def test_wrong_calls(arguments: list[str], status: int, words: str) -> None:
+def test_wrong_calls(call: Call, arguments: list[str], status: int, words: str) -> None:
     assert words in one_line(call("score", *arguments), status)
 
 
@@ -73,9 +72,8 @@ def test_a_token_without_a_context_has_the_same_keys_and_no_numbers(
     assert end["perplexity"] is None
 
 
-def test_through_the_whole_program(tmp_path: Path) -> None:
-    folder = save_model(tmp_path / "tiny", "qwen2")
-    done = call("score", "-m", str(folder), "--json", "--threads", "1", input="héllo")
+def test_through_the_whole_program(call: Call, tiny_gguf: str) -> None:
+    done = call("score", "-m", tiny_gguf, "--json", "--threads", "1", piped="héllo")
     assert done.returncode == 0, done.stderr
     start, *tokens, end = (json.loads(line) for line in done.stdout.splitlines())
     assert start["type"] == "start"

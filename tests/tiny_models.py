@@ -2,7 +2,7 @@
 
 They speak nonsense, but through transformers' own code: learned positions (GPT-2), grouped queries
 (Qwen), sliding windows (Gemma), and a recurrent state that cannot be cropped (Mamba). GPT-1 and XLM
-keep no KV cache, and are refused.
+keep no KV cache, and are refused. A tiny GGUF runs on llama.cpp, which starts without torch.
 """
 
 from __future__ import annotations
@@ -105,3 +105,60 @@ def save_model(folder: Path, kind: str, *, chat: bool = True) -> Path:
             parameter.mul_(3)  # random weights are flat; steeper ones make arg-max unambiguous
     model.save_pretrained(folder)
     return folder
+
+
+VOCABULARY = 259
+"""Tokens of the tiny GGUF: 256 bytes, one merged pair, two control tokens."""
+
+
+def save_gguf(path: Path) -> Path:
+    """Save a random Llama of two layers as GGUF, with byte tokens and one merge."""
+    import gguf
+    import numpy as np
+    from tokenizers import pre_tokenizers
+
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "qz", "<|start|>", END]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("Tiny")
+    writer.add_context_length(512)
+    writer.add_embedding_length(32)
+    writer.add_block_count(2)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(8)
+    writer.add_vocab_size(VOCABULARY)
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    normal, control = gguf.TokenType.NORMAL, gguf.TokenType.CONTROL
+    writer.add_token_types([normal] * (VOCABULARY - 2) + [control] * 2)
+    writer.add_token_merges(["q z"])
+    writer.add_bos_token_id(VOCABULARY - 2)
+    writer.add_eos_token_id(VOCABULARY - 1)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(CHAT_TEMPLATE)
+    numbers = np.random.default_rng(0)
+
+    def add(name: str, *shape: int) -> None:
+        # Random weights are flat; steeper ones make arg-max unambiguous.
+        writer.add_tensor(name, numbers.normal(0, 0.06, shape).astype(np.float32))
+
+    add("token_embd.weight", VOCABULARY, 32)
+    add("output.weight", VOCABULARY, 32)
+    writer.add_tensor("output_norm.weight", np.full(32, 3, np.float32))
+    for layer in range(2):
+        for name, rows, columns in (
+            ("attn_q", 32, 32), ("attn_k", 16, 32), ("attn_v", 16, 32), ("attn_output", 32, 32),
+            ("ffn_gate", 64, 32), ("ffn_up", 64, 32), ("ffn_down", 32, 64),
+        ):  # fmt: skip
+            add(f"blk.{layer}.{name}.weight", rows, columns)
+        for name in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{layer}.{name}.weight", np.ones(32, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

@@ -9,21 +9,14 @@ import pytest
 
 from chatapp.cli import main
 from chatapp.commands.running import DONE, FAILED, WRONG_USAGE
-from tests.tiny_models import save_model
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(save_model(tmp_path_factory.mktemp("tiny") / "qwen2", "qwen2"))
-
 
 ARGS = ["bench", "--prompt-tokens", "8", "--new-tokens", "4", "--rounds", "1", "--device", "cpu"]
 
 
 def test_json_holds_what_the_table_is_made_of(
-    folder: str, capfd: pytest.CaptureFixture[str]
+    tiny_gguf: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*ARGS, "--json", "-m", folder]) == DONE
+    assert main([*ARGS, "--json", "-m", tiny_gguf]) == DONE
     told = json.loads(capfd.readouterr().out)
     assert (told["prompt_tokens"], told["new_tokens"], told["rounds"]) == (8, 4, 1)
     by_name = {one["name"]: one for one in told["measured"]}
@@ -36,9 +29,9 @@ def test_json_holds_what_the_table_is_made_of(
 
 
 def test_the_table_names_model_rounds_and_what_the_cache_saves(
-    folder: str, capfd: pytest.CaptureFixture[str]
+    tiny_gguf: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*ARGS, "-m", folder]) == DONE
+    assert main([*ARGS, "-m", tiny_gguf]) == DONE
     table = capfd.readouterr().out
     assert "medians of 1 round in turn" in table
     # 8 + 3 passes with it; 8 + 9 + 10 + 11 without.
@@ -46,8 +39,8 @@ def test_the_table_names_model_rounds_and_what_the_cache_saves(
 
 
 def test_too_much_for_the_context_fails_in_one_line(
-    folder: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    tiny_gguf: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert main([*ARGS, "--new-tokens", "99999999", "-m", folder]) == FAILED
+    assert main([*ARGS, "--new-tokens", "99999999", "-m", tiny_gguf]) == FAILED
     assert "more than the model's context" in capfd.readouterr().err
-    assert main([*ARGS, "--rounds", "0", "-m", folder]) == WRONG_USAGE
+    assert main([*ARGS, "--rounds", "0", "-m", tiny_gguf]) == WRONG_USAGE

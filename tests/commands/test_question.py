@@ -10,13 +10,7 @@ import pytest
 
 from chatapp.chat.attachment import MOST_BYTES, AttachmentError, compose, read_attachment
 from chatapp.commands.question import read_question
-from tests.test_cli import call, one_line
-from tests.tiny_models import save_model
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(save_model(tmp_path_factory.mktemp("tiny") / "qwen2", "qwen2"))
+from tests.conftest import Call, one_line
 
 
 @pytest.fixture
@@ -41,7 +35,7 @@ def test_prompt_pipe_and_files_come_in_this_order(notes: Path, tmp_path: Path) -
     assert read_question("alone", None, []).message == "alone"
 
 
-def test_what_cannot_be_sent_is_refused_with_the_numbers(tmp_path: Path) -> None:
+def test_what_cannot_be_sent_is_refused_with_the_numbers(call: Call, tmp_path: Path) -> None:
     file = tmp_path / "data.bin"
     file.write_bytes(b"text\xff\xfe")
     with pytest.raises(AttachmentError, match="byte 4 of its 6"):
@@ -54,8 +48,10 @@ def test_what_cannot_be_sent_is_refused_with_the_numbers(tmp_path: Path) -> None
     assert "cannot read" in one_line(call("ask", "look", "--file", "no-such.txt"), 1)
 
 
-def test_a_file_is_read_by_the_model_and_its_cost_is_told(tiny: str, notes: Path) -> None:
-    options = ("--json", "--max-tokens", "1", "-m", tiny, "--threads", "1")
+def test_a_file_is_read_by_the_model_and_its_cost_is_told(
+    call: Call, tiny_gguf: str, notes: Path
+) -> None:
+    options = ("--json", "--max-tokens", "1", "-m", tiny_gguf, "--threads", "1")
     plain = call("ask", "what colour?", *options)
     for decoder in ("sample", "contrastive"):
         done = call("ask", "what colour?", "-f", str(notes), "--decoder", decoder, *options)
@@ -67,9 +63,9 @@ def test_a_file_is_read_by_the_model_and_its_cost_is_told(tiny: str, notes: Path
         assert abs(start["prompt_tokens"] - before["prompt_tokens"] - tokens) <= 2
 
 
-def test_a_file_without_room_is_refused(tiny: str, tmp_path: Path) -> None:
+def test_a_file_without_room_is_refused(call: Call, tiny_gguf: str, tmp_path: Path) -> None:
     long = tmp_path / "long.txt"
     long.write_text("word " * 2000)
-    done = call("ask", "hi", "-f", str(long), "-m", tiny, "--context-length", "64")
+    done = call("ask", "hi", "-f", str(long), "-m", tiny_gguf, "--context-length", "64")
     assert done.returncode == 1
     assert "the context has room for" in done.stderr.splitlines()[-1]
