@@ -117,7 +117,7 @@ def save_gguf(path: Path) -> Path:
     import numpy as np
     from tokenizers import pre_tokenizers
 
-    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "qz", "<|start|>", END]
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "Āā", "<|start|>", END]
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("Tiny")
     writer.add_context_length(512)
@@ -135,7 +135,7 @@ def save_gguf(path: Path) -> Path:
     writer.add_token_list(tokens)
     normal, control = gguf.TokenType.NORMAL, gguf.TokenType.CONTROL
     writer.add_token_types([normal] * (VOCABULARY - 2) + [control] * 2)
-    writer.add_token_merges(["q z"])
+    writer.add_token_merges(["Ā ā"])  # of the bytes 0 and 1; llama.cpp wants at least one
     writer.add_bos_token_id(VOCABULARY - 2)
     writer.add_eos_token_id(VOCABULARY - 1)
     writer.add_add_bos_token(False)

@@ -1,4 +1,4 @@
-"""A tiny model in an engine process, shared by the tests of a module."""
+"""A tiny model in an engine process, shared by the tests that only ask it things."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ import pytest_asyncio
 from chatapp.chat.facts import LoadOptions, ModelSource
 from chatapp.link.client import EngineClient
 from chatapp.settings.paths import Paths
-from tests.tiny_models import save_model
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
-    folder = save_model(tmp_path_factory.mktemp("tiny") / "qwen2", "qwen2")
-    return ModelSource("tiny", str(folder), "folder")
+@pytest.fixture(scope="session")
+def tiny(tiny_gguf: str) -> ModelSource:
+    return ModelSource("tiny", tiny_gguf, "gguf", sha256="0" * 64)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def engine(
     tiny: ModelSource, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[EngineClient]:
-    """Started and loaded once; tests that use it run in the module's own loop."""
+    """Started and loaded once; tests that use it run in the session's own loop."""
     home = tmp_path_factory.mktemp("home")
     names = ("config", "data", "cache", "state")
     client = EngineClient(Paths(*(home / name for name in names)))

@@ -15,8 +15,9 @@ from chatapp.chat.prompt import Prompt, PromptFormat, Turn
 from chatapp.chat.record import SamplingSpan, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.link.client import EngineClient
+from tests.tiny_models import VOCABULARY
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 FORMAT = PromptFormat("plain", "{% for m in messages %}{{ m.content }}\n{% endfor %}")
 HELLO = Prompt("", (Turn("user", "hello"),), FORMAT)
@@ -149,11 +150,11 @@ async def test_the_whole_vocabulary_can_be_listed_and_searched(engine: EngineCli
     step = ReplyStep(reply=written.reply, index=2)
     pages = [await engine.candidates(step, start, 100) for start in (0, 100, 200, 300)]
     listed = [candidate for page in pages for candidate in page.candidates]
-    assert pages[0].vocabulary == len(listed) == 258
-    assert sorted(candidate.id for candidate in listed) == list(range(258))
+    assert pages[0].vocabulary == len(listed) == VOCABULARY
+    assert sorted(candidate.id for candidate in listed) == list(range(VOCABULARY))
     logprobs = [candidate.logprob for candidate in listed]
     assert logprobs == sorted(logprobs, reverse=True)
-    assert [candidate.rank for candidate in listed] == list(range(1, 259))
+    assert [candidate.rank for candidate in listed] == list(range(1, VOCABULARY + 1))
     assert sum(candidate.prob for candidate in listed) == pytest.approx(1, abs=1e-6)
     assert sum(candidate.prob > 0 for candidate in listed) == pages[0].choices
 
@@ -174,7 +175,10 @@ async def test_the_whole_vocabulary_can_be_listed_and_searched(engine: EngineCli
     assert banned.bias_to_lead is None
     assert banned.draw_from is None
     assert banned.candidate.removed_by is not None
-    for wanted, words in ((9999, "ids go from 0 to 257"), ("", "nothing to look for")):
+    for wanted, words in (
+        (9999, f"ids go from 0 to {VOCABULARY - 1}"),
+        ("", "nothing to look for"),
+    ):
         with pytest.raises(EngineError, match=words):
             await engine.find_tokens(step, wanted)
     with pytest.raises(EngineError, match="no token 99"):

@@ -27,7 +27,7 @@ from chatapp.chat.search import (
 from chatapp.link.client import EngineClient
 from chatapp.session.protocols import Running
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 FORMAT = PromptFormat("plain", "{% for m in messages %}{{ m.content }}\n{% endfor %}")
 HELLO = Prompt("", (Turn("user", "hello"),), FORMAT)
