@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +19,7 @@ import platformdirs
 import pytest
 
 from chatapp.settings.paths import Paths, default_paths
+from tests import checks
 
 if TYPE_CHECKING:
     from chatapp.chat.facts import ModelSource
@@ -44,6 +47,33 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def paths(home: Path) -> Paths:
     """The folders under this test's home."""
     return default_paths()
+
+
+def _asks_for_checks(item: pytest.Item) -> bool:
+    return "static_checks" in getattr(item, "fixturenames", ())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The static checks run in the background from the start on, and are asked for at the end."""
+    items.sort(key=_asks_for_checks)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _begun_static_checks(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str] | None]:
+    if not any(map(_asks_for_checks, request.session.items)):
+        yield None
+        return
+    process = checks.start()
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+    process.communicate()
+
+
+@pytest.fixture(scope="session")
+def static_checks(_begun_static_checks: subprocess.Popen[str]) -> subprocess.Popen[str]:
+    """All static checks under way; see tests.checks."""
+    return _begun_static_checks
 
 
 class Call(Protocol):

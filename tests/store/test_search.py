@@ -109,6 +109,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Chats:
     return chats
 
 
+@pytest.mark.slow
 def test_a_thousand_chats_with_a_hundred_thousand_messages_stay_quick(path: Path) -> None:
     chats = Chats(Database(path))
     fill(chats)
