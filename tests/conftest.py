@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import platformdirs
 import pytest
 
-from chatapp.settings.paths import Paths, default_paths
+from chatapp.settings.paths import Paths, default_paths, make_folder
 from tests import checks
 
 if TYPE_CHECKING:
@@ -191,11 +191,13 @@ def reference(reference_model: TransformersRuntime) -> Any:
 
 
 @pytest.fixture
-def home_with_model(home: Path, paths: Paths, shared_paths: Paths, model_folder: Path) -> Path:
+def home_with_model(
+    home: Path, paths: Paths, shared_paths: Paths, model_source: ModelSource
+) -> Path:
     """This test's home, with the shared model in it by way of links."""
     for mine, shared in (
         (paths.models, shared_paths.models),
-        (paths.prepared, shared_paths.prepared),
+        (paths.prepared, make_folder(shared_paths.prepared)),
     ):
         mine.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         mine.symlink_to(shared)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator
-from pathlib import Path
+from typing import Any
 
 import pytest
+import pytest_asyncio
 import torch
 
 from chatapp.chat.conversation import Message, Reply
-from chatapp.chat.facts import LoadOptions, ModelSource
+from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource
 from chatapp.chat.generation import Paused, PromptRead
 from chatapp.chat.prompt import PromptFormat
 from chatapp.chat.record import FinishReason
@@ -22,20 +23,29 @@ from chatapp.session.inspector import Inspector
 from chatapp.session.session import ReplyEnded, Session, TurnEvent
 from chatapp.settings.paths import Paths
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
 
 EMOJI = " 🦊 and 🦉"
 TEXT = " Bluebird house"
 WAIT = 120.0
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(
+    model_source: ModelSource, shared_paths: Paths
+) -> AsyncIterator[tuple[EngineClient, ModelFacts]]:
+    """An engine with the model on transformers, loaded once, and its facts."""
+    client = EngineClient(shared_paths)
+    options = LoadOptions(runtime="transformers", device="cpu")
+    yield client, await client.load(model_source, options, lambda _: None)
+    await client.close()
+
+
 @pytest.fixture
-async def session(
-    model_source: ModelSource, shared_paths: Paths, paths: Paths
-) -> AsyncIterator[Session]:
-    client = EngineClient(Paths(paths.config, shared_paths.data, shared_paths.cache, paths.state))
+def session(client: tuple[EngineClient, ModelFacts]) -> Session:
+    engine, facts = client
     session = Session(
-        client,
+        engine,
         None,
         template=NO_TEMPLATE,
         formats=PromptFormat,
@@ -43,11 +53,8 @@ async def session(
         seed=3,
         max_tokens=12,
     )
-    await session.load_model(
-        model_source, LoadOptions(runtime="transformers", device="cpu"), lambda _: None
-    )
-    yield session
-    await client.close()
+    session.facts = facts
+    return session
 
 
 async def run(events: AsyncIterator[TurnEvent]) -> tuple[PromptRead, Message]:
@@ -72,7 +79,7 @@ def reply_of(message: Message) -> Reply:
 
 
 async def test_branches_inside_an_emoji_keep_their_ids_and_have_the_models_numbers(
-    session: Session, model_folder: Path
+    session: Session, reference: Any
 ) -> None:
     _, first = await run(session.send("Name two animals."))
     emoji = await spell(session, first.id, 3, EMOJI)
@@ -98,11 +105,11 @@ async def test_branches_inside_an_emoji_keep_their_ids_and_have_the_models_numbe
     beside = session.conversation.siblings(third.id)
     assert [message.id for message in beside] == [first.id, second.id, third.id]
     assert [session.conversation.messages[one.id] for one in (first, second)] == [first, second]
-    _assert_is_transformers(model_folder, [reply_of(one) for one in (first, second, third)])
+    _assert_is_transformers(reference, [reply_of(one) for one in (first, second, third)])
 
 
 async def test_a_text_is_taken_while_held_through_the_pipe(
-    session: Session, model_folder: Path
+    session: Session, reference: Any
 ) -> None:
     steps: list[int] = []
     written: tuple[int, ...] = ()
@@ -133,7 +140,7 @@ async def test_a_text_is_taken_while_held_through_the_pipe(
     assert reply.finish_reason is FinishReason.CANCELLED
     assert reply.ids[first:] == written
     assert session.conversation.path()[-1].text.endswith(TEXT)
-    _assert_is_transformers(model_folder, [reply])
+    _assert_is_transformers(reference, [reply])
 
 
 def _inside(character: bytes, reply: Reply, index: int) -> bool:
@@ -142,11 +149,8 @@ def _inside(character: bytes, reply: Reply, index: int) -> bool:
     return any(before.endswith(character[:count]) for count in range(1, len(character)))
 
 
-def _assert_is_transformers(model_folder: Path, replies: list[Reply]) -> None:
+def _assert_is_transformers(reference: Any, replies: list[Reply]) -> None:
     """Every record's model probability, against one pass of transformers over all of the ids."""
-    from transformers import AutoModelForCausalLM
-
-    reference = AutoModelForCausalLM.from_pretrained(model_folder).eval()
     for reply in replies:
         with torch.no_grad():
             logits = reference(torch.tensor([[*reply.prompt_ids, *reply.ids]])).logits[0].float()
