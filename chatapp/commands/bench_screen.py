@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -59,18 +58,18 @@ def measure_screen(model: str, options: BenchOptions) -> ScreenRate:
     if os.name != "posix":
         raise ChatappError("the screen can be measured where there are pseudo-terminals: not here")
     arguments = ["-m", model, "--seed", "1", "--max-tokens", str(options.new_tokens)]
-    screen, headless = [], []
-    for number in range(options.rounds + 1):
-        one, other = _rate_on_screen(arguments), _rate_headless(arguments)
-        if number:  # the first round warms the files up
-            screen.append(one)
-            headless.append(other)
-    return ScreenRate(tuple(screen), tuple(headless))
+    # The first round warms the files up.
+    screen, headless = zip(
+        *(
+            (asyncio.run(_rate_on_screen(arguments)), _rate_headless(arguments))
+            for _ in range(options.rounds + 1)
+        ),
+        strict=True,
+    )
+    return ScreenRate(screen[1:], headless[1:])
 
 
 def _rate_headless(arguments: Sequence[str]) -> float:
-    import subprocess
-
     command = [sys.executable, "-m", "chatapp", "ask", _QUESTION, "--json", *arguments]
     done = subprocess.run(command, capture_output=True, timeout=WAIT_SECONDS, check=False)
     if done.returncode:
@@ -79,28 +78,85 @@ def _rate_headless(arguments: Sequence[str]) -> float:
     return _rate(end["completion_tokens"], end["seconds"])
 
 
-def _rate_on_screen(arguments: Sequence[str]) -> float:
-    with tempfile.TemporaryDirectory() as home, _terminal(Path(home), arguments) as terminal:
-        terminal.wait_for(_READY)
-        terminal.write(_QUESTION.encode() + b"\r")
-        reply = asyncio.run(_finished_reply(Path(home)))
-        return _rate(len(reply.records), reply.seconds)
-
-
 def _rate(tokens: int, seconds: float) -> float:
     if tokens < 2 or seconds <= 0:
         raise ChatappError("the reply was too short to be timed; take more --new-tokens")
     return (tokens - 1) / seconds
 
 
-async def _finished_reply(home: Path) -> Reply:
-    """The reply in the only conversation of that home, once it is whole."""
+async def _rate_on_screen(arguments: Sequence[str]) -> float:
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    with tempfile.TemporaryDirectory() as home:
+        terminal = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "chatapp", *arguments),
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**os.environ, "CHATAPP_HOME": home, **terminal},
+            start_new_session=True,
+        )
+        os.close(slave)
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await _drain_until_ready(master)
+                os.write(master, _QUESTION.encode() + b"\r")
+                reply = await _finished_reply(default_paths(home).database)
+        except (TimeoutError, OSError):
+            raise ChatappError("the program did not answer on the screen") from None
+        finally:
+            asyncio.get_running_loop().remove_reader(master)
+            if process.returncode is None:
+                process.send_signal(signal.SIGHUP)
+            try:
+                await asyncio.wait_for(process.wait(), 10)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+            os.close(master)
+    return _rate(len(reply.records), reply.seconds)
+
+
+async def _drain_until_ready(master: int) -> None:
+    """Read all that the program writes, at once and from here on; wait until its model is loaded.
+
+    Raises:
+        OSError: the program ended.
+    """
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    seen = bytearray()
+
+    def drain() -> None:
+        try:
+            data = os.read(master, 1 << 16)
+        except OSError as error:
+            loop.remove_reader(master)
+            if not ready.done():
+                ready.set_exception(error)
+            return
+        if not ready.done():
+            seen.extend(data)
+            if _READY in seen:
+                ready.set_result(None)
+
+    loop.add_reader(master, drain)
+    await ready
+
+
+async def _finished_reply(database: Path) -> Reply:
+    """The reply in the only conversation there, once it is whole."""
     from chatapp.store.store import Store
 
-    store = await Store.open(default_paths(str(home)).database)
+    store = await Store.open(database)
     try:
-        deadline = time.monotonic() + WAIT_SECONDS
-        while time.monotonic() < deadline:
+        while True:
             await asyncio.sleep(1)
             if (latest := await store.latest()) is None:
                 continue
@@ -110,72 +166,3 @@ async def _finished_reply(home: Path) -> Reply:
                 return replies[0]
     finally:
         await store.close()
-    raise ChatappError("the program did not finish its reply on the screen")
-
-
-class _Terminal:
-    """A pseudo-terminal with the program in it; all that it writes is read at once."""
-
-    def __init__(self, master: int) -> None:
-        self._master = master
-        self._seen = bytearray()
-        self._ended = False
-        self._news = threading.Condition()
-        threading.Thread(target=self._drain, daemon=True).start()
-
-    def write(self, keys: bytes) -> None:
-        os.write(self._master, keys)
-
-    def wait_for(self, text: bytes) -> None:
-        with self._news:
-            self._news.wait_for(lambda: text in self._seen or self._ended, WAIT_SECONDS)
-            if text not in self._seen:
-                raise ChatappError("the program did not get ready on the screen")
-
-    def _drain(self) -> None:
-        while True:
-            try:
-                data = os.read(self._master, 1 << 16)
-            except OSError:  # the program has ended
-                data = b""
-            with self._news:
-                self._ended = not data
-                self._seen += data
-                del self._seen[: -(1 << 20)]
-                self._news.notify_all()
-            if not data:
-                return
-
-
-@contextmanager
-def _terminal(home: Path, arguments: Sequence[str]) -> Iterator[_Terminal]:
-    import fcntl
-    import pty
-    import signal
-    import struct
-    import subprocess
-    import termios
-
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-    environment = {**os.environ, "CHATAPP_HOME": str(home), "TERM": "xterm-256color"}
-    environment["COLORTERM"] = "truecolor"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "chatapp", *arguments],
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        env=environment,
-        start_new_session=True,
-    )
-    os.close(slave)
-    try:
-        yield _Terminal(master)
-    finally:
-        process.send_signal(signal.SIGHUP)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        os.close(master)
