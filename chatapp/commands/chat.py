@@ -153,9 +153,9 @@ class ModelsOfSetup:
         return await self._setup.bring(ref, on_progress)
 
     def _choices(self) -> list[ModelChoice]:
-        from chatapp.commands.progress import size
         from chatapp.models import catalog
         from chatapp.models.installed import installed
+        from chatapp.ui.numbers import size
         from chatapp.ui.services import ModelChoice
 
         here = installed(self._setup.paths)

@@ -13,6 +13,7 @@ from typing import Self, TextIO
 
 from chatapp.chat.facts import Progress
 from chatapp.chat.text import sanitise
+from chatapp.ui.numbers import size
 
 DRAW_SECONDS = 0.1
 PLAIN_SECONDS = 10.0
@@ -123,16 +124,6 @@ class ProgressLine:
             self._stream = None
 
 
-def size(count: float) -> str:
-    """Bytes in decimal units, as disks and networks count them: 98.4 MB."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 999.5:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
-
-
 def duration(seconds: float) -> str:
     """Seconds in words: 8 s, 2 min 05 s, 1 h 02 min."""
     whole = max(round(seconds), 0)
@@ -144,4 +135,4 @@ def duration(seconds: float) -> str:
 
 
 def _amount(count: float, unit: str) -> str:
-    return size(count) if unit == "bytes" else f"{count:,.0f} {unit}"
+    return size(round(count)) if unit == "bytes" else f"{count:,.0f} {unit}"
