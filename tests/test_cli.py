@@ -1,4 +1,4 @@
-"""The command line as a person calls it: what it answers, and how it fails."""
+"""The command line as the user calls it: what it answers, and how it fails."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the interface until the person leaves it."""
+    """Run the interface until the user leaves it."""
     from chatapp.commands.setup import Setup
 
     if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
@@ -153,8 +153,7 @@ class ModelsOfSetup:
         return await self._setup.bring(ref, on_progress)
 
     def _choices(self) -> list[ModelChoice]:
-        from chatapp.models import catalog
-        from chatapp.models.installed import installed
+        from chatapp.models.installed import fetchable, installed
         from chatapp.ui.numbers import size
         from chatapp.ui.services import ModelChoice
 
@@ -168,14 +167,10 @@ class ModelsOfSetup:
             )
             for model in here
         ]
-        refs = {model.ref for model in here}
-        for entry in catalog():
-            if entry.id not in refs:
-                parts = (entry.weight_format, size(entry.size) if entry.size else "", entry.license)
-                detail = " · ".join(part for part in parts if part)
-                found.append(
-                    ModelChoice(ref=entry.id, name=entry.name, detail=detail, installed=False)
-                )
+        for entry in fetchable(here):
+            parts = (entry.weight_format, size(entry.size) if entry.size else "", entry.license)
+            detail = " · ".join(part for part in parts if part)
+            found.append(ModelChoice(ref=entry.id, name=entry.name, detail=detail, installed=False))
         return found
 
 

@@ -166,7 +166,7 @@ async def _import(store: Store, args: argparse.Namespace) -> int:
                 was = "imported" if outcome.new else "here already"
                 write(f"{outcome.id[:_SHORT_ID]}  {was}  {_one_line(conversation.title)}")
         if found.left_out:
-            tell(f"{name}: left out, as no text of a person or a model: {found.left_out}")
+            tell(f"{name}: left out, as no text of the user or a model: {found.left_out}")
     if args.json:
         _write_json(brought)
     return DONE

@@ -60,8 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace, paths: Paths) -> int:
-    from chatapp.models.catalog import catalog
-    from chatapp.models.installed import installed
+    from chatapp.models.installed import fetchable, installed
 
     here = installed(paths)
     rows = []
@@ -70,11 +69,7 @@ def _list(args: argparse.Namespace, paths: Paths) -> int:
         if args.json:
             write_json(plain(model) | {"installed": not model.problem})
         rows.append((model.ref, model.weight_format, size(model.size), state))
-    refs = {model.ref for model in here}
-    for entry in catalog():
-        repos = {getattr(source, "repo", "") for source in entry.sources}
-        if entry.id in refs or (entry.kind == "folder" and repos & refs):
-            continue
+    for entry in fetchable(here):
         if args.json:
             told = ("name", "kind", "weight_format", "size", "license", "description")
             facts = {name: getattr(entry, name) for name in told}

@@ -174,7 +174,7 @@ class Setup:
 
 
 async def open_store(paths: Paths) -> Store:
-    """The person's conversations. Raises StoreError."""
+    """The user's conversations. Raises StoreError."""
     from chatapp.store.store import Store
 
     return await Store.open(paths.database)

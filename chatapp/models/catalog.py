@@ -1,7 +1,7 @@
 """The models chatapp knows by a short name, and where each of them can be fetched.
 
 `assets/catalog.toml` is the list. It is data, read once into frozen values; a mistake in it is a
-fault of the program and fails the tests, not the person.
+fault of the program and fails the tests, not the user.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class CatalogEntry:
     """A model that can be fetched: of the catalog, or made from a Hub reference."""
 
     id: str
-    """What the person writes to mean it."""
+    """What the user writes to mean it."""
     name: str
     """What the screen calls it."""
     kind: Literal["folder", "gguf"]
@@ -107,7 +107,7 @@ def near(model_id: str) -> tuple[str, ...]:
 
 
 def hub_folder_entry(repo: str) -> CatalogEntry:
-    """An entry for a Hub repository that a person named by its id."""
+    """An entry for a Hub repository that the user named by its id."""
     for entry in catalog():
         if any(isinstance(source, HubFolder) and source.repo == repo for source in entry.sources):
             return entry
@@ -121,7 +121,7 @@ def hub_folder_entry(repo: str) -> CatalogEntry:
 
 
 def hub_file_entry(repo: str, file: str) -> CatalogEntry:
-    """An entry for one GGUF file of a Hub repository that a person named."""
+    """An entry for one GGUF file of a Hub repository that the user named."""
     for entry in catalog():
         if any(
             isinstance(source, HubFile) and (source.repo, source.file) == (repo, file)

@@ -304,7 +304,7 @@ def _stream(part: Part, client: httpx2.Client, watch: Watch, report: Callable[[i
 
 @contextlib.contextmanager
 def _closed_on_stop(response: httpx2.Response, watch: Watch) -> Iterator[None]:
-    """Shut a connection down when the person stops, so that a silent server holds nobody up."""
+    """Shut a connection down when the user stops, so that a silent server holds nobody up."""
     stream = response.extensions.get("network_stream")
     connection = stream.get_extra_info("socket") if stream is not None else None
     if connection is None:

@@ -26,7 +26,7 @@ class WrongContent(SourceFailed):
 
 
 class FetchStopped(FetchError):
-    """The person stopped a fetch; what came is kept, and the next one goes on from there."""
+    """The user stopped a fetch; what came is kept, and the next one goes on from there."""
 
 
 class OfflineError(FetchError):

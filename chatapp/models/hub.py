@@ -1,6 +1,6 @@
 """What the Hugging Face Hub knows about a repository, and what its cache on this machine holds.
 
-The person's own settings hold: HF_ENDPOINT, HF_TOKEN (or the token of `hf auth login`), HF_HOME,
+The user's own settings hold: HF_ENDPOINT, HF_TOKEN (or the token of `hf auth login`), HF_HOME,
 HF_HUB_CACHE. Importing huggingface_hub is left to the moment the Hub is asked.
 """
 
@@ -56,7 +56,7 @@ def endpoint() -> str:
 
 
 def token() -> str:
-    """The person's token for the Hub; empty when there is none."""
+    """The user's token for the Hub; empty when there is none."""
     from huggingface_hub import get_token
 
     return get_token() or ""

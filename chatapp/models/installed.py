@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -92,6 +92,17 @@ def installed(paths: Paths) -> tuple[InstalledModel, ...]:
     return own + tuple(model for model in _hub_models() if model.ref not in here)
 
 
+def fetchable(here: Iterable[InstalledModel]) -> list[CatalogEntry]:
+    """What of the catalog is not among these, by its own name or its repository's."""
+    refs = {model.ref for model in here}
+
+    def names(entry: CatalogEntry) -> set[str]:
+        repos = (source.repo for source in entry.sources if isinstance(source, HubFolder))
+        return {entry.id, *repos}
+
+    return [entry for entry in catalog() if not names(entry) & refs]
+
+
 def info(ref: str, paths: Paths) -> ModelInfo:
     """What is known of a model, from its header or configuration where it is here.
 
@@ -116,7 +127,7 @@ def info(ref: str, paths: Paths) -> ModelInfo:
 
 
 def remove(ref: str, paths: Paths) -> Removed:
-    """Delete a fetched model, and what a cut fetch of it left; never a person's own files.
+    """Delete a fetched model, and what a cut fetch of it left; never the user's own files.
 
     Raises:
         RefusedModel: the reference is a path outside of what was fetched.

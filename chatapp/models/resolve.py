@@ -1,4 +1,4 @@
-"""What a person's reference to a model means, and where that model is.
+"""What the user's reference to a model means, and where that model is.
 
 A reference is an id of the catalog, a folder, a .gguf file, a Hub repository (owner/name) or one
 file of such a repository (owner/name:file.gguf). What exists on the disk under that very name comes
@@ -144,7 +144,7 @@ def _looks_like_a_path(ref: str) -> bool:
 
 
 def _at(path: Path, paths: Paths) -> ModelSource:
-    """The model at a path of the person's own. Raises ModelError."""
+    """The model at a path of the user's own. Raises ModelError."""
     path = path.absolute()
     if path.is_dir():
         return _in_folder(path, paths)

@@ -1,4 +1,4 @@
-"""Settings: what the person chose, and where each choice came from.
+"""Settings: what the user chose, and where each choice came from.
 
 Precedence, the strongest first: a flag of the command line, the environment (CHATAPP_<SETTING>),
 the file config.toml, the default. The sampling values of a template stand between the file and
@@ -115,7 +115,7 @@ def _setting(default: Any, read: Callable[[object], Any]) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything a person can choose outside of a conversation."""
+    """Everything the user can choose outside of a conversation."""
 
     model: str = _setting("", _text)
     """A catalog id, Hub repo id, folder or .gguf file; empty for the default model."""
@@ -223,7 +223,7 @@ def with_flags(settings: Settings, flags: Mapping[str, object]) -> Settings:
 
 
 def save_setting(paths: Paths, key: str, value: object) -> None:
-    """Change one setting in the person's file, and nothing else in it: comments stay.
+    """Change one setting in the user's file, and nothing else in it: comments stay.
 
     Args:
         paths: where config.toml is; it is made when it isn't there.

@@ -1,6 +1,6 @@
-"""Finds system-prompt templates and prompt formats: those that ship, and the person's own.
+"""Finds system-prompt templates and prompt formats: those that ship, and the user's own.
 
-A file of the person's takes the place of one of ours that has its name, and adds to them
+A file of the user's takes the place of one of ours that has its name, and adds to them
 otherwise. A file that cannot be used is left out and named with its reason; it stops nothing.
 """
 
@@ -35,7 +35,7 @@ class Templates:
     """The system-prompt templates there are."""
 
     by_name: Mapping[str, Template]
-    """Ours first, then the person's own."""
+    """Ours first, then the user's own."""
     problems: tuple[str, ...] = ()
     """The files that were left out, each with its reason, in one line."""
 
@@ -61,7 +61,7 @@ class Formats:
     """The files that were left out, each with its reason, in one line."""
 
     def format(self, name: str) -> PromptFormat:
-        """The format of that name: auto, model, one of ours, or the person's own.
+        """The format of that name: auto, model, one of ours, or the user's own.
 
         Raises:
             TemplateError: there is none; the message names those that are near.
@@ -72,7 +72,7 @@ class Formats:
 
 
 def load_templates(paths: Paths) -> Templates:
-    """Read all templates, ours and the person's."""
+    """Read all templates, ours and the user's."""
     found: dict[str, Template] = {}
     problems: list[str] = []
     for file, source in _read(_folders("templates", paths.templates), "*.toml", problems):
@@ -86,7 +86,7 @@ def load_templates(paths: Paths) -> Templates:
 
 
 def save_template(paths: Paths, template: Template, sampling: SamplingParams) -> Path:
-    """Write one of the person's templates, in place of the one of that name.
+    """Write one of the user's templates, in place of the one of that name.
 
     Args:
         paths: where templates are.
@@ -114,7 +114,7 @@ def save_template(paths: Paths, template: Template, sampling: SamplingParams) ->
 
 
 def _own_names(paths: Paths) -> Mapping[Path, str]:
-    """By file, what the person's own templates are called: a file may say another name."""
+    """By file, what the user's own templates are called: a file may say another name."""
     names: dict[Path, str] = {}
     for file, source in _read((paths.templates,), "*.toml", []):
         with contextlib.suppress(TemplateError):
@@ -123,7 +123,7 @@ def _own_names(paths: Paths) -> Mapping[Path, str]:
 
 
 def load_formats(paths: Paths) -> Formats:
-    """Read all formats, ours and the person's. Whether one runs is seen when it is used."""
+    """Read all formats, ours and the user's. Whether one runs is seen when it is used."""
     sources: dict[str, str] = {}
     problems: list[str] = []
     for file, source in _read(_folders("formats", paths.formats), "*.jinja", problems):

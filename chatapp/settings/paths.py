@@ -32,22 +32,22 @@ class Paths:
 
     @property
     def config_file(self) -> Path:
-        """The person's settings."""
+        """The user's settings."""
         return self.config / "config.toml"
 
     @property
     def templates(self) -> Path:
-        """The person's own system-prompt templates."""
+        """The user's own system-prompt templates."""
         return self.config / "templates"
 
     @property
     def presets(self) -> Path:
-        """The person's own presets of sampling parameters."""
+        """The user's own presets of sampling parameters."""
         return self.config / "presets"
 
     @property
     def formats(self) -> Path:
-        """The person's own prompt formats."""
+        """The user's own prompt formats."""
         return self.config / "formats"
 
     @property

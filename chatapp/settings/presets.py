@@ -1,4 +1,4 @@
-"""Named presets: all sampling parameters under a name, each in a small TOML file of the person's.
+"""Named presets: all sampling parameters under a name, each in a small TOML file of the user's.
 
 Only what differs from the defaults is written, so that a preset stays readable and a parameter of a
 later version takes its own default.
@@ -28,7 +28,7 @@ BUILT_IN: Mapping[str, SamplingParams] = {
     "nucleus": replace(GREEDY, temperature=1.0, top_p=0.9),
     "model": replace(GREEDY, temperature=1.0),
 }
-"""What is always there; a person's own preset of that name takes its place."""
+"""What is always there; the user's own preset of that name takes its place."""
 
 MAX_BYTES = 100_000
 
@@ -45,7 +45,7 @@ class Presets:
         self._folder = folder
 
     def names(self) -> list[str]:
-        """All names, the person's own last."""
+        """All names, the user's own last."""
         own = sorted(file.stem for file in self._folder.glob("*.toml"))
         return list(dict.fromkeys([*BUILT_IN, *own]))
 
@@ -81,7 +81,7 @@ class Presets:
         return file
 
     def remove(self, name: str) -> None:
-        """Remove one of the person's presets. Raises PresetError."""
+        """Remove one of the user's presets. Raises PresetError."""
         file = self._file(name)
         try:
             file.unlink()

@@ -1,4 +1,4 @@
-"""`chatapp bench` as a person calls it, on a tiny model."""
+"""`chatapp bench` as the user calls it, on a tiny model."""
 
 from __future__ import annotations
 

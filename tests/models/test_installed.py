@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from chatapp.models import DEFAULT, obtain
-from chatapp.models.catalog import find, hub_file_entry
+from chatapp.models.catalog import catalog, find, hub_file_entry
 from chatapp.models.errors import RefusedModel, UnknownModel
 from chatapp.models.fetch import fetch
-from chatapp.models.installed import info, installed, remove
+from chatapp.models.installed import fetchable, info, installed, remove
 from chatapp.models.verified import remembered_sha256
 from chatapp.settings.paths import Paths
 from tests.models.samples import folder_files, gguf_bytes, write_folder
@@ -122,3 +122,14 @@ def test_info_of_a_folder(tmp_path: Path, paths: Paths) -> None:
     about = info(str(folder), paths)
     assert (about.architecture, about.vocab_size, about.installed) == ("llama", 16, True)
     assert about.has_chat_template
+
+
+def test_what_is_here_is_not_offered_again(tmp_path: Path, paths: Paths) -> None:
+    """Neither under the catalog's name nor under its repository's."""
+    cached(tmp_path / "hf", "Qwen/Qwen3-0.6B", folder_files())
+    entry = find(DEFAULT)
+    assert entry is not None
+    paths.models.mkdir(parents=True)
+    (paths.models / entry.local_name).write_bytes(gguf_bytes()[:100])
+    offered = {entry.id for entry in fetchable(installed(paths))}
+    assert offered == {entry.id for entry in catalog()} - {DEFAULT, "qwen3-0.6b"}

@@ -1,4 +1,4 @@
-"""Templates and formats: ours are good, the person's override them, broken ones stop nothing."""
+"""Templates and formats: ours are good, the user's override them, broken ones stop nothing."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_none_is_the_template_that_adds_nothing(paths: Paths) -> None:
     assert load_templates(paths).template("none") is NO_TEMPLATE
 
 
-def test_a_persons_files_override_and_add(paths: Paths) -> None:
+def test_the_users_files_override_and_add(paths: Paths) -> None:
     write(paths.templates, "mine.toml", 'name = "tutor"\nsystem = "Be strict."')
     write(paths.templates, "pirate.toml", "system = 'Arr.'\r\n[sampling]\r\ntop-k = 7\r\n")
     templates = load_templates(paths)
@@ -127,7 +127,7 @@ def test_formats(paths: Paths) -> None:
     assert formats.problems[0].endswith("the name auto is taken by the model's own")
 
 
-def test_a_transcript_of_the_persons_own_is_what_auto_falls_back_to(paths: Paths) -> None:
+def test_a_transcript_of_the_users_own_is_what_auto_falls_back_to(paths: Paths) -> None:
     write(paths.formats, "transcript.jinja", "Q/A")
     assert load_formats(paths).format("auto").source == "Q/A"
 

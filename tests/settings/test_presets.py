@@ -44,7 +44,7 @@ def test_presets_live_in_a_folder(tmp_path: Path) -> None:
     assert presets.names()[-1] == "my own"
     assert presets.load("my own") == FULL
     presets.save("greedy", FULL)
-    assert presets.load("greedy") == FULL  # the person's own comes first
+    assert presets.load("greedy") == FULL  # the user's own comes first
     presets.remove("my own")
     with pytest.raises(PresetError, match="there is no preset 'my own'; there are default"):
         presets.load("my own")

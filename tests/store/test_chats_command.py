@@ -186,7 +186,7 @@ def test_import_from_a_pipe(
     assert run("import", "-") == 0
     out, err = capsys.readouterr()
     assert "imported  piped in" in out
-    assert err.endswith("no text of a person or a model: 1\n")
+    assert err.endswith("no text of the user or a model: 1\n")
 
 
 def test_what_goes_wrong_is_one_line(filled: Paths, tmp_path: Path) -> None:
