@@ -45,6 +45,8 @@ def test_a_reply_comes_back_id_for_id_or_says_where_not(
     [
         ("", "holds no recorded reply"),
         ("not json\n", "line 1"),
+        ('{"type":"start","choice":[]}\n', "line 1"),
+        ("[" * 100_000, "line 1"),
         ('{"type":"token","id":1}\n', "no start before it"),
         ('{"type":"start","model":"m","seed":1}\n', "lacks what a replay needs"),
         ('{"type":"start","decoder":"beam"}\n', "draws nothing"),
@@ -69,8 +71,9 @@ def test_changes_of_parameters_are_read(tmp_path: Path) -> None:
     file = tmp_path / "reply.jsonl"
     start = {"type": "start", "model": "m", "seed": 1, "prompt_ids": [1], "sampling": {}}
     later = {"temperature": 0.2, "logit_bias": [[3, None]], "banned": [4]}
-    lines = [start, {"type": "token", "id": 1}, {"type": "token", "id": 2, "sampling": later}]
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    separator = {"type": "token", "id": 1, "text": "\u2028"}  # JSON lines end at newlines alone
+    lines = [start, separator, {"type": "token", "id": 2, "sampling": later}]
+    file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     (recorded,) = read_recorded(str(file))
     assert recorded.ids == (1, 2)
     assert [span.start for span in recorded.spans] == [0, 1]
@@ -128,6 +131,19 @@ def test_rules_about_tokens(call: Call, tiny_gguf: str) -> None:
     assert f"ids go from 0 to {VOCABULARY - 1}" in one_line(
         call("ask", "hi", "-m", tiny_gguf, "--ban", "999"), 2
     )
+
+
+def test_rules_hold_in_a_chat_that_goes_on(call: Call, tiny_gguf: str) -> None:
+    assert (
+        call("chats", "import", "-", piped='[{"role": "user", "content": "hey"}]').returncode == 0
+    )
+    options = ("-m", tiny_gguf, "--threads", "1", "--max-tokens", "1", "--json")
+    done = call("ask", "hello", "-c", "--ban", "z", "-t", "0.3", *options)
+    assert done.returncode == 0, done.stderr
+    sampling = json.loads(done.stdout.splitlines()[0])["sampling"]
+    assert len(sampling["banned"]) == 1
+    assert sampling["temperature"] == 0.3
+    assert "hello" in call("chats", "search", "hello").stdout
 
 
 @pytest.mark.parametrize(
