@@ -32,6 +32,25 @@ class Question:
         return compose(self.text, self.files) if self.files else self.text
 
 
+def read_pipe(stream: TextIO | None) -> str:
+    """What a pipe brings, in UTF-8 whatever the locale is; nothing where there is none.
+
+    Raises:
+        UsageError: it is longer than any model reads.
+        ChatappError: it is not text.
+    """
+    if stream is None or stream.isatty():
+        return ""
+    data = stream.buffer.read(MOST_PIPED_BYTES + 1)
+    if len(data) > MOST_PIPED_BYTES:
+        most = MOST_PIPED_BYTES // 1_000_000
+        raise UsageError(f"standard input is longer than {most} MB; no model reads as much")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ChatappError("standard input is not UTF-8 text") from None
+
+
 def read_question(given: str | None, stream: TextIO | None, files: Sequence[Path]) -> Question:
     """The prompt of the command line, with what a pipe brings behind it, and its files.
 
@@ -40,19 +59,7 @@ def read_question(given: str | None, stream: TextIO | None, files: Sequence[Path
         AttachmentError: a file can't be read, is too large or no text.
         ChatappError: standard input is not text.
     """
-    piped = ""
-    if stream is not None and not stream.isatty():
-        try:
-            # The locale may be any; text in a pipe is UTF-8.
-            data = stream.buffer.read(MOST_PIPED_BYTES + 1)
-            if len(data) > MOST_PIPED_BYTES:
-                raise UsageError(
-                    f"standard input is longer than {MOST_PIPED_BYTES // 1_000_000} MB; "
-                    "no model reads as much"
-                )
-            piped = data.decode("utf-8")
-        except UnicodeDecodeError:
-            raise ChatappError("standard input is not UTF-8 text") from None
+    piped = read_pipe(stream)
     if given and any("\ud800" <= character <= "\udfff" for character in given):
         raise UsageError("the prompt is not UTF-8 text")
     parts = [part for part in (given, piped.strip("\r\n")) if part and part.strip()]

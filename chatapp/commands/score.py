@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from chatapp.chat.errors import ChatappError, UsageError
 from chatapp.commands.options import add_json, add_model_options, add_subcommand, add_top_logprobs
 from chatapp.commands.output import check_standard_output, write, write_json
+from chatapp.commands.question import read_pipe
 from chatapp.commands.running import DONE, follow
 
 if TYPE_CHECKING:
@@ -69,13 +70,10 @@ def read_text(given: str | None, file: str | None, stream: TextIO | None) -> str
         elif given is not None:
             text = given
             given.encode()
-        elif stream is not None and not stream.isatty():
-            text = stream.buffer.read().decode("utf-8")
         else:
-            text = ""
+            text = read_pipe(stream)
     except UnicodeError:
-        source = file or ("the text" if given is not None else "standard input")
-        raise ChatappError(f"{source} is not UTF-8 text") from None
+        raise ChatappError(f"{file or 'the text'} is not UTF-8 text") from None
     except OSError as error:
         raise ChatappError(f"cannot read {file}: {error.strerror}") from None
     if not text:
