@@ -153,8 +153,8 @@ class ModelsOfSetup:
         return await self._setup.bring(ref, on_progress)
 
     def _choices(self) -> list[ModelChoice]:
+        from chatapp.chat.numbers import size
         from chatapp.models.installed import fetchable, installed
-        from chatapp.ui.numbers import size
         from chatapp.ui.services import ModelChoice
 
         here = installed(self._setup.paths)

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from chatapp.chat.numbers import size
 from chatapp.commands.options import add_json, add_subcommand
 from chatapp.commands.output import plain, tell, write, write_json, write_table
 from chatapp.commands.progress import ProgressLine
 from chatapp.commands.running import DONE, INTERRUPTED
-from chatapp.ui.numbers import size
 
 if TYPE_CHECKING:
     from chatapp.models.installed import ModelInfo

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Self, TextIO
 
 from chatapp.chat.facts import Progress
+from chatapp.chat.numbers import size
 from chatapp.chat.text import sanitise
-from chatapp.ui.numbers import size
 
 DRAW_SECONDS = 0.1
 PLAIN_SECONDS = 10.0

@@ -16,6 +16,7 @@ from textual.content import Content
 from textual.timer import Timer
 from textual.widgets import Static
 
+from chatapp.chat import numbers
 from chatapp.chat.attachment import (
     Attachment,
     AttachmentError,
@@ -25,7 +26,6 @@ from chatapp.chat.attachment import (
 )
 from chatapp.chat.text import sanitise
 from chatapp.chat.text_file import read_file
-from chatapp.ui import numbers
 from chatapp.ui.actions import action, path_of
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.drawing import MUTED, renew

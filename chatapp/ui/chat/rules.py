@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from chatapp.chat.numbers import decimal
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.record import Candidate
 from chatapp.chat.sampling import ORDERS, TRANSFORMERS_ORDER, EndRule, SamplingParams
@@ -15,7 +16,6 @@ from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.models import Models
 from chatapp.ui.dialogs.order import OrderScreen
-from chatapp.ui.numbers import decimal
 from chatapp.ui.services import ModelState
 
 _END_WORDS: dict[EndRule, str] = {

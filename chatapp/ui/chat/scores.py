@@ -14,6 +14,7 @@ from textual.content import Content
 
 from chatapp.chat.conversation import Conversation
 from chatapp.chat.errors import ChatappError
+from chatapp.chat.numbers import count
 from chatapp.chat.record import TokenRecord
 from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
@@ -23,7 +24,6 @@ from chatapp.ui.chat.turns import Turns
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.message import MessageBlock
 from chatapp.ui.layout.system import SYSTEM
-from chatapp.ui.numbers import count
 from chatapp.ui.services import ModelState
 from chatapp.ui.token_colours import legend
 

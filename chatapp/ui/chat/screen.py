@@ -15,6 +15,7 @@ from textual.content import Content
 from textual.message import Message as Notice
 from textual.widgets import Static, TextArea
 
+from chatapp.chat import numbers
 from chatapp.chat.conversation import Message
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.facts import ModelFacts, Progress
@@ -22,7 +23,6 @@ from chatapp.chat.generation import Paused, PromptRead
 from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.session.session import ReplyEnded
-from chatapp.ui import numbers
 from chatapp.ui.actions import Actions, Line, bindings_of, message_of, read_line
 from chatapp.ui.chat.attachments import Attachments, Room
 from chatapp.ui.chat.base import ChatBase

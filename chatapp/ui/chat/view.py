@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 from textual.app import SuspendNotSupported
 
+from chatapp.chat import numbers
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.sampling import PARAMETERS
-from chatapp.ui import numbers
 from chatapp.ui.actions import Action, CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.conversations import Conversations

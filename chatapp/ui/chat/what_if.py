@@ -15,6 +15,7 @@ from functools import partial
 from textual.content import Content
 
 from chatapp.chat.errors import ChatappError
+from chatapp.chat.numbers import count, decimal
 from chatapp.chat.record import Candidate, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.whatif import WhatIf as Answer
@@ -23,7 +24,6 @@ from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.look import DIFFERS, IMPOSSIBLE, what_if_look
-from chatapp.ui.numbers import count, decimal
 from chatapp.ui.token_colours import legend
 
 _CANDIDATES, _CANDIDATES_MOST = 50, 1000

@@ -12,9 +12,9 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from chatapp.chat import numbers
 from chatapp.chat.facts import Progress
 from chatapp.chat.text import sanitise
-from chatapp.ui import numbers
 from chatapp.ui.drawing import MUTED, bar
 from chatapp.ui.services import ModelOffer
 from chatapp.ui.speed import Speed

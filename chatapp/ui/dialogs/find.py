@@ -21,11 +21,11 @@ from textual.widgets.option_list import Option
 
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.inspection import FoundToken, ReplyStep, SpeltText
+from chatapp.chat.numbers import count, decimal, percent
 from chatapp.chat.record import Candidate
 from chatapp.chat.text import sanitise, visible_token
 from chatapp.session.inspector import Inspector
 from chatapp.ui.drawing import MUTED
-from chatapp.ui.numbers import count, decimal, percent
 from chatapp.ui.widgets.cells import fit_token
 from chatapp.ui.widgets.removal import cut_by, shortfall
 

@@ -11,9 +11,9 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from chatapp.chat import numbers
 from chatapp.chat.prompt import RenderedPrompt, TokenPiece
 from chatapp.chat.text import sanitise, visible_token
-from chatapp.ui import numbers
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.line import Line
 from chatapp.ui.layout.tokens import TokenLayout

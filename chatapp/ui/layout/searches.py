@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from textual.content import Content
 
+from chatapp.chat.numbers import count, decimal, duration, percent, tokens
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.record import FinishReason
 from chatapp.chat.search import (
@@ -19,7 +20,6 @@ from chatapp.chat.search import (
 from chatapp.chat.text import sanitise, visible_token
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.line import Line
-from chatapp.ui.numbers import count, decimal, duration, percent, tokens
 from chatapp.ui.widgets.cells import fit_token
 
 LEGEND = "■ finished  × dropped  (score)"

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from chatapp.chat.conversation import Reply
+from chatapp.chat.numbers import bits, count, decimal, rate, tokens
 from chatapp.chat.record import FinishReason, TokenRecord, perplexity
-from chatapp.ui.numbers import bits, count, decimal, rate, tokens
 
 _ENDED = {
     FinishReason.STOP: "the model ended it",

@@ -9,11 +9,11 @@ from __future__ import annotations
 from textual.content import Content
 
 from chatapp.chat.conversation import Message
+from chatapp.chat.numbers import count
 from chatapp.chat.text import sanitise
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.line import Line, wrap
 from chatapp.ui.layout.message import MessageBlock
-from chatapp.ui.numbers import count
 
 SYSTEM = "system"
 """Stands for the system text where a message's id is asked for."""

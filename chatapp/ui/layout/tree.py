@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from textual.content import Content
 
+from chatapp.chat import numbers
 from chatapp.chat.conversation import Conversation, Message
 from chatapp.chat.text import sanitise
-from chatapp.ui import numbers
 from chatapp.ui.drawing import MUTED
 
 CURRENT, MOST, LEAST = "●", "▲", "▼"

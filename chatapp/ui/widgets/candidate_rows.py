@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from chatapp.chat.numbers import count, decimal, percent, percent_figure, temperature
 from chatapp.chat.record import Candidate, TokenRecord
-from chatapp.ui.numbers import count, decimal, percent, percent_figure, temperature
 from chatapp.ui.widgets.cells import bar, fit, fit_token
 from chatapp.ui.widgets.removal import cut_by, cut_by_variants, shortfall
 

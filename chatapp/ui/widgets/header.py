@@ -8,9 +8,9 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
+from chatapp.chat import numbers
 from chatapp.chat.facts import ModelFacts, Progress
 from chatapp.chat.text import sanitise
-from chatapp.ui import numbers
 from chatapp.ui.drawing import MUTED, bar
 from chatapp.ui.services import ModelState
 

@@ -16,9 +16,9 @@ from textual.timer import Timer
 from textual.widgets import Static, TextArea
 from textual.worker import Worker
 
+from chatapp.chat import numbers
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.text import sanitise
-from chatapp.ui import numbers
 from chatapp.ui.widgets.prompt_history import History
 
 COUNT_AFTER_SECONDS = 0.15

@@ -5,9 +5,9 @@ What the two numbers of a `Removal` measure depends on the stage; the words say 
 
 from __future__ import annotations
 
+from chatapp.chat.numbers import bits, count, decimal, percent, percent_pair, temperature
 from chatapp.chat.record import Removal
 from chatapp.chat.sampling import PARAMETERS
-from chatapp.ui.numbers import bits, count, decimal, percent, percent_pair, temperature
 
 _PARAMETER_OF_STAGE = {
     "repetition": "repetition_penalty",

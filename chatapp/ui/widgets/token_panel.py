@@ -23,8 +23,8 @@ from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Static
 
+from chatapp.chat.numbers import NO_BREAK_SPACE, bits, count, percent, temperature
 from chatapp.chat.record import TokenRecord
-from chatapp.ui.numbers import NO_BREAK_SPACE, bits, count, percent, temperature
 from chatapp.ui.widgets.candidates import CandidateList
 from chatapp.ui.widgets.cells import bar, fit, fit_token
 from chatapp.ui.widgets.removal import cut_by

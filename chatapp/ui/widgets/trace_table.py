@@ -17,9 +17,9 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from chatapp.chat.inspection import TracedStep
+from chatapp.chat.numbers import count, decimal, percent, percent_figure, temperature
 from chatapp.chat.record import Candidate
 from chatapp.chat.trace import StageTrace, TracedToken
-from chatapp.ui.numbers import count, decimal, percent, percent_figure, temperature
 from chatapp.ui.widgets.cells import fit, fit_token
 from chatapp.ui.widgets.removal import cut_by, setting_text, shortfall, stage_name
 

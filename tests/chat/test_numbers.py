@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatapp.ui import numbers
+from chatapp.chat import numbers
 
 PROBABILITIES = st.floats(0, 1, allow_nan=False)
 
