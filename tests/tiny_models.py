@@ -111,7 +111,7 @@ VOCABULARY = 259
 """Tokens of the tiny GGUF: 256 bytes, one merged pair, two control tokens."""
 
 
-def save_gguf(path: Path) -> Path:
+def save_gguf(path: Path, context: int = 512) -> Path:
     """Save a random Llama of two layers as GGUF, with byte tokens and one merge."""
     import gguf
     import numpy as np
@@ -120,7 +120,7 @@ def save_gguf(path: Path) -> Path:
     tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "Āā", "<|start|>", END]
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("Tiny")
-    writer.add_context_length(512)
+    writer.add_context_length(context)
     writer.add_embedding_length(32)
     writer.add_block_count(2)
     writer.add_feed_forward_length(64)

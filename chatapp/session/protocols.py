@@ -243,12 +243,15 @@ class Engine(Protocol):
         self,
         passage: Passage,
         token: int = -1,
-        target: int | None = None,
+        target: str | None = None,
         by_head: bool = False,
         *,
         on_progress: Report,
     ) -> Attribution:
-        """What each part of the model adds to the logit of a token behind another."""
+        """What each part of the model adds to the logit of a token behind another.
+
+        The target is a word of one token, or "id:504"; None is the token that follows.
+        """
 
     async def positions(self, position: int, *, on_progress: Report) -> Positions:
         """How the model knows that a token stands at a position."""

@@ -116,9 +116,9 @@ def test_the_lens_ends_with_the_models_own_output(tiny: Any) -> None:
 def test_attributions_sum_to_the_logit(tiny: Any, by_head: bool) -> None:
     engine, model = tiny
     ids, out = outputs(engine, model)
-    for token, target in ((-1, 5), (4, None)):
+    for token, target in ((-1, "id:5"), (4, None)):
         found = engine.xray.attribution(Passage(TEXT), token, target, by_head, ignore)
-        wanted = ids[5] if target is None else target
+        wanted = ids[5] if target is None else 5
         logit = float(out.logits[0, token, wanted])
         assert found.logit == pytest.approx(logit, abs=1e-3)
         assert found.sum == pytest.approx(logit, abs=1e-3)

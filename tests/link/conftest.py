@@ -10,11 +10,14 @@ import pytest_asyncio
 from chatapp.chat.facts import LoadOptions, ModelSource
 from chatapp.link.client import EngineClient
 from chatapp.settings.paths import Paths
+from tests.tiny_models import save_gguf
 
 
 @pytest.fixture(scope="session")
-def tiny(tiny_gguf: str) -> ModelSource:
-    return ModelSource("tiny", tiny_gguf, "gguf", sha256="0" * 64)
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
+    """Its context is so long that a reply can be stopped or steered before it is full."""
+    file = save_gguf(tmp_path_factory.mktemp("long") / "tiny.gguf", context=32768)
+    return ModelSource("tiny", str(file), "gguf", sha256="0" * 64)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -75,7 +75,7 @@ async def test_sampling_changes_and_stopping_reach_a_running_reply(
     client: EngineClient, tiny: ModelSource
 ) -> None:
     await load(client, tiny)
-    hot = SamplingParams(temperature=2, top_k=0, top_p=1, min_p=0)
+    hot = SamplingParams(temperature=2, top_k=0, top_p=1, min_p=0, min_tokens=9999)
     generation = client.generate(HELLO, GenerateOptions(sampling=hot, seed=2))
     temperatures = []
     end = None
@@ -84,7 +84,7 @@ async def test_sampling_changes_and_stopping_reach_a_running_reply(
             case TokenStep():
                 temperatures.append(event.record.temperature)
                 if len(temperatures) == 3:
-                    generation.set_sampling(SamplingParams(temperature=0))
+                    generation.set_sampling(replace(hot, temperature=0))
                 if event.record.temperature == 0:
                     generation.cancel()
             case GenerationEnd():

@@ -129,7 +129,8 @@ async def test_several_replies_come_side_by_side(engine: EngineClient) -> None:
 
 
 async def test_one_column_is_steered_and_stopped_alone(engine: EngineClient) -> None:
-    options = GenerateOptions(sampling=HOT, seed=4, max_tokens=60)
+    hot = replace(HOT, min_tokens=9999)  # neither comes to its own end before it is told
+    options = GenerateOptions(sampling=hot, seed=4, max_tokens=1500)
     running = engine.compare(HELLO, (options, replace(options, seed=5)))
     temperatures: list[list[float]] = [[], []]
     reasons: dict[int, FinishReason] = {}
@@ -139,7 +140,7 @@ async def test_one_column_is_steered_and_stopped_alone(engine: EngineClient) -> 
                 case ColumnEvent(column, TokenStep() as step):
                     temperatures[column].append(step.record.temperature)
                     if column == 0 and len(temperatures[0]) == 2:
-                        running.set_sampling(1, SamplingParams(temperature=0))
+                        running.set_sampling(1, SamplingParams(temperature=0, min_tokens=200))
                         running.cancel(0)
                 case ColumnEvent(column, GenerationEnd() as end):
                     reasons[column] = end.reason

@@ -143,7 +143,7 @@ class XRay:
         self,
         passage: Passage,
         token: int,
-        target: int | None,
+        target: str | None,
         by_head: bool,
         on_progress: Report,
     ) -> Attribution:
@@ -152,23 +152,22 @@ class XRay:
         None takes the token that follows, or what the model would choose at the end of the text.
         Raises EngineError.
         """
+        from chatapp.engine.xray.embeddings import find_token
         from chatapp.engine.xray.layers import attribution
 
         ids = self._ids(passage)
         place = _place(token, ids)
-        if target is not None and not 0 <= target < self._tokenizer.vocab_size:
-            last = self._tokenizer.vocab_size - 1
-            raise EngineError(f"there is no token of id {target}; ids go from 0 to {last}")
+        chosen = None if target is None else find_token(self._tokenizer, target)[0]
         weights = self._loaded(on_progress)
-        if target is None and place + 1 < len(ids):
-            target = ids[place + 1]
-        if target is None:
-            target = int(weights.read(ids[: place + 1]).logits.argmax())
-        parts, logit = attribution(weights, ids[: place + 1], target, by_head=by_head)
+        if chosen is None and place + 1 < len(ids):
+            chosen = ids[place + 1]
+        if chosen is None:
+            chosen = int(weights.read(ids[: place + 1]).logits.argmax())
+        parts, logit = attribution(weights, ids[: place + 1], chosen, by_head=by_head)
         return Attribution(
             self._tokenizer.pieces(ids),
             place,
-            self._tokenizer.pieces([target])[0],
+            self._tokenizer.pieces([chosen])[0],
             tuple(parts),
             sum(part.value for part in parts),
             logit,

@@ -11,7 +11,8 @@ from typing import Literal, get_args
 
 from chatapp.chat.numbers import count, decimal, percent, percent_figure, temperature
 from chatapp.chat.record import Candidate, TokenRecord
-from chatapp.ui.widgets.cells import bar, fit, fit_token
+from chatapp.explain.plots import bar
+from chatapp.ui.widgets.cells import fit, fit_token
 from chatapp.ui.widgets.removal import cut_by, cut_by_variants, shortfall
 
 Column = Literal["model", "T", "final"]

@@ -16,8 +16,6 @@ from chatapp.chat.text import visible_token
 _MARKS_AT_MOST = 4
 """More than any writing puts on one letter."""
 
-_EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
-
 
 def fit(text: str, width: int) -> str:
     """The text in exactly `width` cells: cut with "…", or filled with blanks."""
@@ -57,10 +55,3 @@ def _without_towers(text: str) -> str:
 
 def _is_mark(character: str) -> bool:
     return unicodedata.category(character).startswith("M")
-
-
-def bar(fraction: float, width: int) -> str:
-    """A bar of `width` cells at 1, exact to an eighth of a cell, without its empty part."""
-    eighths = round(min(max(fraction, 0.0), 1.0) * width * 8) if fraction == fraction else 0
-    full, rest = divmod(eighths, 8)
-    return "█" * full + _EIGHTHS[rest]

@@ -1,0 +1,1 @@
+"""What is found inside the model, told: sentences, tables, plots, pictures, and the journey."""

@@ -1,0 +1,540 @@
+"""Each answer about the inside of a model as a reader sees it: a sentence, lines, a remark.
+
+The command line and the screen show the same view; `width` is how many characters a line may have.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from chatapp.chat.numbers import count, decimal, percent, size
+from chatapp.chat.prompt import TokenPiece
+from chatapp.chat.text import sanitise, visible_token
+from chatapp.chat.xray import (
+    Analogy,
+    Anatomy,
+    Attention,
+    Attribution,
+    CacheRun,
+    EmbeddingMap,
+    HeadProfile,
+    Lens,
+    Neighbors,
+    Positions,
+    Similarity,
+)
+from chatapp.explain.plots import SHADES_TOLD, bar, label, rounded, scatter, shade, signed_bar
+
+Kind = Literal["control", "byte", "word", "inside", "mark"]
+_KIND_WORDS: dict[Kind, str] = {
+    "control": "control token",
+    "byte": "part of a character",
+    "word": "begins a word",
+    "inside": "inside a word",
+    "mark": "mark or space",
+}
+TOKEN_WIDTH = 16
+_BAR = 24
+_MOST_ROWS = 48
+MAP_HEIGHT = 18
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is shown of one answer. All text is safe to print; no line breaks in `lines`."""
+
+    title: str
+    sentence: str
+    """For someone who has never seen a model."""
+    lines: tuple[str, ...]
+    remark: str = ""
+    """What the numbers are, exactly."""
+
+    def rows(self, width: int) -> list[str]:
+        """All of it, for lines of that many characters."""
+        remark = ["", *textwrap.wrap(self.remark, width)] if self.remark else []
+        return [*textwrap.wrap(self.sentence, width), "", *self.lines, *remark]
+
+
+def kind_of(piece: TokenPiece, first: bool = False) -> Kind:
+    """What a token is in its text; the first one of a text begins a word without a space."""
+    if piece.control:
+        return "control"
+    try:
+        text = piece.bytes.decode()
+    except UnicodeDecodeError:
+        return "byte"
+    if not any(map(str.isalnum, text)):
+        return "mark"
+    return "word" if first or not text[0].isalnum() else "inside"
+
+
+def tokens(pieces: Sequence[TokenPiece], width: int = 80) -> View:
+    """A text as its tokens, with why its letters are hard to see for a model."""
+    plain = [piece for piece in pieces if not piece.control]
+    text = b"".join(piece.bytes for piece in plain).decode("utf-8", "replace")
+    sentence = (
+        f"A model reads no letters: its text is cut into tokens, and each token is a number. Here"
+        f" {count(len(text))} characters are {count(len(plain))} tokens"
+    )
+    sentence += f", {len(text) / len(plain):.1f} characters a token." if plain else "."
+    lines = [*_flowing([visible_token(piece.bytes) for piece in pieces], width), ""]
+    lines.append(f"{'#':>5} {'id':>8}  {'token':<{TOKEN_WIDTH}}  {'':<20} bytes")
+    for number, piece in enumerate(pieces):
+        first = number == 0 or pieces[number - 1].control
+        kind = _KIND_WORDS[kind_of(piece, first)]
+        shown = label(piece.bytes, TOKEN_WIDTH)
+        raw = "" if piece.control else piece.bytes.hex(" ")
+        lines.append(
+            f"{number:>5} {piece.id:>8}  {shown:<{TOKEN_WIDTH}}  {kind:<20} {raw}".rstrip()[:width]
+        )
+    return View("Tokens", sentence, tuple(lines), _letters(plain))
+
+
+def _letters(pieces: Sequence[TokenPiece]) -> str:
+    """Why letters can't be counted in the word that is cut the most."""
+    words: list[list[TokenPiece]] = []
+    for number, piece in enumerate(pieces):
+        kind = kind_of(piece, number == 0)
+        if kind == "word":
+            words.append([piece])
+        elif kind == "inside" and words and words[-1][-1] is pieces[number - 1]:
+            words[-1].append(piece)
+    if not words or len(most := max(words, key=len)) == 1:
+        return ""
+    word = b"".join(piece.bytes for piece in most).decode("utf-8", "replace").strip()
+    cut = "│".join(visible_token(piece.bytes) for piece in most)
+    ids = ", ".join(str(piece.id) for piece in most)
+    return (
+        f'"{sanitise(word)}" has {len(word)} letters but {len(most)} tokens, {cut}: the model is'
+        f" given the numbers {ids}. None of them says which letters are in it, so a question such"
+        " as how many r a word has is hard for it."
+    )
+
+
+def _flowing(texts: Sequence[str], width: int) -> list[str]:
+    """Tokens one after another, parted by │, in as many lines as it takes."""
+    lines = [""]
+    for text in texts:
+        if lines[-1] and len(lines[-1]) + len(text) + 1 > width:
+            lines.append("")
+        lines[-1] += (text + "│")[:width]
+    return lines
+
+
+def neighbors(found: Neighbors, width: int = 80) -> View:
+    """The nearest embeddings."""
+    word = visible_token(found.piece.bytes)
+    lines = _scored(
+        [(one.piece, one.score, "") for one in found.neighbors],
+        found.neighbors[0].score if found.by == "dot" and found.neighbors else 1.0,
+    )
+    which = "input embeddings" if found.matrix == "input" else "output embeddings (the head's rows)"
+    how = (
+        "cosine: 1 points the same way, 0 has nothing in common"
+        if found.by == "cosine"
+        else "dot product: long rows score high whatever they mean"
+    )
+    return View(
+        f"Near {word}",
+        f"For the model {word} is a row of numbers, learned so that words used alike have rows that"
+        " point the same way. These tokens' rows are the nearest.",
+        tuple(lines),
+        f"{which}; {how}. {_spaced(found.piece, found.spaced)}",
+    )
+
+
+def _spaced(piece: TokenPiece, spaced: bool) -> str:
+    word = visible_token(piece.bytes)
+    if spaced:
+        return f"The token is {word} (id {piece.id}), with the space before it."
+    return f"The token is {word} (id {piece.id}), as it stands."
+
+
+def _scored(rows: Sequence[tuple[TokenPiece, float, str]], most: float) -> list[str]:
+    return [
+        f"{number:>4}  {label(piece.bytes, TOKEN_WIDTH):<{TOKEN_WIDTH}} {decimal(score, 3):>8}"
+        f"  {bar(score / most if most else 0, _BAR):<{_BAR}}  {note}".rstrip()
+        for number, (piece, score, note) in enumerate(rows, 1)
+    ]
+
+
+def analogy(found: Analogy, width: int = 80) -> View:
+    """A sum of embeddings, and what is nearest to it."""
+    asked = " ".join(
+        f"{'+' if term.sign > 0 else '−'} {visible_token(term.piece.bytes)}" for term in found.terms
+    ).removeprefix("+ ")
+    lines = []
+    for one in found.results:
+        note = "one of the terms" if one.is_input else ""
+        lines.append(
+            f"{count(one.rank):>7}  {label(one.piece.bytes, TOKEN_WIDTH):<{TOKEN_WIDTH}}"
+            f" {decimal(one.score, 3):>8}  {bar(one.score, _BAR):<{_BAR}}  {note}".rstrip()
+        )
+    answer = next((one for one in found.results if not one.is_input), None)
+    best = f" Without the terms: {visible_token(answer.piece.bytes)}." if answer else ""
+    return View(
+        sanitise(asked),
+        f"Directions between embeddings carry meaning, so words can be added and taken away. The"
+        f" tokens nearest to {asked} are:{best and ' '}{best.strip()}",
+        tuple(lines),
+        "Rank among all tokens, and cosine to the sum of the raw input embeddings. The terms"
+        " themselves are ranked like all others: they are usually the nearest.",
+    )
+
+
+def similarity(found: Similarity, width: int = 80) -> View:
+    """Two texts beside each other."""
+    lines = [
+        f"{name:<34} {decimal(value, 3):>7}  {bar(value, _BAR)}"
+        for name, value in (
+            ("mean of their embeddings", found.embedding),
+            ("mean of their last hidden states", found.hidden),
+        )
+    ]
+    return View(
+        "Similarity",
+        "How alike two texts are to the model: before it has read anything (which words they have),"
+        " and after all layers (what it made of them).",
+        tuple(lines),
+        "Cosines. Hidden states of most models point the same way to begin with, so that even"
+        " unlike texts score high there; compare pairs with each other.",
+    )
+
+
+def word_map(found: EmbeddingMap, width: int = 80) -> View:
+    """Words in two dimensions."""
+    points = [(point.x, point.y, sanitise(point.text)) for point in found.points]
+    rows, _ = scatter(points, width, MAP_HEIGHT)
+    if found.method == "pca":
+        shares = " and ".join(percent(share) for share in found.explained)
+        remark = (
+            f"Principal components of the input embeddings: the axes hold {shares} of what tells"
+            " these words apart; the rest can't be seen in two dimensions."
+        )
+    else:
+        remark = "t-SNE: who stands near whom is kept, distances and axes mean nothing."
+    return View(
+        "Map of words",
+        "Every word is a point in a space of hundreds of dimensions. This is its shadow in two:"
+        " words that stand near each other are used alike.",
+        tuple(rows),
+        remark,
+    )
+
+
+def attention(found: Attention, width: int = 80) -> View:
+    """Which tokens one token looked at; with all rows, the heat map."""
+    if len(found.rows) > 1:
+        return _heat_map(found, width)
+    row = found.rows[0]
+    word = visible_token(found.tokens[found.token].bytes)
+    rest = 1 - row[0]
+    shown = sorted(sorted(range(len(row)), key=lambda place: -row[place])[:_MOST_ROWS])
+    most = max(row[1:], default=0.0)
+    lines = [f"{'#':>5}  {'token':<{TOKEN_WIDTH}} {'share':>8}  {'':<{_BAR}}  without the first"]
+    for place in shown:
+        other = ""
+        if place and rest > 0:
+            other = f"{percent(row[place] / rest):>8}  {bar(row[place] / (most or 1), 8)}"
+        mark = "  ← this token" if place == found.token else ""
+        lines.append(
+            f"{place:>5}  {label(found.tokens[place].bytes, TOKEN_WIDTH):<{TOKEN_WIDTH}}"
+            f" {percent(row[place]):>8}  {bar(row[place], _BAR):<{_BAR}}  {other}{mark}".rstrip()
+        )
+    remark = f"{_whose(found)}; the shares sum to 1."
+    if len(shown) < len(row):
+        remark += f" {count(len(row) - len(shown))} tokens with less are left out."
+    if row[0] > 0.3:
+        remark += (
+            f" {percent(row[0])} rest on the very first token: heads look there when they have"
+            " nothing to fetch. The last column shares out the rest."
+        )
+    return View(
+        f"What {word} looked at",
+        f"To understand {word} the model fetches something from the tokens before it and from"
+        " itself. This is how much of its attention each of them got.",
+        tuple(lines),
+        remark,
+    )
+
+
+def _whose(found: Attention) -> str:
+    heads = "the mean of its heads" if found.head is None else f"head {found.head}"
+    return f"Layer {found.layer}, {heads}"
+
+
+def _heat_map(found: Attention, width: int) -> View:
+    names = [label(piece.bytes, 12) for piece in found.tokens]
+    room = max(8, width - 20)
+    start = max(0, len(names) - room)
+    numbers = range(start, len(names))
+    lines = []
+    if len(names) >= 10:
+        lines.append(" " * 19 + "".join(str(one // 10 % 10) for one in numbers))
+    lines.append(" " * 19 + "".join(str(one % 10) for one in numbers))
+    for place in numbers:
+        row = found.rows[place]
+        cells = "".join(shade(row[other]) if other <= place else " " for other in numbers)
+        lines.append(f"{place:>5} {names[place]:<12} {cells}".rstrip())
+    cut = f" Only the last {len(names) - start} of {len(names)} tokens fit here." if start else ""
+    return View(
+        "Who looks at whom",
+        "Each line is a token; each column a token that it may look at: itself and what stands"
+        " before it, never what comes after. The darker, the more of its attention goes there.",
+        tuple(lines),
+        f"{_whose(found)}. {SHADES_TOLD}.{cut}",
+    )
+
+
+_HABITS: tuple[tuple[str, str, Callable[[HeadProfile], float]], ...] = (
+    ("first", "the very first token", lambda one: one.first),
+    ("previous", "the token before", lambda one: one.previous),
+    ("same", "earlier tokens of the same id", lambda one: one.same),
+    ("induction", "what followed the same token earlier", lambda one: one.induction),
+)
+
+
+def head_profiles(found: Sequence[HeadProfile], piece: TokenPiece, width: int = 80) -> View:
+    """What every head does at one token: a grid for each habit, and the entropies."""
+    layers = max(one.layer for one in found) + 1
+    heads = max(one.head for one in found) + 1
+    by_place = {(one.layer, one.head): one for one in found}
+    word = visible_token(piece.bytes)
+    lines: list[str] = []
+    for name, words, measure in _HABITS:
+        best = max(found, key=measure)
+        lines.append(
+            f"{name}: attention on {words}; most, {percent(measure(best))}, in layer {best.layer}"
+            f" head {best.head}"
+        )
+    lines.append("")
+    names = [name for name, _, _ in _HABITS]
+    gap = " " * 2
+    wide = max(heads, 9)
+    lines.append(gap.join([f"{'layer':>5}", *(f"{name:<{wide}}" for name in names), "bits"]))
+    for layer in range(layers):
+        row = [by_place[layer, head] for head in range(heads) if (layer, head) in by_place]
+        cells = [
+            f"{''.join(shade(measure(one)) for one in row):<{wide}}" for _, _, measure in _HABITS
+        ]
+        mean = sum(one.entropy_bits for one in row) / len(row)
+        lines.append(gap.join([f"{layer:>5}", *cells, f"{mean:4.1f}"])[:width])
+    return View(
+        f"The heads at {word}",
+        f"Each layer has {heads} heads, and each looks for something of its own. A column of shades"
+        f" is a head, a line a layer: how much of its attention at {word} follows a habit.",
+        tuple(lines),
+        f"{SHADES_TOLD}. bits: entropy of a head's attention, the mean over the layer; 0 looks at"
+        " one token alone.",
+    )
+
+
+def lens(found: Lens, width: int = 80) -> View:
+    """The prediction after every layer."""
+    word = visible_token(found.tokens[found.token].bytes)
+    last = found.layers[-1]
+    winner = visible_token(last.top[0].piece.bytes) if last.top else "?"
+    lines = [f"{'layer':>7} {'rank':>7} {'bits':>7}  {'':<12}  most probable"]
+    most = max((one.kl_bits for one in found.layers), default=0.0) or 1.0
+    for one in found.layers:
+        name = "embed" if one.layer == 0 else "output" if one is last else str(one.layer)
+        tops = "  ".join(
+            f"{label(two.piece.bytes, TOKEN_WIDTH)} {percent(two.score)}" for two in one.top[:3]
+        )
+        lines.append(
+            f"{name:>7} {count(one.rank):>7} {one.kl_bits:>7.2f}  {bar(one.kl_bits / most, 12):<12}"
+            f"  {tops}"[:width]
+        )
+    leads = next((one.layer for one in found.layers if one.rank == 1), None)
+    stays = last.layer
+    for one in reversed(found.layers):
+        if one.rank != 1:
+            break
+        stays = one.layer
+    told = ""
+    if leads is not None:
+        told = f" {winner} leads first after layer {leads}"
+        told += "." if leads == stays else f" and for good from layer {stays} on."
+    return View(
+        f"Layer by layer, behind {word}",
+        f"What would the model say if it stopped after each layer? At the end it says {winner}."
+        f"{told}",
+        tuple(lines),
+        f"Logit lens: the state after the layer, through the final norm and the head. rank: where"
+        f" {winner} stands there. bits: how far that prediction is from the final one (KL)."
+        " Layer 0 is the embedding; the last line is the model's own output.",
+    )
+
+
+def attribution(found: Attribution, width: int = 80) -> View:
+    """Which parts of the model push one token."""
+    target = visible_token(found.target.bytes)
+    word = visible_token(found.tokens[found.token].bytes)
+    parts = list(found.parts)
+    lines = []
+    most = max((abs(part.value) for part in parts), default=1.0)
+    by_head = any(part.head is not None for part in parts)
+    if by_head:
+        parts = sorted(parts, key=lambda part: -abs(part.value))[:_MOST_ROWS]
+    for part in parts:
+        where = "" if part.layer < 0 else f"layer {part.layer}"
+        kind = part.kind if part.head is None else f"head {part.head}"
+        lines.append(
+            f"{where:<9} {kind:<10} {decimal(part.value):>8}  "
+            f"{signed_bar(part.value, most, 2 * _BAR + 1)}".rstrip()
+        )
+    lines.append(f"{'':<9} {'sum':<10} {decimal(found.sum):>8}")
+    lines.append(f"{'':<9} {'logit':<10} {decimal(found.logit):>8}  the model's own")
+    left = len(found.parts) - len(parts)
+    return View(
+        f"What made {target}",
+        f"Every part of the model adds something to the score of {target} behind {word}: to the"
+        " right of the line it speaks for it, to the left against it.",
+        tuple(lines),
+        "Direct logit attribution, with the final norm's scale as it is at this token: the parts"
+        " add up to the logit."
+        + (f" {left} smaller ones are left out of the list." if left else ""),
+    )
+
+
+def positions(found: Positions, width: int = 80) -> View:
+    """How the order of tokens is known."""
+    title = f"Position {found.position}"
+    if found.kind == "none":
+        return View(
+            title,
+            "This model tells its tokens' order by no table and no rotation: it reads them one by"
+            " one, or weighs them by distance alone.",
+            (),
+        )
+    lines: list[str] = []
+    if found.kind == "learned":
+        lines += [
+            f"{place:>7}  {decimal(value, 3):>7}  {bar(value, _BAR)}"
+            for place, value in found.falloff
+        ]
+        return View(
+            title,
+            "This model has learned a row of numbers for every position and adds it to the token's"
+            " own. How alike the row of this position is to others:",
+            tuple(lines),
+            "Cosine of the rows of the table of positions.",
+        )
+    lines.append(f"{'pair':>5} {'turned by':>14} {'one turn takes':>18}")
+    pairs = len(found.angles)
+    step = max(1, math.ceil(pairs / 12))
+    for pair in range(0, pairs, step):
+        degrees = math.degrees(found.angles[pair]) % 360
+        clock = "↑↗→↘↓↙←↖"[round(degrees / 45) % 8]
+        lines.append(
+            f"{pair:>5} {degrees:>11.1f}° {clock} {rounded(found.wavelengths[pair]):>11} tokens"
+        )
+    lines += ["", "distance   likeness of a query and a key that are the same"]
+    lines += [
+        f"{distance:>8}  {decimal(value, 3):>7}  {signed_bar(value, 1.0, 2 * _BAR + 1)}".rstrip()
+        for distance, value in found.falloff
+    ]
+    return View(
+        title,
+        f"Order is told by turning: each pair of numbers in a query and a key is a hand that is"
+        f" turned further at every position, some fast, some slowly. At position {found.position}"
+        " they stand like this; two tokens compare their hands and so know how far apart they are.",
+        tuple(lines),
+        "Rotary position embedding, from the model's own frequencies"
+        + (f"; every {step}th of {pairs} pairs." if step > 1 else "."),
+    )
+
+
+_PART_WORDS = {
+    "embedding": "embedding",
+    "attention": "attention",
+    "mlp": "MLP",
+    "norm": "norms",
+    "head": "head",
+    "other": "other",
+}
+
+
+def anatomy(found: Anatomy, width: int = 80, *, measured: float | None = None) -> View:
+    """What the model is made of.
+
+    Args:
+        found: what its file says.
+        width: characters a line.
+        measured: how fast it writes here, in tokens a second, where that was measured.
+    """
+    facts = [
+        ("architecture", found.architecture),
+        ("layers", count(found.layers)),
+        ("heads", f"{found.heads}, for keys and values {found.kv_heads}"),
+        ("width", f"{count(found.width)}, MLP {count(found.mlp_width)}, head {found.head_width}"),
+        ("vocabulary", count(found.vocabulary)),
+        ("context", f"{count(found.context)} tokens"),
+        ("position", found.position),
+        ("activation", found.activation),
+        ("norm", found.norm),
+        ("weights", found.weight_format),
+        ("KV cache", f"{size(found.kv_bytes_per_token)} a token"),
+    ]
+    lines = [f"{name:<13} {sanitise(value)}" for name, value in facts]
+    lines.append("")
+    for part in found.parts:
+        share = part.parameters / found.parameters if found.parameters else 0.0
+        lines.append(
+            f"{_PART_WORDS[part.name]:<13} {count(part.parameters):>13} parameters"
+            f" {size(part.bytes):>9}  {percent(share):>7} {bar(share, 16)}".rstrip()
+        )
+    total = sum(part.bytes for part in found.parts)
+    lines.append(f"{'all':<13} {count(found.parameters):>13} parameters {size(total):>9}")
+    tied = " The head is the embedding once more (tied) and counted once." if found.tied else ""
+    remark = (
+        f"One token takes {rounded(found.operations_per_token / 1e6)} million operations and reads"
+        f" {size(found.bytes_per_token)} of weights from memory.{tied}"
+    )
+    if measured:
+        needed = found.bytes_per_token * measured
+        remark += (
+            f" It writes {measured:.1f} tokens a second here, so {size(round(needed))} of weights"
+            " go through the processor each second: memory that moves no more than that is what"
+            " holds it back."
+        )
+    return View(
+        "Anatomy",
+        f"The model is {count(found.parameters)} numbers, learned from text. Each token passes"
+        f" through {found.layers} layers: attention fetches from other tokens, the MLP works on"
+        " what it fetched.",
+        tuple(lines),
+        remark,
+    )
+
+
+def cache_run(found: CacheRun, width: int = 80) -> View:
+    """The KV cache, measured with and without."""
+    most = max((point.without for point in found.points), default=1.0)
+    lines = [f"{'tokens':>7} {'passes':>8} {'with':>9}  {'passes':>8} {'without':>9}"]
+    for point in found.points:
+        lines.append(
+            f"{point.tokens:>7} {count(point.passes_with):>8} {point.with_cache:>7.2f} s"
+            f"  {count(point.passes_without):>8} {point.without:>7.2f} s"
+        )
+        lines.append(f"{'with':>17} {bar(point.with_cache / most, width - 20)}".rstrip())
+        lines.append(f"{'without':>17} {bar(point.without / most, width - 20)}".rstrip())
+    last = found.points[-1] if found.points else None
+    gain = (
+        f" Here {last.tokens} tokens came {last.without / last.with_cache:.1f} times faster."
+        if (last and last.with_cache > 0)
+        else ""
+    )
+    return View(
+        "KV cache",
+        "What a layer made of earlier tokens (their keys and values) is kept, so that a new token"
+        f" is read once; without it the whole text would be read again for every token.{gain}",
+        tuple(lines),
+        f"Measured now, on the runtime that writes: n token passes against n(n+1)/2."
+        f" The cache takes {size(found.bytes_per_token)} for each token.",
+    )
