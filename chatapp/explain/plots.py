@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 
 from chatapp.chat.text import visible_token
@@ -35,10 +36,20 @@ def shade(share: float) -> str:
     return _SHADES[sum(share >= least for least in _SHADES_AT)]
 
 
-def label(data: bytes, width: int) -> str:
-    """A token in at most `width` characters."""
+def cells(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
+
+
+def fit(data: bytes, width: int) -> str:
+    """A token in exactly `width` columns."""
     text = visible_token(data)
-    return text if len(text) <= width else text[: width - 1] + "…"
+    if cells(text) > width:
+        while cells(text) >= width:
+            text = text[:-1]
+        text += "…"
+    return text + " " * (width - cells(text))
 
 
 def scatter(

@@ -27,7 +27,7 @@ from chatapp.chat.xray import (
     Positions,
     Similarity,
 )
-from chatapp.explain.plots import SHADES_TOLD, bar, label, rounded, scatter, shade, signed_bar
+from chatapp.explain.plots import SHADES_TOLD, bar, cells, fit, rounded, scatter, shade, signed_bar
 
 Kind = Literal["control", "byte", "word", "inside", "mark"]
 _KIND_WORDS: dict[Kind, str] = {
@@ -87,12 +87,15 @@ def tokens(pieces: Sequence[TokenPiece], width: int = 80) -> View:
     for number, piece in enumerate(pieces):
         first = number == 0 or pieces[number - 1].control
         kind = _KIND_WORDS[kind_of(piece, first)]
-        shown = label(piece.bytes, TOKEN_WIDTH)
-        raw = "" if piece.control else piece.bytes.hex(" ")
-        lines.append(
-            f"{number:>5} {piece.id:>8}  {shown:<{TOKEN_WIDTH}}  {kind:<20} {raw}".rstrip()[:width]
-        )
+        shown = fit(piece.bytes, TOKEN_WIDTH)
+        raw = "" if piece.control else _hex(piece.bytes, width - 56)
+        lines.append(f"{number:>5} {piece.id:>8}  {shown}  {kind:<20} {raw}".rstrip())
     return View("Tokens", sentence, tuple(lines), _letters(plain))
+
+
+def _hex(data: bytes, width: int) -> str:
+    shown = data.hex(" ")
+    return shown if len(shown) <= width else f"{shown[: max(0, width - 2)].rpartition(' ')[0]} …"
 
 
 def _letters(pieces: Sequence[TokenPiece]) -> str:
@@ -120,7 +123,7 @@ def _flowing(texts: Sequence[str], width: int) -> list[str]:
     """Tokens one after another, parted by │, in as many lines as it takes."""
     lines = [""]
     for text in texts:
-        if lines[-1] and len(lines[-1]) + len(text) + 1 > width:
+        if lines[-1] and cells(lines[-1] + text) >= width:
             lines.append("")
         lines[-1] += (text + "│")[:width]
     return lines
@@ -157,7 +160,7 @@ def _spaced(piece: TokenPiece, spaced: bool) -> str:
 
 def _scored(rows: Sequence[tuple[TokenPiece, float, str]], most: float) -> list[str]:
     return [
-        f"{number:>4}  {label(piece.bytes, TOKEN_WIDTH):<{TOKEN_WIDTH}} {decimal(score, 3):>8}"
+        f"{number:>4}  {fit(piece.bytes, TOKEN_WIDTH)} {decimal(score, 3):>8}"
         f"  {bar(score / most if most else 0, _BAR):<{_BAR}}  {note}".rstrip()
         for number, (piece, score, note) in enumerate(rows, 1)
     ]
@@ -172,15 +175,17 @@ def analogy(found: Analogy, width: int = 80) -> View:
     for one in found.results:
         note = "one of the terms" if one.is_input else ""
         lines.append(
-            f"{count(one.rank):>7}  {label(one.piece.bytes, TOKEN_WIDTH):<{TOKEN_WIDTH}}"
+            f"{count(one.rank):>7}  {fit(one.piece.bytes, TOKEN_WIDTH)}"
             f" {decimal(one.score, 3):>8}  {bar(one.score, _BAR):<{_BAR}}  {note}".rstrip()
         )
     answer = next((one for one in found.results if not one.is_input), None)
-    best = f" Without the terms: {visible_token(answer.piece.bytes)}." if answer else ""
+    best = ""
+    if answer is not None:
+        best = f" Nearest, the terms left aside, is {visible_token(answer.piece.bytes)}."
     return View(
         sanitise(asked),
-        f"Directions between embeddings carry meaning, so words can be added and taken away. The"
-        f" tokens nearest to {asked} are:{best and ' '}{best.strip()}",
+        f"Directions between embeddings carry meaning, so words can be added and taken away:"
+        f" {asked}.{best}",
         tuple(lines),
         "Rank among all tokens, and cosine to the sum of the raw input embeddings. The terms"
         " themselves are ranked like all others: they are usually the nearest.",
@@ -236,15 +241,15 @@ def attention(found: Attention, width: int = 80) -> View:
     rest = 1 - row[0]
     shown = sorted(sorted(range(len(row)), key=lambda place: -row[place])[:_MOST_ROWS])
     most = max(row[1:], default=0.0)
-    lines = [f"{'#':>5}  {'token':<{TOKEN_WIDTH}} {'share':>8}  {'':<{_BAR}}  without the first"]
+    lines = [f"{'#':>5}  {'token':<{TOKEN_WIDTH}} {'share':>8}  {'':<16}  without the first"]
     for place in shown:
         other = ""
         if place and rest > 0:
             other = f"{percent(row[place] / rest):>8}  {bar(row[place] / (most or 1), 8)}"
-        mark = "  ← this token" if place == found.token else ""
+        mark = "  ←" if place == found.token else ""
         lines.append(
-            f"{place:>5}  {label(found.tokens[place].bytes, TOKEN_WIDTH):<{TOKEN_WIDTH}}"
-            f" {percent(row[place]):>8}  {bar(row[place], _BAR):<{_BAR}}  {other}{mark}".rstrip()
+            f"{place:>5}  {fit(found.tokens[place].bytes, TOKEN_WIDTH)}"
+            f" {percent(row[place]):>8}  {bar(row[place], 16):<16}  {other}{mark}".rstrip()
         )
     remark = f"{_whose(found)}; the shares sum to 1."
     if len(shown) < len(row):
@@ -269,7 +274,7 @@ def _whose(found: Attention) -> str:
 
 
 def _heat_map(found: Attention, width: int) -> View:
-    names = [label(piece.bytes, 12) for piece in found.tokens]
+    names = [fit(piece.bytes, 12) for piece in found.tokens]
     room = max(8, width - 20)
     start = max(0, len(names) - room)
     numbers = range(start, len(names))
@@ -280,7 +285,7 @@ def _heat_map(found: Attention, width: int) -> View:
     for place in numbers:
         row = found.rows[place]
         cells = "".join(shade(row[other]) if other <= place else " " for other in numbers)
-        lines.append(f"{place:>5} {names[place]:<12} {cells}".rstrip())
+        lines.append(f"{place:>5} {names[place]} {cells}".rstrip())
     cut = f" Only the last {len(names) - start} of {len(names)} tokens fit here." if start else ""
     return View(
         "Who looks at whom",
@@ -308,10 +313,8 @@ def head_profiles(found: Sequence[HeadProfile], piece: TokenPiece, width: int = 
     lines: list[str] = []
     for name, words, measure in _HABITS:
         best = max(found, key=measure)
-        lines.append(
-            f"{name}: attention on {words}; most, {percent(measure(best))}, in layer {best.layer}"
-            f" head {best.head}"
-        )
+        place = f"layer {best.layer} head {best.head}"
+        lines.append(f"{name:<10} {words}; most {percent(measure(best))} ({place})")
     lines.append("")
     names = [name for name, _, _ in _HABITS]
     gap = " " * 2
@@ -344,7 +347,8 @@ def lens(found: Lens, width: int = 80) -> View:
     for one in found.layers:
         name = "embed" if one.layer == 0 else "output" if one is last else str(one.layer)
         tops = "  ".join(
-            f"{label(two.piece.bytes, TOKEN_WIDTH)} {percent(two.score)}" for two in one.top[:3]
+            f"{fit(two.piece.bytes, TOKEN_WIDTH).rstrip()} {percent(two.score)}"
+            for two in one.top[:3]
         )
         lines.append(
             f"{name:>7} {count(one.rank):>7} {one.kl_bits:>7.2f}  {bar(one.kl_bits / most, 12):<12}"
@@ -359,6 +363,8 @@ def lens(found: Lens, width: int = 80) -> View:
     told = ""
     if leads is not None:
         told = f" {winner} leads first after layer {leads}"
+        if leads == stays == last.layer:
+            told = f" {winner} takes the lead only in the last layer"
         told += "." if leads == stays else f" and for good from layer {stays} on."
     return View(
         f"Layer by layer, behind {word}",
@@ -446,7 +452,7 @@ def positions(found: Positions, width: int = 80) -> View:
         " they stand like this; two tokens compare their hands and so know how far apart they are.",
         tuple(lines),
         "Rotary position embedding, from the model's own frequencies"
-        + (f"; every {step}th of {pairs} pairs." if step > 1 else "."),
+        + (f"; one of every {step} of the {pairs} pairs." if step > 1 else "."),
     )
 
 

@@ -61,8 +61,9 @@ class XRay:
         self, word: str, matrix: Matrix, by: Measure, count: int, on_progress: Report
     ) -> Neighbors:
         """The tokens nearest to a word's. Raises EngineError."""
-        from chatapp.engine.xray.embeddings import neighbors
+        from chatapp.engine.xray.embeddings import find_token, neighbors
 
+        find_token(self._tokenizer, word)  # said before anything is loaded
         weights = self._loaded(on_progress)
         return neighbors(weights, self._tokenizer, word, matrix=matrix, by=by, count=count)
 

@@ -1,0 +1,92 @@
+"""Views: their numbers are the answer's, they fit their width, and no token can do harm in them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from rich.cells import cell_len
+
+from chatapp.chat import xray
+from chatapp.chat.prompt import TokenPiece
+from chatapp.explain import views
+from chatapp.explain.views import View, kind_of
+from tests.explain import values
+
+
+def every_view(width: int) -> list[View]:
+    return [
+        views.tokens(values.pieces(30), width),
+        views.neighbors(values.neighbors(), width),
+        views.analogy(values.analogy(), width),
+        views.similarity(xray.Similarity(0.5, -0.25), width),
+        views.word_map(values.word_map(20), width),
+        views.attention(values.attention(90), width),
+        views.attention(values.attention(90, every=True), width),
+        views.head_profiles(values.head_profiles(4, 9), values.piece(2), width),
+        views.lens(values.lens(31), width),
+        views.attribution(values.attribution(30), width),
+        views.positions(values.positions(), width),
+        views.anatomy(values.anatomy(), width, measured=12.5),
+        views.cache_run(values.cache_run(), width),
+    ]
+
+
+@pytest.mark.parametrize("width", [78, 120])
+def test_every_view_fits_and_is_harmless(width: int) -> None:
+    for view in every_view(width):
+        assert view.sentence and view.lines
+        for row in view.rows(width):
+            assert row.replace("\xa0", " ").isprintable(), (view.title, row)
+            assert cell_len(row) <= width, (view.title, row)
+
+
+def test_what_kind_a_token_is() -> None:
+    def piece(data: bytes, control: bool = False) -> TokenPiece:
+        return TokenPiece(0, "", data, control)
+
+    assert kind_of(piece(b"The"), first=True) == "word"
+    assert kind_of(piece(b"The")) == "inside"
+    assert kind_of(piece(b" cat")) == "word"
+    assert kind_of(piece(b"!")) == "mark"
+    assert kind_of(piece(b"\xf0\x9f")) == "byte"
+    assert kind_of(piece(b"<|end|>", control=True)) == "control"
+
+
+def test_letters_are_held_against_tokens_in_the_word_that_is_cut_most() -> None:
+    parts = [b"How", b" st", b"raw", b"berry", b"?"]
+    view = views.tokens([TokenPiece(n, "", part) for n, part in enumerate(parts)])
+    assert '"strawberry" has 10 letters but 3 tokens, ␣st│raw│berry' in view.remark
+    assert "1, 2, 3" in view.remark
+    assert "15 characters are 5 tokens, 3.0 characters a token" in view.sentence
+
+
+def test_a_long_row_keeps_its_largest_shares_in_order() -> None:
+    found = values.attention(200)
+    view = views.attention(found)
+    shown = [int(line.split()[0]) for line in view.lines[1:]]
+    largest = sorted(range(200), key=lambda place: -found.rows[0][place])[: len(shown)]
+    assert shown == sorted(largest)
+    assert f"{200 - len(shown)} tokens with less" in view.remark
+
+
+def test_the_heat_map_shows_later_tokens_nothing() -> None:
+    view = views.attention(values.attention(12, every=True))
+    cells = [line[19:] for line in view.lines[2:]]
+    assert [len(row) <= place + 1 for place, row in enumerate(cells)] == [True] * 12
+    assert cells[0] == "█"  # the first token has only itself
+
+
+def test_the_lens_says_where_the_winner_leads() -> None:
+    view = views.lens(values.lens(10))
+    assert "leads first after layer 8." in view.sentence
+    assert view.lines[1].split()[:2] == ["embed", "40"]  # 40 000, with a no-break space
+    assert view.lines[-1].split()[0] == "output"
+
+
+def test_attribution_bars_point_to_the_side_of_the_sign() -> None:
+    view = views.attribution(values.attribution(3))
+    minus = next(line for line in view.lines if "−3.00" in line)
+    plus = next(line for line in view.lines if " 2.00" in line)
+    assert re.search("▒│", minus) and re.search("│█", plus)
+    assert view.lines[-2].split()[-1] == view.lines[-1].split()[1]
