@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from chatapp import __version__
 from chatapp.chat.errors import ChatappError, UsageError
 from chatapp.chat.text import sanitise
-from chatapp.commands import ask, bench, chat, chats, inspect, models, paths, score
+from chatapp.commands import ask, bench, chat, chats, inspect, journey, models, paths, score
 from chatapp.commands.options import Parser
 from chatapp.commands.running import BROKEN_PIPE, FAILED, INTERRUPTED, WRONG_USAGE
 
@@ -29,7 +29,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"chatapp {__version__}")
     chat.add_options(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    for command in (ask, score, inspect, models, chats, bench, paths):
+    for command in (ask, score, inspect, journey, models, chats, bench, paths):
         command.add_parser(commands)
     return parser
 

@@ -37,6 +37,8 @@ class Neighbors:
     matrix: Matrix
     by: Measure
     neighbors: tuple[ScoredToken, ...]
+    row: tuple[float, ...] = ()
+    """The token's own row of the matrix."""
 
 
 @dataclass(frozen=True, slots=True)

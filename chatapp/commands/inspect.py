@@ -211,13 +211,13 @@ async def _tokens(asked: Asked) -> Answer:
 
 
 def _tokens_json(pieces: tuple[TokenPiece, ...]) -> dict[str, Any]:
-    from chatapp.explain.views import kind_of
+    from chatapp.explain.views import kinds_of
 
     plain = b"".join(piece.bytes for piece in pieces if not piece.control)
     return {
         "tokens": [
-            {**_piece(piece), "kind": kind_of(piece, not number or pieces[number - 1].control)}
-            for number, piece in enumerate(pieces)
+            {**_piece(piece), "kind": kind}
+            for piece, kind in zip(pieces, kinds_of(pieces), strict=True)
         ],
         "characters": len(plain.decode("utf-8", "replace")),
     }

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from chatapp.chat.facts import Progress
 from chatapp.chat.numbers import count, decimal, percent, size
+from chatapp.chat.numbers import tokens as token_count
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.text import sanitise, visible_token
 from chatapp.chat.xray import (
@@ -40,6 +42,7 @@ _KIND_WORDS: dict[Kind, str] = {
 TOKEN_WIDTH = 16
 _BAR = 24
 _MOST_ROWS = 48
+_MOST_LOOKED_AT = 24
 MAP_HEIGHT = 18
 
 
@@ -57,7 +60,24 @@ class View:
     def rows(self, width: int) -> list[str]:
         """All of it, for lines of that many characters."""
         remark = ["", *textwrap.wrap(self.remark, width)] if self.remark else []
-        return [*textwrap.wrap(self.sentence, width), "", *self.lines, *remark]
+        lines = [line.rstrip() for line in self.lines]
+        return [*textwrap.wrap(self.sentence, width), "", *lines, *remark]
+
+
+Report = Callable[[Progress], None]
+Made = Callable[[int], View]
+"""A view for lines of so many characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A view that is made when it is looked at."""
+
+    name: str
+    make: Callable[[Report], Awaitable[Made]]
+    """Raises EngineError."""
+    deep: str = ""
+    """The name of the page that shows more of it; empty for none."""
 
 
 def kind_of(piece: TokenPiece, first: bool = False) -> Kind:
@@ -73,20 +93,31 @@ def kind_of(piece: TokenPiece, first: bool = False) -> Kind:
     return "word" if first or not text[0].isalnum() else "inside"
 
 
+def kinds_of(pieces: Sequence[TokenPiece]) -> list[Kind]:
+    """What each token of a text is: a word begins behind white space and control tokens, too."""
+    found: list[Kind] = []
+    before = b" "
+    for piece in pieces:
+        found.append(kind_of(piece, piece.control or before[-1:].isspace()))
+        before = b" " if piece.control else piece.bytes
+    return found
+
+
 def tokens(pieces: Sequence[TokenPiece], width: int = 80) -> View:
     """A text as its tokens, with why its letters are hard to see for a model."""
     plain = [piece for piece in pieces if not piece.control]
     text = b"".join(piece.bytes for piece in plain).decode("utf-8", "replace")
     sentence = (
         f"A model reads no letters: its text is cut into tokens, and each token is a number. Here"
-        f" {count(len(text))} characters are {count(len(plain))} tokens"
+        f" {count(len(text))} character{'s are' if len(text) != 1 else ' is'}"
+        f" {token_count(len(plain))}"
     )
     sentence += f", {len(text) / len(plain):.1f} characters a token." if plain else "."
     lines = [*_flowing([visible_token(piece.bytes) for piece in pieces], width), ""]
     lines.append(f"{'#':>5} {'id':>8}  {'token':<{TOKEN_WIDTH}}  {'':<20} bytes")
+    kinds = kinds_of(pieces)
     for number, piece in enumerate(pieces):
-        first = number == 0 or pieces[number - 1].control
-        kind = _KIND_WORDS[kind_of(piece, first)]
+        kind = _KIND_WORDS[kinds[number]]
         shown = fit(piece.bytes, TOKEN_WIDTH)
         raw = "" if piece.control else _hex(piece.bytes, width - 56)
         lines.append(f"{number:>5} {piece.id:>8}  {shown}  {kind:<20} {raw}".rstrip())
@@ -101,12 +132,13 @@ def _hex(data: bytes, width: int) -> str:
 def _letters(pieces: Sequence[TokenPiece]) -> str:
     """Why letters can't be counted in the word that is cut the most."""
     words: list[list[TokenPiece]] = []
-    for number, piece in enumerate(pieces):
-        kind = kind_of(piece, number == 0)
+    before: Kind = "mark"
+    for kind, piece in zip(kinds_of(pieces), pieces, strict=True):
         if kind == "word":
             words.append([piece])
-        elif kind == "inside" and words and words[-1][-1] is pieces[number - 1]:
+        elif kind == "inside" and before in ("word", "inside") and words:
             words[-1].append(piece)
+        before = kind
     if not words or len(most := max(words, key=len)) == 1:
         return ""
     word = b"".join(piece.bytes for piece in most).decode("utf-8", "replace").strip()
@@ -161,7 +193,7 @@ def _spaced(piece: TokenPiece, spaced: bool) -> str:
 def _scored(rows: Sequence[tuple[TokenPiece, float, str]], most: float) -> list[str]:
     return [
         f"{number:>4}  {fit(piece.bytes, TOKEN_WIDTH)} {decimal(score, 3):>8}"
-        f"  {bar(score / most if most else 0, _BAR):<{_BAR}}  {note}".rstrip()
+        f"  {bar(score / most if most else 0, _BAR):<{_BAR}}  {note}"
         for number, (piece, score, note) in enumerate(rows, 1)
     ]
 
@@ -176,7 +208,7 @@ def analogy(found: Analogy, width: int = 80) -> View:
         note = "one of the terms" if one.is_input else ""
         lines.append(
             f"{count(one.rank):>7}  {fit(one.piece.bytes, TOKEN_WIDTH)}"
-            f" {decimal(one.score, 3):>8}  {bar(one.score, _BAR):<{_BAR}}  {note}".rstrip()
+            f" {decimal(one.score, 3):>8}  {bar(one.score, _BAR):<{_BAR}}  {note}"
         )
     answer = next((one for one in found.results if not one.is_input), None)
     best = ""
@@ -232,24 +264,24 @@ def word_map(found: EmbeddingMap, width: int = 80) -> View:
     )
 
 
-def attention(found: Attention, width: int = 80) -> View:
-    """Which tokens one token looked at; with all rows, the heat map."""
+def attention(found: Attention, width: int = 80, *, most: int = _MOST_LOOKED_AT) -> View:
+    """Which tokens one token looked at, the `most` looked at; with all rows, the heat map."""
     if len(found.rows) > 1:
         return _heat_map(found, width)
     row = found.rows[0]
     word = visible_token(found.tokens[found.token].bytes)
     rest = 1 - row[0]
-    shown = sorted(sorted(range(len(row)), key=lambda place: -row[place])[:_MOST_ROWS])
-    most = max(row[1:], default=0.0)
+    shown = sorted(sorted(range(len(row)), key=lambda place: -row[place])[:most])
+    largest = max(row[1:], default=0.0)
     lines = [f"{'#':>5}  {'token':<{TOKEN_WIDTH}} {'share':>8}  {'':<16}  without the first"]
     for place in shown:
         other = ""
         if place and rest > 0:
-            other = f"{percent(row[place] / rest):>8}  {bar(row[place] / (most or 1), 8)}"
+            other = f"{percent(row[place] / rest):>8}  {bar(row[place] / (largest or 1), 8)}"
         mark = "  ←" if place == found.token else ""
         lines.append(
             f"{place:>5}  {fit(found.tokens[place].bytes, TOKEN_WIDTH)}"
-            f" {percent(row[place]):>8}  {bar(row[place], 16):<16}  {other}{mark}".rstrip()
+            f" {percent(row[place]):>8}  {bar(row[place], 16):<16}  {other}{mark}"
         )
     remark = f"{_whose(found)}; the shares sum to 1."
     if len(shown) < len(row):
@@ -392,7 +424,7 @@ def attribution(found: Attribution, width: int = 80) -> View:
         kind = part.kind if part.head is None else f"head {part.head}"
         lines.append(
             f"{where:<9} {kind:<10} {decimal(part.value):>8}  "
-            f"{signed_bar(part.value, most, 2 * _BAR + 1)}".rstrip()
+            f"{signed_bar(part.value, most, 2 * _BAR + 1)}"
         )
     lines.append(f"{'':<9} {'sum':<10} {decimal(found.sum):>8}")
     lines.append(f"{'':<9} {'logit':<10} {decimal(found.logit):>8}  the model's own")
@@ -442,7 +474,7 @@ def positions(found: Positions, width: int = 80) -> View:
         )
     lines += ["", "distance   likeness of a query and a key that are the same"]
     lines += [
-        f"{distance:>8}  {decimal(value, 3):>7}  {signed_bar(value, 1.0, 2 * _BAR + 1)}".rstrip()
+        f"{distance:>8}  {decimal(value, 3):>7}  {signed_bar(value, 1.0, 2 * _BAR + 1)}"
         for distance, value in found.falloff
     ]
     return View(
@@ -493,7 +525,7 @@ def anatomy(found: Anatomy, width: int = 80, *, measured: float | None = None) -
         share = part.parameters / found.parameters if found.parameters else 0.0
         lines.append(
             f"{_PART_WORDS[part.name]:<13} {count(part.parameters):>13} parameters"
-            f" {size(part.bytes):>9}  {percent(share):>7} {bar(share, 16)}".rstrip()
+            f" {size(part.bytes):>9}  {percent(share):>7} {bar(share, 16)}"
         )
     total = sum(part.bytes for part in found.parts)
     lines.append(f"{'all':<13} {count(found.parameters):>13} parameters {size(total):>9}")
@@ -519,8 +551,8 @@ def anatomy(found: Anatomy, width: int = 80, *, measured: float | None = None) -
     )
 
 
-def cache_run(found: CacheRun, width: int = 80) -> View:
-    """The KV cache, measured with and without."""
+def cache_run(found: CacheRun, width: int = 80, *, turn: str = "") -> View:
+    """The KV cache, measured with and without; `turn` tells of the last prompt."""
     most = max((point.without for point in found.points), default=1.0)
     lines = [f"{'tokens':>7} {'passes':>8} {'with':>9}  {'passes':>8} {'without':>9}"]
     for point in found.points:
@@ -542,5 +574,5 @@ def cache_run(found: CacheRun, width: int = 80) -> View:
         f" is read once; without it the whole text would be read again for every token.{gain}",
         tuple(lines),
         f"Measured now, on the runtime that writes: n token passes against n(n+1)/2."
-        f" The cache takes {size(found.bytes_per_token)} for each token.",
+        f" The cache takes {size(found.bytes_per_token)} for each token. {turn}".rstrip(),
     )

@@ -265,7 +265,7 @@ class Server:
         offered = {
             "controls": work.controls if several else work.controls[0],
             "cancelled": self._cancelled(work),
-            "on_progress": lambda progress: self._report(work, progress),
+            "on_progress": lambda progress: self._report_or_stop(work, progress),
             "recomputed": recomputed,
         }
         wanted = inspect.signature(method).parameters
@@ -277,6 +277,12 @@ class Server:
         background = work.arguments.arguments.get("background", False)
         waiting = self._queues[Worker.MODEL]
         return lambda: work.controls[0].cancelled or (background and not waiting.empty())
+
+    def _report_or_stop(self, work: Work, progress: Progress) -> None:
+        """Tell how far it is; a question that nobody waits for any more ends here."""
+        if work.call.answer is not None and work.call.name != "load" and self._cancelled(work)():
+            raise EngineError("nobody waits for the answer any more")
+        self._report(work, progress)
 
     def _report(self, work: Work, progress: Progress) -> None:
         _, frame = event_frame(work.number, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from chatapp.chat.facts import LoadOptions, ModelSource
+from chatapp.chat.facts import LoadOptions, ModelSource, Progress
+from chatapp.chat.xray import Passage
 from chatapp.cli import build_parser
 from chatapp.commands.inspect import Answer, Asked
 from chatapp.link.client import EngineClient
@@ -147,3 +149,29 @@ def test_a_sum_of_words_and_a_picture_on_the_real_model(
     assert all(word in picture.read_text() for word in words)
     again = call("inspect", "map", *words, "--picture", str(picture))
     assert again.returncode == 1 and "is there already" in again.stderr
+
+
+async def test_a_question_that_is_withdrawn_is_given_up(tmp_path: Path, paths: Paths) -> None:
+    folder = save_model(tmp_path / "llama", "llama")
+    engine = EngineClient.at(paths)
+    await engine.load(ModelSource("llama", str(folder), "folder"), LoadOptions(), lambda _: None)
+    try:
+        heard = asyncio.Event()
+        told: list[str] = []
+
+        def report(progress: Progress) -> None:
+            told.append(progress.stage)
+            heard.set()
+
+        long = Passage(ids=(5,) * 128)
+        asked = asyncio.ensure_future(engine.cache_run(long, on_progress=report))
+        async with asyncio.timeout(60):
+            await heard.wait()
+            asked.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+            known = len(told)
+            await engine.positions(3, on_progress=lambda _: None)  # its turn came
+        assert len(told) == known < 5  # of five lengths that would have been measured
+    finally:
+        await engine.close()

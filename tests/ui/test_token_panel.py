@@ -15,9 +15,9 @@ from textual.message import Message
 from textual.widget import Widget
 
 from chatapp.chat.record import Removal, TokenRecord
+from chatapp.explain.removal import cut_by, cut_by_variants, shortfall
 from chatapp.ui.widgets.candidate_rows import Layout, candidate_row, sum_row
 from chatapp.ui.widgets.candidates import CandidateChosen, CandidateList
-from chatapp.ui.widgets.removal import cut_by, cut_by_variants, shortfall
 from chatapp.ui.widgets.sparkline import LEVELS, Sparklines, curve
 from chatapp.ui.widgets.token_panel import NOTHING, TokenPanel, TokenSummary, how_chosen
 from tests.ui.records import COLOURS, HOSTILE, record, reply

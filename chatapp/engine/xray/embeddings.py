@@ -44,12 +44,13 @@ def neighbors(
     """The tokens nearest to a word's. Raises EngineError for a word that is no one token."""
     token_id, spaced = find_token(tokenizer, word)
     table = weights.input if matrix == "input" else weights.output
-    scores = _scores(table, _rows(table, [token_id])[0], by)
+    row = _rows(table, [token_id])[0]
+    scores = _scores(table, row, by)
     scores[token_id] = -np.inf
     best = np.argsort(-scores, kind="stable")[: min(count, len(scores) - 1)]
     pieces = tokenizer.pieces([token_id, *(int(id_) for id_ in best if id_ < tokenizer.vocab_size)])
     found = [ScoredToken(one, float(scores[one.id])) for one in pieces[1:]]
-    return Neighbors(pieces[0], spaced, matrix, by, tuple(found))
+    return Neighbors(pieces[0], spaced, matrix, by, tuple(found), tuple(map(float, row)))
 
 
 def analogy(

@@ -30,6 +30,7 @@ from chatapp.ui.chat.chats import ChatMenu
 from chatapp.ui.chat.compare import Compare
 from chatapp.ui.chat.conversations import Conversations
 from chatapp.ui.chat.hold import Hold
+from chatapp.ui.chat.inside import Inside
 from chatapp.ui.chat.messages import Messages
 from chatapp.ui.chat.models import Models
 from chatapp.ui.chat.rules import Rules, rule_words
@@ -73,6 +74,7 @@ FEATURES = (
     Tokens,
     Hold,
     WhatIf,
+    Inside,
     Scores,
     Rules,
     Compare,
@@ -128,6 +130,7 @@ class ChatScreen(ChatBase):
                 self.tokens,
                 self.hold,
                 self.what_if,
+                Inside(self, self.turns, self.models),
                 self.scores,
                 self.rules,
                 Compare(self, self.turns, self.models),

@@ -14,10 +14,10 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from chatapp.chat.sampling import EDITS, ORDERS, PARAMETERS, SamplingParams
+from chatapp.explain.removal import parameter_of, stage_name
 from chatapp.ui.dialogs.help import help_for
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.widgets.parameter_row import shown_value
-from chatapp.ui.widgets.removal import parameter_of, stage_name
 
 _KEYS = (
     "↑↓ choose · shift+↑ shift+↓ (or K J) move · 1 transformers' order · 2 llama.cpp's · esc close"

@@ -22,6 +22,8 @@ TRANSCRIPT: tuple[Hint, ...] = (
     ("←→↑↓", "token"),
     ("n", "least certain"),
     ("b", "branch"),
+    ("i", "inside"),
+    ("j", "journey"),
     ("r", "again"),
     ("c", "continue"),
     ("e", "edit"),

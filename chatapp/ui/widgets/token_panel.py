@@ -26,9 +26,9 @@ from textual.widgets import Static
 from chatapp.chat.numbers import NO_BREAK_SPACE, bits, count, percent, temperature
 from chatapp.chat.record import TokenRecord
 from chatapp.explain.plots import bar
+from chatapp.explain.removal import cut_by
 from chatapp.ui.widgets.candidates import CandidateList
 from chatapp.ui.widgets.cells import fit, fit_token
-from chatapp.ui.widgets.removal import cut_by
 from chatapp.ui.widgets.sparkline import Sparklines
 
 NOTHING = (

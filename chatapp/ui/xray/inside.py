@@ -1,0 +1,175 @@
+"""The inside of the model at one token of the conversation, as pages."""
+
+from __future__ import annotations
+
+import re
+
+from chatapp.chat.facts import ModelFacts
+from chatapp.chat.prompt import TokenPiece
+from chatapp.chat.xray import Passage
+from chatapp.explain import views
+from chatapp.explain.views import Made, Page, Report, View
+from chatapp.session.protocols import Engine
+
+_CACHE_TOKENS = 64
+"""How much of the text is read to measure the cache: some seconds' worth."""
+_SUM = re.compile(r"\s[+\-−]\s")
+
+
+class Inside:
+    """What is looked at: a text as ids, one of its tokens, a layer, a head, some words."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        facts: ModelFacts,
+        ids: tuple[int, ...],
+        place: int,
+        *,
+        measured: float = 0.0,
+        turn: str = "",
+    ) -> None:
+        """Begin at a token.
+
+        Args:
+            engine: whose model is looked into.
+            facts: what is known of that model.
+            ids: the text up to its last token; empty where there is none yet.
+            place: the token, from 0.
+            measured: how fast the last reply was written, in tokens a second; 0 for unknown.
+            turn: how much of the last prompt the KV cache held, in words.
+        """
+        self._engine = engine
+        self._facts = facts
+        self._measured = measured
+        self._turn = turn
+        self.ids = ids
+        self.place = place
+        self.layer = max(0, facts.layers - 1)
+        self.head: int | None = None
+        self.words = ""
+        """What was written: a text to be cut into tokens, a word, a sum, or words for the map."""
+        self.pieces: tuple[TokenPiece, ...] = ()
+        """The tokens of the text, once they are known."""
+        self.pages = (
+            Page("tokens", self._tokens),
+            Page("attention", self._attention),
+            Page("heads", self._heads),
+            Page("heat map", self._heat_map),
+            Page("layers", self._layers),
+            Page("parts", self._parts),
+            Page("words", self._words),
+            Page("position", self._position),
+            Page("anatomy", self._anatomy),
+            Page("cache", self._cache),
+        )
+
+    @property
+    def state(self) -> tuple[object, ...]:
+        """What the pages hang on."""
+        return self.place, self.layer, self.head, self.words
+
+    async def read(self) -> None:
+        """Learn the tokens of the text. Raises EngineError."""
+        self.pieces = await self._engine.pieces(self.ids)
+
+    def move(self, steps: int) -> None:
+        """To another token."""
+        self.place = min(max(0, self.place + steps), max(0, len(self.ids) - 1))
+
+    def turn_layer(self, steps: int) -> None:
+        """To another layer."""
+        self.layer = min(max(0, self.layer + steps), max(0, self._facts.layers - 1))
+
+    def turn_head(self, steps: int) -> None:
+        """To another head; before the first one is the mean."""
+        heads = self._facts.heads
+        number = (-1 if self.head is None else self.head) + steps
+        self.head = None if number < 0 else min(number, heads - 1)
+
+    async def _tokens(self, _: Report) -> Made:
+        pieces = self.pieces
+        if self.words:
+            pieces = await self._engine.tokenize(self.words)
+        elif not pieces:
+            return _nothing("Write a text below: its tokens appear as you write.")
+        return lambda width: views.tokens(pieces[-200:], width)
+
+    async def _attention(self, report: Report) -> Made:
+        if not self.ids:
+            return _nothing()
+        found = await self._engine.attention(
+            Passage(ids=self.ids), self.place, self.layer, self.head, on_progress=report
+        )
+        return lambda width: views.attention(found, width)
+
+    async def _heads(self, report: Report) -> Made:
+        if not self.ids:
+            return _nothing()
+        passage = Passage(ids=self.ids)
+        found = await self._engine.head_profiles(passage, self.place, on_progress=report)
+        piece = self.pieces[self.place]
+        return lambda width: views.head_profiles(found, piece, width)
+
+    async def _heat_map(self, report: Report) -> Made:
+        if not self.ids:
+            return _nothing()
+        found = await self._engine.attention(
+            Passage(ids=self.ids[: self.place + 1]),
+            layer=self.layer,
+            head=self.head,
+            every_row=True,
+            on_progress=report,
+        )
+        return lambda width: views.attention(found, width)
+
+    async def _layers(self, report: Report) -> Made:
+        if not self.ids:
+            return _nothing()
+        found = await self._engine.lens(
+            Passage(ids=self.ids), max(0, self.place - 1), on_progress=report
+        )
+        return lambda width: views.lens(found, width)
+
+    async def _parts(self, report: Report) -> Made:
+        if not self.ids:
+            return _nothing()
+        found = await self._engine.attribution(
+            Passage(ids=self.ids), max(0, self.place - 1), on_progress=report
+        )
+        return lambda width: views.attribution(found, width)
+
+    async def _words(self, report: Report) -> Made:
+        words = self.words.strip()
+        if not words and self.ids:
+            words = f"id:{self.ids[self.place]}"
+        if not words:
+            return _nothing("Write a word below, a sum such as woman - man + uncle, or some words.")
+        if _SUM.search(words):
+            found = await self._engine.analogy(words, on_progress=report)
+            return lambda width: views.analogy(found, width)
+        if len(several := words.split()) > 2:
+            mapped = await self._engine.embedding_map(several, on_progress=report)
+            return lambda width: views.word_map(mapped, width)
+        near = await self._engine.neighbors(words, count=14, on_progress=report)
+        return lambda width: views.neighbors(near, width)
+
+    async def _position(self, report: Report) -> Made:
+        found = await self._engine.positions(self.place, on_progress=report)
+        return lambda width: views.positions(found, width)
+
+    async def _anatomy(self, _: Report) -> Made:
+        found = await self._engine.anatomy()
+        return lambda width: views.anatomy(found, width, measured=self._measured)
+
+    async def _cache(self, report: Report) -> Made:
+        if not self.ids:
+            return _nothing()
+        passage = Passage(ids=self.ids[:_CACHE_TOKENS])
+        found = await self._engine.cache_run(passage, on_progress=report)
+        return lambda width: views.cache_run(found, width, turn=self._turn)
+
+
+def _nothing(words: str = "There is no text yet: send a message, and look again.") -> Made:
+    view = View("", words, ())
+    return lambda _: view

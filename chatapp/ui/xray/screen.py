@@ -1,0 +1,275 @@
+"""Pages about one token, turned with the keys. What a page shows is asked of the engine when it is
+looked at, with progress; leaving it withdraws the question."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+from chatapp.chat.errors import ChatappError
+from chatapp.chat.facts import Progress
+from chatapp.chat.text import sanitise, visible_token
+from chatapp.explain.views import Made, Page
+from chatapp.ui.dialogs.help import help_for
+from chatapp.ui.drawing import MUTED
+from chatapp.ui.layout.line import Line
+from chatapp.ui.widgets.lines_view import LinesView
+from chatapp.ui.xray.inside import Inside
+
+_DRAWN = re.compile("[\u2580-\u2593·•]+")  # blocks, shades, points
+_WRITES = ("tokens", "words")
+"""Pages on which something can be written."""
+_PLACEHOLDERS = {
+    "tokens": "enter: write any text, and its tokens appear as you write",
+    "words": "enter: write a word, a sum such as woman - man + uncle, or several words for a map",
+}
+_HELP = (
+    "The inside of the model at one token of the conversation, computed from its weights in"
+    " float32. Each page begins with what it shows.\n"
+    "Tab turns the pages, and so do the digits. ← → go to the token before or behind, [ ] to"
+    " another layer, and , . to another head; before the first head is the mean of all of them."
+)
+_JOURNEY_HELP = (
+    "How one token came to be, stage by stage, with the numbers of this very reply. → goes on, ←"
+    " goes back, digits jump, Enter opens the page that shows more of a stage."
+)
+
+
+class PagesScreen(ModalScreen[int]):
+    """Shows pages; gives back the place of the token that was looked at last."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "leave", id="inside.leave"),
+        Binding("tab", "turn(1)", "next page", id="inside.next", priority=True),
+        Binding("shift+tab", "turn(-1)", "page before", id="inside.before", priority=True),
+        Binding("right", "go(1)", "next token, or stage", id="inside.right"),
+        Binding("left", "go(-1)", "token or stage before", id="inside.left"),
+        Binding("right_square_bracket", "layer(1)", "next layer", id="inside.layer_up"),
+        Binding("left_square_bracket", "layer(-1)", "layer before", id="inside.layer_down"),
+        Binding("full_stop", "head(1)", "next head", id="inside.head_up"),
+        Binding("comma", "head(-1)", "head before, or the mean", id="inside.head_down"),
+        Binding("enter", "deeper", "write, or the page that shows more", id="inside.deeper"),
+        Binding("f1", "help", "help", id="inside.help"),
+        *(
+            Binding(str((number + 1) % 10), f"jump({number})", f"page {number + 1}", show=False)
+            for number in range(10)
+        ),
+    ]
+
+    def __init__(
+        self, inside: Inside, first: str = "", stages: Sequence[Page] | None = None
+    ) -> None:
+        """Show what is inside at a token, or the stages of its journey.
+
+        Args:
+            inside: what is looked at.
+            first: the page to begin with.
+            stages: the pages in place of those of `inside`.
+        """
+        super().__init__()
+        self._inside = inside
+        self._journey = stages is not None
+        self._pages = tuple(stages if stages is not None else inside.pages)
+        names = [page.name for page in self._pages]
+        self._at = names.index(first) if first in names else 0
+        self._made: dict[tuple[object, ...], Made] = {}
+
+    def compose(self) -> ComposeResult:
+        """The pages' names, the text around the token, the page, what is written, the keys."""
+        with Vertical(classes="dialog tall inside"):
+            yield Static(Content(""), markup=False, id="inside-tabs")
+            yield Static(Content(""), markup=False, id="inside-where")
+            yield LinesView(lambda _: [], id="inside-lines")
+            yield Input(id="inside-words", compact=True)
+            yield Static(Content(""), markup=False, id="inside-keys")
+
+    def on_mount(self) -> None:
+        """Begin with the first page."""
+        self.query_one(LinesView).focus()
+        self._show()
+
+    @property
+    def page(self) -> Page:
+        """The page that is shown."""
+        return self._pages[self._at]
+
+    @property
+    def text_rows(self) -> list[str]:
+        """What stands on it, as plain text."""
+        return self.query_one(LinesView).text_rows
+
+    # Keys
+
+    def action_leave(self) -> None:
+        """Back from what is written to the token; else to the chat, or to the journey."""
+        if self.query_one(Input).has_focus:
+            self._forget_words()
+            self._show()
+        else:
+            self.dismiss(self._inside.place)
+
+    def action_turn(self, steps: int) -> None:
+        """To another page."""
+        self.action_jump((self._at + steps) % len(self._pages))
+
+    def action_jump(self, number: int) -> None:
+        """To a page by its number."""
+        if number < len(self._pages):
+            self._at = number
+            self._forget_words()
+            self._show()
+
+    def action_go(self, steps: int) -> None:
+        """To another token; in a journey to another stage."""
+        if not self._journey:
+            self._inside.move(steps)
+            self._show()
+        elif 0 <= self._at + steps < len(self._pages):
+            self.action_jump(self._at + steps)
+
+    def action_layer(self, steps: int) -> None:
+        """To another layer."""
+        self._inside.turn_layer(steps)
+        self._show()
+
+    def action_head(self, steps: int) -> None:
+        """To another head."""
+        self._inside.turn_head(steps)
+        self._show()
+
+    def action_deeper(self) -> None:
+        """Write on a page where that can be done; open the page that shows more of a stage."""
+        if self._writes:
+            self.query_one(Input).focus()
+        elif self.page.deep:
+            self.app.push_screen(PagesScreen(self._inside, self.page.deep))
+
+    def action_help(self) -> None:
+        """The keys."""
+        self.app.push_screen(help_for(self, _JOURNEY_HELP if self._journey else _HELP, ()))
+
+    @on(Input.Changed)
+    def take_words(self, event: Input.Changed) -> None:
+        """Cut what is written into tokens at once."""
+        event.stop()
+        if self.page.name == "tokens" and self._inside.words != event.value:
+            self._inside.words = event.value
+            self._show()
+
+    @on(Input.Submitted)
+    def look_up(self, event: Input.Submitted) -> None:
+        """Look the words up."""
+        event.stop()
+        self._inside.words = event.value
+        self._show()
+
+    # Showing
+
+    @property
+    def _writes(self) -> bool:
+        return self.page.name in _WRITES and not self._journey
+
+    def _forget_words(self) -> None:
+        self._inside.words = self.query_one(Input).value = ""
+        self.query_one(LinesView).focus()
+
+    def _show(self) -> None:
+        page, words = self.page, self.query_one(Input)
+        words.display = self._writes
+        words.placeholder = _PLACEHOLDERS.get(page.name, "")
+        self._show_head()
+        key = (page.name, *self._inside.state)
+        if (made := self._made.get(key)) is not None:
+            self.workers.cancel_group(self, "page")
+            self._show_made(made)
+        else:
+            self.run_worker(self._make(page, key), group="page", exclusive=True)
+
+    async def _make(self, page: Page, key: tuple[object, ...]) -> None:
+        def report(progress: Progress) -> None:
+            done = f" {progress.done}/{progress.total} {progress.unit}" if progress.total else ""
+            self._say(f"{progress.stage}{done} …")
+
+        try:
+            if not self._inside.pieces and self._inside.ids:
+                await self._inside.read()
+                self._show_head()
+            made = await page.make(report)
+        except ChatappError as error:
+            self._say(str(error))
+        else:
+            self._made[key] = made
+            self._show_made(made)
+
+    def _say(self, words: str) -> None:
+        text = sanitise(words)
+        self.query_one(LinesView).show(
+            lambda width: [Line(Content(row)) for row in _wrapped(text, width)]
+        )
+
+    def _show_made(self, made: Made) -> None:
+        self.query_one(LinesView).show(
+            lambda width: [Line(_coloured(row)) for row in made(width).rows(width)]
+        )
+
+    def _show_head(self) -> None:
+        parts = []
+        for number, page in enumerate(self._pages):
+            style = "bold reverse" if number == self._at else MUTED
+            parts.append(Content.styled(page.name, style))
+        if self._journey:
+            at = Content.styled(f" {self._at + 1} of {len(self._pages)}: {self.page.name} ", "bold")
+            parts = [Content.styled("The journey of a token ", "bold"), at]
+        self.query_one("#inside-tabs", Static).update(Content(" ").join(parts))
+        self.query_one("#inside-where", Static).update(self._where())
+        keys = "tab page · ←→ token · [ ] layer · , . head · ↑↓ scroll · f1 help · esc close"
+        if self._journey:
+            more = " · enter more of this" if self.page.deep else ""
+            keys = f"→ next · ← back{more} · ↑↓ scroll · f1 help · esc close"
+        elif self.page.name in _WRITES:
+            keys = "enter write · tab page · ←→ token · ↑↓ scroll · f1 help · esc close"
+        self.query_one("#inside-keys", Static).update(Content.styled(keys, MUTED))
+
+    def _where(self) -> Content:
+        """The text around the token, and which layer and head are looked at."""
+        inside = self._inside
+        if not inside.pieces:
+            return Content("")
+        names = [visible_token(piece.bytes) for piece in inside.pieces]
+        before = "".join(names[max(0, inside.place - 12) : inside.place])[-36:]
+        after = "".join(names[inside.place + 1 : inside.place + 8])[:20]
+        looked = ""
+        if not self._journey and self.page.name in ("attention", "heat map"):
+            head = "mean of the heads" if inside.head is None else f"head {inside.head}"
+            looked = f"   layer {inside.layer} · {head}"
+        return (
+            Content.styled(before, MUTED)
+            + Content.styled(names[inside.place], "bold reverse")
+            + Content.styled(after, MUTED)
+            + Content.styled(looked, "bold")
+        )
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(1, width)) or [""]
+
+
+def _coloured(row: str) -> Content:
+    """A row with what is drawn in it in the accent's colour."""
+    parts: list[Content] = []
+    end = 0
+    for match in _DRAWN.finditer(row):
+        parts.append(Content(row[end : match.start()]))
+        parts.append(Content.styled(match.group(), "$accent"))
+        end = match.end()
+    return Content("").join([*parts, Content(row[end:])])
