@@ -15,7 +15,9 @@ from typing import Any
 from chatapp.chat.conversation import Reply
 from chatapp.chat.record import Candidate, Removal, TokenRecord
 from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.text import escape_json
 
+_PARTS = (",", ":")
 JsonObject = dict[str, Any]
 """What `json.dumps` takes; these stand at the program's outer edge, where values leave it."""
 
@@ -91,12 +93,10 @@ def sampling_json(sampling: SamplingParams) -> JsonObject:
 def json_line(value: JsonObject) -> str:
     """One object on one line, without the newline.
 
-    Text stays readable; half a surrogate pair, which UTF-8 cannot write, becomes a \\u escape.
+    Text stays readable; what a terminal would obey, an eye can't see or UTF-8 can't write is a \\u
+    escape, so that a line can be looked at as it is.
     """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    if text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text):
-        return text
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return escape_json(json.dumps(value, ensure_ascii=False, separators=_PARTS, allow_nan=False))
 
 
 def _candidate_json(candidate: Candidate) -> JsonObject:

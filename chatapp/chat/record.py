@@ -7,6 +7,7 @@ vocabulary never leave the engine: what is not among the candidates is summed in
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -126,12 +127,11 @@ class SamplingSpan:
     sampling: SamplingParams
 
 
-def perplexity(records: tuple[TokenRecord, ...]) -> float:
-    """exp(mean of −logprob) over the tokens of a reply; NaN when there are none."""
-    if not records:
+def perplexity(logprobs: Sequence[float]) -> float:
+    """exp(mean of −logprob) over the tokens of a text; NaN when there are none."""
+    if not logprobs:
         return math.nan
-    mean = -math.fsum(record.logprob for record in records) / len(records)
     try:
-        return math.exp(mean)
+        return math.exp(-math.fsum(logprobs) / len(logprobs))
     except OverflowError:  # a token with (almost) no chance at all
         return math.inf

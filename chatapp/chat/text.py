@@ -91,6 +91,16 @@ def sanitise(text: str) -> str:
     return "".join(pieces)
 
 
+def escape_json(text: str) -> str:
+    """JSON with what `sanitise` would change as \\u escapes: harmless, and it says the same."""
+    return text if sanitise(text) == text else _SUSPECTS.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    units = match.group().encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
 def visible_token(data: bytes) -> str:
     """One token as lists and panels show it: nothing in it is invisible.
 

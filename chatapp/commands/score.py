@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from chatapp.chat.errors import ChatappError, UsageError
 from chatapp.commands.options import add_json, add_model_options, add_subcommand, add_top_logprobs
-from chatapp.commands.output import check_standard_output, write, write_json
+from chatapp.commands.output import check_standard_output, plain, write, write_json
 from chatapp.commands.question import read_pipe
 from chatapp.commands.running import DONE, follow
 
@@ -133,8 +133,8 @@ def write_lines(event: ScoreEvent, model: str) -> None:
                 {
                     "type": "end",
                     "scored_tokens": event.scored,
-                    "total_logprob": event.total_logprob if event.scored else None,
-                    "perplexity": event.perplexity if math.isfinite(event.perplexity) else None,
+                    "total_logprob": plain(event.total_logprob) if event.scored else None,
+                    "perplexity": plain(event.perplexity),
                     "seconds": event.seconds,
                 }
             )

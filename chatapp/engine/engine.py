@@ -16,7 +16,7 @@ from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
 from chatapp.chat.generation import GenerateOptions, GenerationEvent
 from chatapp.chat.prompt import Prompt, PromptFormat, RenderedPrompt, TokenPiece, Turn
-from chatapp.chat.record import TokenRecord
+from chatapp.chat.record import TokenRecord, perplexity
 from chatapp.chat.scoring import ScoreEnd, ScoreStart
 from chatapp.chat.search import (
     BeamEvent,
@@ -334,7 +334,7 @@ class LocalEngine:
         yield ScoreEnd(
             scored=len(logprobs),
             total_logprob=total,
-            perplexity=math.exp(-total / len(logprobs)) if logprobs else math.nan,
+            perplexity=perplexity(logprobs),
             seconds=time.monotonic() - began,
             cancelled=cancelled(),
         )

@@ -89,7 +89,7 @@ def _probability(logprob: float) -> float:
 
 def _perplexity(reply: Reply) -> str:
     try:
-        return f"{perplexity(reply.records):.2f}"
+        return f"{perplexity([one.logprob for one in reply.records]):.2f}"
     except OverflowError:  # a token with next to no probability
         return "∞"
 

@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chatapp.chat.jsonlines import end_json, json_line, sampling_json, start_json, token_json
 from chatapp.chat.record import Removal
@@ -105,3 +109,16 @@ def test_a_line_is_utf8_even_where_the_text_is_not() -> None:
     assert json_line({"text": "é😀"}) == '{"text":"é😀"}'
     assert json_line({"text": "\ud800"}).encode() == b'{"text":"\\ud800"}'
     assert "\n" not in json_line({"text": "a\nb\u2028"})
+
+
+@given(st.text(st.characters(codec=None, exclude_categories=())))
+def test_a_line_can_be_looked_at_in_a_terminal_and_says_the_same(text: str) -> None:
+    line = json_line({text: text})
+    assert json.loads(line) == {text: text}
+    line.encode()
+    for character in line:
+        code = ord(character)
+        assert 0x20 <= code < 0x7F or code > 0x9F
+        assert unicodedata.bidirectional(character) not in {
+            *("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+        }

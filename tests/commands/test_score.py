@@ -82,3 +82,12 @@ def test_through_the_whole_program(call: Call, tiny_gguf: str) -> None:
     assert end["scored_tokens"] == len(scored)
     assert end["perplexity"] == pytest.approx(math.exp(-sum(scored) / len(scored)))
     assert [token["index"] for token in tokens] == list(range(len(tokens)))
+
+
+def test_what_the_model_rules_out_is_told_as_json_can(capsys: pytest.CaptureFixture[str]) -> None:
+    write_lines(ScoreEnd(3, -math.inf, math.inf, 0.1), "model")
+    write_rows(ScoreEnd(3, -math.inf, math.inf, 0.1))
+    line, *table = capsys.readouterr().out.splitlines()
+    end = json.loads(line, parse_constant=pytest.fail)
+    assert (end["total_logprob"], end["perplexity"]) == (None, None)
+    assert "perplexity inf" in table[-1]

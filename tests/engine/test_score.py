@@ -95,6 +95,7 @@ def test_the_first_token_has_a_record_only_behind_another(
     assert run(loaded, ids[:1]) == []
     assert run(loaded, []) == []
     assert math.isnan(perplexity(()))
+    assert perplexity([-math.inf, -1.0]) == perplexity([-3000.0]) == math.inf
 
 
 def test_the_texts_join_to_the_text(tiny: dict[str, TransformersRuntime]) -> None:
@@ -161,7 +162,7 @@ def test_perplexity_is_the_exponential_of_the_cross_entropy(
     reference_model: TransformersRuntime,
 ) -> None:
     ids = reference_model.tokenizer.encode_text(TEXT)
-    ours = perplexity(tuple(run(reference_model, ids, top_logprobs=0)))
+    ours = perplexity([one.logprob for one in run(reference_model, ids, top_logprobs=0)])
     tokens = torch.tensor([ids])
     with torch.no_grad():
         output = reference_model.model(tokens, labels=tokens)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from chatapp.chat.bench import Quality
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import Progress
+from chatapp.chat.record import perplexity
 from chatapp.engine.look.teacher_forcing import force
 from chatapp.engine.runtimes.base import Floats, Runtime
 
@@ -69,8 +70,8 @@ def quality(
         kl_mean=math.fsum(divergences) / len(divergences),
         kl_max=max(divergences),
         agreement=sum(agreed) / len(agreed),
-        perplexity=math.exp(math.fsum(surprisal) / len(surprisal)),
-        perplexity_float32=math.exp(math.fsum(surprisal_float32) / len(surprisal_float32)),
+        perplexity=perplexity([-one for one in surprisal]),
+        perplexity_float32=perplexity([-one for one in surprisal_float32]),
         top_difference_mean=math.fsum(differences) / len(differences),
         top_difference_max=max(differences),
     )

@@ -26,7 +26,8 @@ def text_summary(records: Sequence[TokenRecord]) -> str:
     entropy = math.fsum(record.entropy_bits for record in records) / len(records)
     others = sum(record.rank > 1 for record in records)
     return (
-        f"{tokens(len(records))} · perplexity {decimal(perplexity(tuple(records)))}"
+        f"{tokens(len(records))} · perplexity"
+        f" {decimal(perplexity([one.logprob for one in records]))}"
         f" · mean entropy {bits(entropy)} · {count(others)} not the model's first choice"
     )
 
