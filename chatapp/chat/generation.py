@@ -45,6 +45,8 @@ class PromptRead:
     """How many of the prompt's tokens the KV cache held already."""
     seconds: float
     """From the request to here."""
+    note: str = ""
+    """Words for the user about what was read otherwise than it is recorded."""
 
 
 @dataclass(frozen=True, slots=True)

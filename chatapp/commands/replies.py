@@ -120,6 +120,8 @@ async def write_replies(
             case SaveFailed(message):
                 tell(message)
             case PromptRead():
+                if event.note:
+                    tell(event.note)
                 for place in range(count):
                     writer.start(place, reply(place))
             case TokenStep():

@@ -14,13 +14,14 @@ from pathlib import Path
 from chatapp.chat.bench import BenchEvent, BenchOptions, BenchResult
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
-from chatapp.chat.generation import GenerateOptions, GenerationEvent
+from chatapp.chat.generation import GenerateOptions, GenerationEvent, PromptRead, TokenStep
 from chatapp.chat.prompt import Prompt, PromptFormat, RenderedPrompt, TokenPiece, Turn
 from chatapp.chat.record import TokenRecord, perplexity
 from chatapp.chat.scoring import ScoreEnd, ScoreStart
 from chatapp.chat.search import (
     BeamEvent,
     BeamOptions,
+    ColumnEvent,
     ContrastiveEvent,
     ContrastiveOptions,
     SeveralEvent,
@@ -37,6 +38,7 @@ from chatapp.engine.look.history import LogitHistory
 from chatapp.engine.look.inspection import Inspection
 from chatapp.engine.look.quality import quality
 from chatapp.engine.look.score import score
+from chatapp.engine.prompt.belief import NOT_BELIEVED, Belief
 from chatapp.engine.prompt.render import PromptIds, render_prompt
 from chatapp.engine.runtimes.base import KVSequence, Runtime, common_prefix
 from chatapp.engine.runtimes.loading import load
@@ -77,6 +79,7 @@ class LocalEngine:
         self._history = LogitHistory(HISTORY_BYTES)
         self._held = HeldStep()
         self._xray: XRay | None = None
+        self._written: Belief
 
     def load(
         self,
@@ -103,6 +106,7 @@ class LocalEngine:
             self._dry_breakers,
         )
         self._runtime, self._source = runtime, source
+        self._written = Belief(runtime.tokenizer)
         self._xray = XRay(runtime, source, self._prepared)
         return runtime.facts
 
@@ -112,12 +116,23 @@ class LocalEngine:
         """Write one reply. Raises EngineError when the prompt cannot be made."""
         runtime = self._model()
         printed = prompt.turns[-1].text if prompt.continue_reply else None
-        task = self._task(self._read(prompt), options, printed)
+        made = self._read(prompt)
+        task = self._task(made, options, printed)
         if options.is_aside:
             with closing(runtime.sequence()) as sequence:
                 yield from generate(runtime, sequence, task, controls)
-        else:
-            yield from generate(runtime, self.sequence, task, controls, self._history, self._held)
+            return
+        events = generate(runtime, self.sequence, task, controls, self._history, self._held)
+        drawn = list(made.reply_ids)
+        try:
+            for event in events:
+                if isinstance(event, TokenStep):
+                    drawn.append(event.record.id)
+                if isinstance(event, PromptRead) and NOT_BELIEVED in made.rendered.note:
+                    event = replace(event, note=NOT_BELIEVED)
+                yield event
+        finally:
+            self._written.add(drawn)
 
     def compare(
         self, prompt: Prompt, columns: Sequence[GenerateOptions], controls: Sequence[Controls]
@@ -125,7 +140,16 @@ class LocalEngine:
         """Write several replies to one prompt. Raises EngineError, SearchError."""
         made = self._read(prompt)
         tasks = [self._task(made, options) for options in columns]
-        yield from generate_several(self._model(), self.sequence, tasks, controls, self._history)
+        drawn = [list(made.reply_ids) for _ in columns]
+        events = generate_several(self._model(), self.sequence, tasks, controls, self._history)
+        try:
+            for event in events:
+                if isinstance(event, ColumnEvent) and isinstance(event.event, TokenStep):
+                    drawn[event.column].append(event.event.record.id)
+                yield event
+        finally:
+            for one in drawn:
+                self._written.add(one)
 
     def beam(
         self, prompt: Prompt, options: BeamOptions, cancelled: Callable[[], bool]
@@ -278,7 +302,10 @@ class LocalEngine:
         """The ids of a prompt: its own, or those that its format makes."""
         tokenizer = self._model().tokenizer
         if prompt.ids is None:
-            return render_prompt(tokenizer, prompt)
+            prompt, unbelieved = self._written.checked(prompt)
+            made = render_prompt(tokenizer, prompt)
+            note = "; ".join(filter(None, (made.rendered.note, unbelieved)))
+            return replace(made, rendered=replace(made.rendered, note=note))
         tokens = tokenizer.pieces(prompt.ids)
         text = b"".join(token.bytes for token in tokens).decode("utf-8", "replace")
         return PromptIds(prompt.ids, (), RenderedPrompt("ids", text, tokens))

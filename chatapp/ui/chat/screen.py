@@ -375,6 +375,8 @@ class ChatScreen(ChatBase):
         """The first token comes next."""
         self.transcript.wait("…")
         self.show_status()
+        if read.note:
+            self.say(read.note, "warning")
 
     def tokens_came(self, records: list[TokenRecord]) -> None:
         """Show some tokens; the numbers about the newest one follow within some ticks."""

@@ -61,8 +61,8 @@ class PagesScreen(ModalScreen[int]):
         Binding("enter", "deeper", "write, or the page that shows more", id="inside.deeper"),
         Binding("f1", "help", "help", id="inside.help"),
         *(
-            Binding(str((number + 1) % 10), f"jump({number})", f"page {number + 1}", show=False)
-            for number in range(10)
+            Binding(f"{(n + 1) % 10}", f"jump({n})", f"page {n + 1}", id=f"inside.page_{n + 1}")
+            for n in range(10)
         ),
     ]
 
