@@ -8,6 +8,7 @@ keep no KV cache, and are refused. A tiny GGUF runs on llama.cpp, which starts w
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +112,21 @@ VOCABULARY = 259
 """Tokens of the tiny GGUF: 256 bytes, one merged pair, two control tokens."""
 
 
-def save_gguf(path: Path, context: int = 512) -> Path:
-    """Save a random Llama of two layers as GGUF, with byte tokens and one merge."""
+def save_gguf(
+    path: Path,
+    context: int = 512,
+    *,
+    extra: Mapping[str, Sequence[int]] | None = None,
+    rope_scaling: str = "",
+) -> Path:
+    """Save a random Llama of two layers as GGUF, with byte tokens and one merge.
+
+    Args:
+        path: where to.
+        context: how many tokens it reads.
+        extra: further tensors, by name, with their shapes.
+        rope_scaling: how it says that its positions are scaled; empty where they aren't.
+    """
     import gguf
     import numpy as np
     from tokenizers import pre_tokenizers
@@ -129,6 +143,9 @@ def save_gguf(path: Path, context: int = 512) -> Path:
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(8)
     writer.add_vocab_size(VOCABULARY)
+    if rope_scaling:
+        writer.add_rope_scaling_type(gguf.RopeScalingType(rope_scaling))
+        writer.add_rope_scaling_factor(4.0)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
@@ -157,6 +174,8 @@ def save_gguf(path: Path, context: int = 512) -> Path:
             add(f"blk.{layer}.{name}.weight", rows, columns)
         for name in ("attn_norm", "ffn_norm"):
             writer.add_tensor(f"blk.{layer}.{name}.weight", np.ones(32, np.float32))
+    for name, shape in (extra or {}).items():
+        add(name, *shape)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

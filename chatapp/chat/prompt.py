@@ -45,6 +45,9 @@ class Prompt:
     """The last turn is an unfinished reply: go on from its exact end, without a new turn."""
     ids: tuple[int, ...] | None = None
     """Exactly what is read, as a recorded reply tells it; the rest then counts for nothing."""
+    moment: float | None = None
+    """What time it is for a format that writes it, in seconds since the epoch: a conversation has
+    one, so that what was read stays what it was. None is the present."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from chatapp.engine.look.inspection import Inspection
 from chatapp.engine.look.quality import quality
 from chatapp.engine.look.score import score
 from chatapp.engine.prompt.belief import NOT_BELIEVED, Belief
-from chatapp.engine.prompt.render import PromptIds, render_prompt
+from chatapp.engine.prompt.render import PromptIds, render_prompt, turn_end
 from chatapp.engine.runtimes.base import KVSequence, Runtime, common_prefix
 from chatapp.engine.runtimes.loading import load
 from chatapp.engine.runtimes.tokenizer import ModelTokenizer
@@ -95,6 +95,9 @@ class LocalEngine:
         self._held = HeldStep()
         gc.collect()
         runtime = load(source, options, self._prepared, on_progress)
+        if (end := turn_end(runtime.tokenizer)) is not None:
+            ends = tuple(sorted({*runtime.facts.end_ids, end}))
+            runtime.facts = replace(runtime.facts, end_ids=ends)
         self._chat = runtime.sequence()
         self._dry_breakers = functools.cache(lambda: _find_dry_breakers(runtime.tokenizer))
         self._inspection = Inspection(
@@ -304,11 +307,25 @@ class LocalEngine:
         if prompt.ids is None:
             prompt, unbelieved = self._written.checked(prompt)
             made = render_prompt(tokenizer, prompt)
+            self._check_rows(made.ids)
             note = "; ".join(filter(None, (made.rendered.note, unbelieved)))
             return replace(made, rendered=replace(made.rendered, note=note))
+        self._check_rows(prompt.ids)
         tokens = tokenizer.pieces(prompt.ids)
         text = b"".join(token.bytes for token in tokens).decode("utf-8", "replace")
         return PromptIds(prompt.ids, (), RenderedPrompt("ids", text, tokens))
+
+    def _check_rows(self, ids: Sequence[int]) -> None:
+        """Refuse ids that the model has no row for. Raises EngineError."""
+        runtime = self._model()
+        rows = runtime.facts.vocab_size
+        for token_id in ids:
+            if not 0 <= token_id < rows:
+                token = runtime.tokenizer.piece(token_id).token if token_id >= 0 else ""
+                raise EngineError(
+                    f"the prompt holds {token[:40]!r} (id {token_id}), and the model knows ids from"
+                    f" 0 to {rows - 1}: the tokenizer or the format is another model's"
+                )
 
     def _task(
         self, made: PromptIds, options: GenerateOptions, reply_text: str | None = None

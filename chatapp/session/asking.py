@@ -40,6 +40,7 @@ def prompt_for(
         turns=tuple(turns),
         format=prompt_format,
         continue_reply=bool(kept),
+        moment=conversation.created,
     )
 
 

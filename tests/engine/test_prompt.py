@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from tokenizers import AddedToken, normalizers
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.prompt import Prompt, PromptFormat, Role, Turn
-from chatapp.engine.prompt.render import PromptIds, render_prompt
+from chatapp.engine.prompt.render import PromptIds, render_prompt, turn_end
 from chatapp.engine.runtimes.folder_tokenizer import FolderTokenizer
 from chatapp.settings.paths import assets
 from tests.engine.tiny_tokenizers import CHATML, LLAMA, byte_level, sentencepiece
@@ -394,3 +396,40 @@ def test_the_default_model_reads_what_transformers_would_give_it(model_folder: P
     made = render_prompt(tokenizer, Prompt("<|im_start|>", everything, auto()))
     assert set(controls(tokenizer, made)) == {"<|im_start|>", "<|im_end|>"}
     assert controls(tokenizer, made).count("<|im_end|>") == len(everything) + 1
+
+
+CLOCK = (
+    "{{ strftime_now('%Y-%m-%d %H:%M:%S') + ' ' }}"
+    "{% for m in messages %}{{ '<|im_start|>' + m.content + '<|im_end|>' }}{% endfor %}"
+)
+
+
+def test_a_format_that_writes_the_time_writes_that_of_the_conversation() -> None:
+    began = datetime(2001, 2, 3, 4, 5, 6).timestamp()
+    tokenizer = byte_tokenizer(CLOCK)
+    prompt = Prompt("", turns("the"), auto(), moment=began)
+    first = render_prompt(tokenizer, prompt)
+    assert first.rendered.text.startswith("2001-02-03 04:05:06 ")
+    reply = Turn("assistant", "hello", tuple(tokenizer.encode_inside("hello")))
+    going_on = replace(prompt, turns=(*prompt.turns, reply), continue_reply=True)
+    assert render_prompt(tokenizer, going_on).ids[: len(first.ids)] == first.ids
+    now = render_prompt(tokenizer, replace(prompt, moment=None)).rendered.text
+    assert now[:4] == f"{datetime.now():%Y}"
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        (CHATML, "<|im_end|>"),
+        ("{% for m in messages %}{{ m.content + '\n' }}{% endfor %}", None),
+        ("{% for m in messages %}{{ '<|im_start|>' + m.content }}{% endfor %}", None),
+        ("{% for m in messages %}{{ m.content + ' so ' + '<|im_end|>' }}{% endfor %}", None),
+        ("{{ raise_exception('no') }}", None),
+        (None, None),
+    ],
+)
+def test_the_end_of_a_turn_is_what_the_template_writes_behind_one(
+    template: str | None, end: str | None
+) -> None:
+    tokenizer = byte_tokenizer(template)
+    assert turn_end(tokenizer) == (None if end is None else tokenizer.control_id(end))

@@ -259,7 +259,7 @@ def test_anatomy_of_a_gguf_is_that_of_its_file(
         (lambda x: x.analogy("king", 5, ignore), "is no sum"),
         (lambda x: x.embedding_map(["a", "b"], "pca", ignore), "at least three words"),
         (lambda x: x.embedding_map(["a", "b", "c"], "umap", ignore), "pca or tsne"),
-        (lambda x: x.attribution(Passage(TEXT), -1, 99999, False, ignore), "no token of id 99999"),
+        (lambda x: x.attribution(Passage(TEXT), -1, "id:99999", False, ignore), "id:99999"),
         (lambda x: x.positions(99999, ignore), "there is no position 99999"),
         (lambda x: x.cache_run(Passage("ab"), ignore, lambda: False), "at least 8"),
     ],
@@ -279,7 +279,7 @@ def test_a_model_of_another_build_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="cannot be looked into"):
         engine.xray.attention(Passage(TEXT), -1, 0, 0, False, ignore)
     with pytest.raises(EngineError, match="cannot be looked into"):
-        engine.xray.attribution(Passage(TEXT), -1, 5, False, ignore)
+        engine.xray.attribution(Passage(TEXT), -1, "id:5", False, ignore)
 
 
 def test_the_cache_run_counts_passes(tmp_path: Path) -> None:

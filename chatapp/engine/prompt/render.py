@@ -19,7 +19,12 @@ from dataclasses import dataclass, replace
 from chatapp.chat.errors import EngineError
 from chatapp.chat.prompt import Prompt, PromptFormat, RenderedPrompt, Turn
 from chatapp.engine.prompt.layout import Layout
-from chatapp.engine.prompt.template import FormatFailed, FormatRefused, compile_template
+from chatapp.engine.prompt.template import (
+    FormatFailed,
+    FormatRefused,
+    at_moment,
+    compile_template,
+)
 from chatapp.engine.runtimes.tokenizer import ModelTokenizer
 
 OWN = "model"
@@ -44,6 +49,11 @@ def render_prompt(tokenizer: ModelTokenizer, prompt: Prompt) -> PromptIds:
     Raises:
         EngineError: the format is not there, cannot be run, or refuses this conversation.
     """
+    with at_moment(prompt.moment):
+        return _render_prompt(tokenizer, prompt)
+
+
+def _render_prompt(tokenizer: ModelTokenizer, prompt: Prompt) -> PromptIds:
     own = tokenizer.chat_template
     if _uses_own(tokenizer, prompt.format):
         assert own is not None  # else it would not be used
@@ -58,6 +68,32 @@ def render_prompt(tokenizer: ModelTokenizer, prompt: Prompt) -> PromptIds:
             made = _render_source(tokenizer, prompt)
             return replace(made, rendered=replace(made.rendered, note=note))
     return _render_source(tokenizer, prompt)
+
+
+def turn_end(tokenizer: ModelTokenizer) -> int | None:
+    """The special token that the model's own format writes behind an assistant's turn.
+
+    A model that was tuned to it ends its turns so, whatever its configuration names as the end:
+    fine-tunes of base models often keep the base's. None where there is no such token.
+    """
+    if tokenizer.chat_template is None:
+        return None
+    said = "\ufdd0"  # a noncharacter, which no format looks at
+    asked, answered = {"role": "user", "content": "x"}, {"role": "assistant", "content": said}
+    try:
+        text = (
+            compile_template(tokenizer.chat_template)
+            .render([asked, answered], tokenizer.special_tokens, add_generation_prompt=False)
+            .text
+        )
+    except FormatFailed:
+        return None
+    behind = text.rpartition(said)[2].lstrip()
+    found = next(iter(tokenizer.pattern.find(behind)), "")
+    if not found or not behind.startswith(found):
+        return None
+    token_id = tokenizer.control_id(found)
+    return token_id if token_id in tokenizer.special_ids else None
 
 
 def _uses_own(tokenizer: ModelTokenizer, chosen: PromptFormat) -> bool:

@@ -14,6 +14,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
@@ -65,6 +66,17 @@ class _Budget:
 
 
 _budget: ContextVar[_Budget] = ContextVar("budget")
+_moment: ContextVar[float | None] = ContextVar("moment", default=None)
+
+
+@contextmanager
+def at_moment(seconds: float | None) -> Iterator[None]:
+    """While it lasts, formats are told that time (since the epoch); None is the present."""
+    reset = _moment.set(seconds)
+    try:
+        yield
+    finally:
+        _moment.reset(reset)
 
 
 class ChatTemplate:
@@ -333,7 +345,9 @@ def _format(value: str, *args: Any, **kwargs: Any) -> str:
 
 
 def _strftime_now(form: str) -> str:
-    return datetime.now().strftime(form)
+    seconds = _moment.get()
+    now = datetime.now() if seconds is None else datetime.fromtimestamp(seconds)
+    return now.strftime(form)
 
 
 @functools.cache

@@ -103,9 +103,8 @@ class Runtime(Protocol):
     def tokenizer(self) -> ModelTokenizer:
         """Text to ids and back."""
 
-    @property
-    def facts(self) -> ModelFacts:
-        """What was found out about the model."""
+    facts: ModelFacts
+    """What is known of the model; the engine adds ends of turns that its format tells."""
 
     @property
     def reads_in_pieces(self) -> bool:

@@ -31,6 +31,10 @@ SPECIAL_NAMES = (
 """The names under which chat templates know special tokens."""
 
 
+_LARGEST_ID = 10_000_000
+"""No vocabulary comes near; a table of all ids is made."""
+
+
 class FolderTokenizer(ModelTokenizer):
     """A tokenizer that the `tokenizers` library runs."""
 
@@ -123,9 +127,15 @@ class FolderTokenizer(ModelTokenizer):
 
     @cached_property
     def byte_table(self) -> Sequence[bytes]:
-        """The exact bytes of every id from 0 on; empty where an id has no token."""
+        """The exact bytes of every id from 0 on; empty where an id has no token.
+
+        Raises EngineError for an id that no model has a row for.
+        """
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
-        table = [b""] * (max(vocabulary.values(), default=-1) + 1)
+        largest = max(vocabulary.values(), default=-1)
+        if largest > _LARGEST_ID:
+            raise EngineError(f"the tokenizer has a token with the id {largest}; no model has one")
+        table = [b""] * (largest + 1)
         to_bytes = self._decoding.to_bytes
         for token, number in vocabulary.items():
             table[number] = to_bytes(token)
@@ -200,8 +210,11 @@ def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     template = config.get("chat_template")
     template = template or _read_json(folder / "chat_template.json").get("chat_template")
     if isinstance(template, list):  # several by name: [{"name": "default", "template": "..."}]
-        named = {item.get("name"): item.get("template") for item in template}
-        template = named.get("default") or next(iter(named.values()), None)
+        template = {
+            item.get("name"): item.get("template") for item in template if isinstance(item, dict)
+        }
+    if isinstance(template, dict):
+        template = template.get("default") or next(iter(template.values()), None)
     return template if isinstance(template, str) and template else None
 
 

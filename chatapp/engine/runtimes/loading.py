@@ -49,7 +49,8 @@ def load(
 
     loaded = load_transformers(source, options, prepared, on_progress)
     seconds = time.monotonic() - started
-    loaded.facts = replace(loaded.facts, load_seconds=seconds, note=note)
+    notes = "; ".join(filter(None, (note, loaded.facts.note)))
+    loaded.facts = replace(loaded.facts, load_seconds=seconds, note=notes)
     return loaded
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import ModelSource, Progress
 from chatapp.engine.runtimes.progress import ProgressBar, report_weights
+from chatapp.engine.runtimes.whole import check_gguf_used
 
 PREPARED_FACTS = "chatapp.json"
 """What the prepared folder knows about its origin."""
@@ -106,6 +107,7 @@ def _convert(
     on_progress(Progress("converting: reading the file", 0, 0))
     with _report_tensors(on_progress), report_weights(on_progress):
         model = AutoModelForCausalLM.from_pretrained(file.parent, **place)
+    check_gguf_used(file, model)
     on_progress(Progress("converting: writing", 0, 0))
     config = model.config
     if hasattr(config, "quantization_config"):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum, auto
 from functools import cached_property
 
+from chatapp.chat.errors import EngineError
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.text import escape_bytes
 from chatapp.engine.prompt.control import ControlPattern, ControlToken
@@ -154,3 +155,21 @@ class ModelTokenizer(ABC):
     def _special_id(self, name: str) -> int | None:
         text = self.special_tokens.get(name)
         return self.token_id(text) if text else None
+
+
+_PROBE = "The cat: 09, é 漢 🙂"
+"""Letters, digits, marks and characters of one to four bytes."""
+
+
+def check_tokenizer(tokenizer: ModelTokenizer, where: str) -> None:
+    """Encode a short text, and hold what comes out against it.
+
+    Raises:
+        EngineError: everything becomes one and the same token that doesn't say it.
+    """
+    ids = tokenizer.encode_text(_PROBE)
+    said = b"".join(map(tokenizer.token_bytes, ids))
+    if len(set(ids)) <= 1 and _PROBE.encode() not in said:
+        raise EngineError(
+            f"the tokenizer of {where} makes the same of every text; it is damaged: fetch it again"
+        )

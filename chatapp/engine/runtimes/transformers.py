@@ -13,6 +13,7 @@ import copy
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +30,21 @@ from chatapp.engine.runtimes.gguf_tokenizer import GgufTokenizer, read_vocabular
 from chatapp.engine.runtimes.library import NoLibrary
 from chatapp.engine.runtimes.prepare import PREPARED_FACTS, prepare_gguf
 from chatapp.engine.runtimes.progress import report_weights
-from chatapp.engine.runtimes.tokenizer import ModelTokenizer
+from chatapp.engine.runtimes.tokenizer import ModelTokenizer, check_tokenizer
+from chatapp.engine.runtimes.whole import (
+    check_parameters,
+    check_plain_files,
+    check_sizes,
+    check_steps,
+    check_used,
+)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params")
 """What forward calls its cache: since transformers 5.24, before, and before for state spaces."""
 
+_WRITES = ("ForCausalLM", "LMHeadModel", "WithLMHead")
+_TURNED_ANEW = ("dynamic", "longrope")
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 
 PIECE = 128
@@ -239,21 +249,33 @@ def load_transformers(
         folder = prepare_gguf(source, prepared, on_progress)
     else:
         folder = Path(source.path)
+        check_plain_files(folder)
     if options.threads > 0:
         torch.set_num_threads(options.threads)
     device = pick_device(options.device)
     dtype = _pick_dtype(options.dtype, device, folder)
+    elements, tensors = _count_weights(folder)
+    check_sizes(folder, _read_json(folder / "config.json"), elements, tensors)
     _check_memory(folder, dtype, device)
-    model = _load_weights(folder, source, device, dtype, on_progress)
-    tokenizer = _load_tokenizer(source, folder)
-    return TransformersRuntime(
-        model=model,
-        tokenizer=tokenizer,
-        facts=_facts(model, tokenizer, source, folder, options),
-        cache_argument=_cache_argument(model, source),
-        recurrent=_is_recurrent(model),
-        input_device=model.get_input_embeddings().weight.device,
-    )
+    try:
+        # The tokenizer first: what is wrong with it is known sooner than the weights are read.
+        tokenizer = _load_tokenizer(source, folder)
+        check_tokenizer(tokenizer, source.path)
+        model = _load_weights(folder, source, device, dtype, elements, on_progress)
+        runtime = TransformersRuntime(
+            model=model,
+            tokenizer=tokenizer,
+            facts=_facts(model, tokenizer, source, folder, options),
+            cache_argument=_cache_argument(model, source),
+            recurrent=_is_recurrent(model),
+            input_device=model.get_input_embeddings().weight.device,
+        )
+        check_steps(runtime, source.name)
+    except (EngineError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # what a file makes a library raise; Rust's panics, too
+        raise EngineError(f"{source.path} can't be loaded: {_line(error)}") from error
+    return runtime
 
 
 def _load_tokenizer(source: ModelSource, folder: Path) -> ModelTokenizer:
@@ -311,8 +333,7 @@ def _check_memory(folder: Path, dtype: torch.dtype, device: torch.device) -> Non
     """Refuse what cannot fit before the machine starts to swap."""
     import psutil
 
-    count = sum(_count_parameters(file) for file in folder.glob("*.safetensors"))
-    needed = count * dtype.itemsize
+    needed = _count_weights(folder)[0] * dtype.itemsize
     free = psutil.virtual_memory().available
     if device.type == "cuda":
         free += torch.cuda.mem_get_info(device)[0]
@@ -323,18 +344,15 @@ def _check_memory(folder: Path, dtype: torch.dtype, device: torch.device) -> Non
         )
 
 
-def _count_parameters(file: Path) -> int:
-    """How many numbers a safetensors file holds, from its header."""
-    header = _safetensors_header(file)
-    total = 0
-    for name, tensor in header.items():
-        if name == "__metadata__":
-            continue
-        count = 1
-        for side in tensor["shape"]:
-            count *= side
-        total += count
-    return total
+def _count_weights(folder: Path) -> tuple[int, int]:
+    """How many numbers and how many tensors a folder holds, from its headers."""
+    shapes = [
+        tensor["shape"]
+        for file in folder.glob("*.safetensors")
+        for name, tensor in _safetensors_header(file).items()
+        if name != "__metadata__"
+    ]
+    return sum(map(math.prod, shapes)), len(shapes)
 
 
 def _safetensors_header(file: Path) -> dict[str, Any]:
@@ -356,27 +374,34 @@ def _load_weights(
     source: ModelSource,
     device: torch.device,
     dtype: torch.dtype,
+    elements: int,
     on_progress: Callable[[Progress], None],
 ) -> Any:
     """Read the weights onto the device; spread or offload them where it is too small."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     kwargs: dict[str, Any] = {}
     if device.type == "cuda":
-        weights = sum(_count_parameters(file) for file in folder.glob("*.safetensors"))
-        fits = weights * dtype.itemsize < 0.9 * torch.cuda.mem_get_info(device)[0]
+        fits = elements * dtype.itemsize < 0.9 * torch.cuda.mem_get_info(device)[0]
         # accelerate places layers on all GPUs, then in memory; it moves them in as they run.
         kwargs["device_map"] = {"": device} if fits else "auto"
     try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        _check_kind(config, source)
+        if getattr(config, "quantization_config", None) is None:  # packed numbers can't be counted
+            check_parameters(folder, config, elements)
         with report_weights(on_progress):
-            model: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
+                output_loading_info=True,
                 **kwargs,
             )
+        model, info = loaded
+        check_used(source.path, info)
         if device.type == "mps":
             model = model.to(device)
     except torch.cuda.OutOfMemoryError as error:
@@ -384,6 +409,30 @@ def _load_weights(
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, TypeError) as error:
         raise EngineError(f"cannot load {source.path}: {_line(error)}") from error
     return model.eval()
+
+
+def _check_kind(config: Any, source: ModelSource) -> None:
+    """Refuse what isn't made to go on with a text. Raises EngineError."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kind = str(config.model_type)
+    if getattr(config, "is_encoder_decoder", False):
+        raise EngineError(
+            f"{source.name} ({kind}) reads with one half and writes with another, as translators"
+            " do; it can't go on with a chat: choose a model that only writes"
+        )
+    classes = [str(one) for one in config.architectures or ()]
+    masked = any(one.endswith(("ForMaskedLM", "ForPreTraining", "Model")) for one in classes)
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        why = (
+            "it reads pictures or sound, too, or is of a kind that transformers doesn't write with"
+        )
+        raise EngineError(f"{source.name} ({kind}) can't be loaded as a model of text: {why}")
+    if masked and not any(one.endswith(_WRITES) for one in classes):
+        raise EngineError(
+            f"{source.name} ({classes[0]}) fills in or reads texts and can't go on with one; choose"
+            " a model with a head for writing (…ForCausalLM)"
+        )
 
 
 def _cache_argument(model: Any, source: ModelSource) -> str:
@@ -416,7 +465,14 @@ def _facts(
     config = model.config.get_text_config()
     prepared = _read_json(folder / PREPARED_FACTS)
     heads = int(getattr(config, "num_attention_heads", 0) or 0)
-    own_context = _context_length(config, folder)
+    whole_context = _context_length(config, folder)
+    own_context = _exact_context(config, whole_context)
+    note = ""
+    if own_context < whole_context:
+        note = (
+            f"the context is {own_context} tokens, not {whole_context}: beyond it this model turns"
+            " positions anew, and what is kept of earlier tokens would no longer be exact"
+        )
     asked = options.context_length
     parameters = list(model.parameters())
     length = min(asked, own_context) if asked else own_context
@@ -441,6 +497,7 @@ def _facts(
         control_ids=tuple(sorted(tokenizer.control_ids)),
         has_chat_template=tokenizer.chat_template is not None,
         sha256=source.sha256 or prepared.get("sha256", "") or fingerprint(folder),
+        note=note,
     )
 
 
@@ -478,6 +535,23 @@ def _context_length(config: Any, folder: Path) -> int:
     return int(limit) if isinstance(limit, int | float) and 0 < limit < 1e9 else 1 << 20
 
 
+def _exact_context(config: Any, length: int) -> int:
+    """How many tokens can be read with keys that stay true.
+
+    Rotary scalings of the kinds "dynamic" and "longrope" turn all positions otherwise once a text
+    is longer than the model was trained on, and a KV cache holds keys that were turned before.
+    """
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    for one in (rope, *rope.values()):
+        if isinstance(one, dict) and one.get("rope_type", one.get("type")) in _TURNED_ANEW:
+            original = one.get("original_max_position_embeddings") or getattr(
+                config, "original_max_position_embeddings", None
+            )
+            if isinstance(original, int) and original > 0:
+                length = min(length, original)
+    return length
+
+
 def _stored(folder: Path) -> str:
     """How the weights are stored, by the first matrix of the first file: F32, BF16, F16."""
     for file in sorted(folder.glob("*.safetensors")):
@@ -510,7 +584,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     """An exception's first line, shortened: libraries explain at length."""
-    text = str(error).strip().split("\n", 1)[0]
+    text = str(error).strip().split("\n", 1)[0] or type(error).__name__
     return text if len(text) <= 200 else text[:199] + "…"
