@@ -73,9 +73,15 @@ class GrowingReply:
         """It failed; what came is kept."""
         self._start = replace(self._start, finish_reason=FinishReason.ERROR, error=message)
 
-    def reply(self) -> Reply:
-        """The reply as far as it has come."""
-        return replace(self._start, records=tuple(self._records), sampling=tuple(self._spans))
+    @property
+    def count(self) -> int:
+        """How many records it has so far."""
+        return len(self._records)
+
+    def reply(self, since: int = 0) -> Reply:
+        """The reply as far as it has come, with its records from number `since` on."""
+        records = tuple(self._records[since:])
+        return replace(self._start, records=records, sampling=tuple(self._spans))
 
 
 def kept_to_continue(reply: Reply, text: str) -> tuple[TokenRecord, ...]:

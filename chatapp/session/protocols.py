@@ -267,13 +267,19 @@ class Engine(Protocol):
 
 
 class ChatStore(Protocol):
-    """Where conversations are kept. Every method raises StoreError."""
+    """Where conversations are kept. Every method raises StoreError.
+
+    What a save could not write is held on to, and is written as soon as it can be.
+    """
 
     async def save_conversation(self, conversation: Conversation) -> None:
         """Save everything but the messages: settings, title, current leaf."""
 
     async def save_message(self, conversation_id: str, message: Message) -> None:
         """Save a message, in place of the one of the same id; on disk when this returns."""
+
+    async def append(self, conversation_id: str, message: Message) -> None:
+        """Save a reply that has grown; of its records `message` holds only the new ones."""
 
     async def load(self, conversation_id: str) -> Conversation:
         """A conversation with all of its messages."""

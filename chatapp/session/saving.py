@@ -1,55 +1,70 @@
-"""What a conversation has that is not on disk yet, and putting it there.
+"""A reply is saved by a clock of its own, beside the stream of its tokens.
 
-A failed write loses nothing: what could not be written stays here, for the next save.
+Were it saved only when a token comes, an engine that stalls would keep the last ones from the disk
+for as long as it stalls; were the stream to wait for the disk, every save would be a hitch.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
-from chatapp.chat.conversation import Conversation, Message
-from chatapp.chat.errors import StoreError
-from chatapp.session.protocols import ChatStore
+_Event = TypeVar("_Event")
 
 
 @dataclass(frozen=True, slots=True)
 class SaveFailed:
-    """Something could not be written; the conversation goes on in memory."""
+    """Something could not be written; the store holds on to it and the conversation goes on."""
 
     message: str
 
 
-class Saving:
-    """The messages of the current conversation that are to be written; one save at a time."""
+async def saved_meanwhile(
+    events: AsyncIterable[_Event],
+    save: Callable[[], Awaitable[SaveFailed | None]],
+    seconds: float,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> AsyncGenerator[_Event | SaveFailed]:
+    """Pass on what comes, and save every so many seconds; a save that failed is passed on at once.
 
-    def __init__(self, store: ChatStore | None) -> None:
-        """None keeps conversations in memory only."""
-        self._store = store
-        self._unsaved: dict[str, Message] = {}
-        self._one_at_a_time = asyncio.Lock()
+    What comes in one go is passed on in one go: no task is made and none is woken for each event.
+    Closing this early ends the wait for the next event.
 
-    def begin(self) -> None:
-        """Another conversation is current from here on; a save under way ends with its own."""
-        self._unsaved = {}
+    Args:
+        events: what to pass on; what it raises is raised here.
+        save: does nothing where nothing is new.
+        seconds: from the end of one save to the next.
+        sleep: waits so many seconds.
+    """
+    came, coming = asyncio.Event(), list[_Event | SaveFailed]()
 
-    def add(self, message: Message) -> None:
-        """Write this message with the next save, in place of an older version of it."""
-        self._unsaved[message.id] = message
+    async def read() -> None:
+        async for event in events:
+            coming.append(event)
+            came.set()
 
-    async def save(self, conversation: Conversation) -> SaveFailed | None:
-        """Write the conversation's settings, then its messages that are not on disk yet."""
-        if self._store is None:
-            return None
-        unsaved = self._unsaved
-        try:
-            async with self._one_at_a_time:
-                await self._store.save_conversation(conversation)
-                for message_id in tuple(unsaved):
-                    message = unsaved[message_id]
-                    await self._store.save_message(conversation.id, message)
-                    if unsaved[message_id] is message:  # else it changed while it was written
-                        del unsaved[message_id]
-        except StoreError as error:
-            return SaveFailed(str(error))
-        return None
+    async def keep() -> None:
+        while True:
+            await sleep(seconds)
+            if failed := await save():
+                coming.append(failed)
+                came.set()
+
+    reading, keeping = asyncio.create_task(read()), asyncio.create_task(keep())
+    reading.add_done_callback(lambda _: came.set())
+    keeping.add_done_callback(lambda _: came.set())
+    try:
+        while coming or not reading.done():
+            await came.wait()
+            came.clear()
+            while coming:
+                yield coming.pop(0)
+            if keeping.done():
+                keeping.result()
+        reading.result()
+    finally:
+        for task in (reading, keeping):
+            task.cancel()
+        await asyncio.wait((reading, keeping))

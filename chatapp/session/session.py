@@ -37,8 +37,7 @@ from chatapp.chat.template import Template
 from chatapp.session import asking
 from chatapp.session.growing import GrowingReply, kept_to_continue, spans_before
 from chatapp.session.protocols import ChatStore, Engine, Generation
-from chatapp.session.saving import SaveFailed, Saving
-from chatapp.session.ticks import Tick, with_ticks
+from chatapp.session.saving import SaveFailed, saved_meanwhile
 
 SAVE_EVERY_SECONDS = 0.5
 """How often a streaming reply is saved, also while its engine stalls; what is lost is no older."""
@@ -112,8 +111,23 @@ class Session:
         self._generation: Generation | None = None
         self._growing: GrowingReply | None = None
         self._growing_id = ""
-        self._saving = Saving(store)
+        self._unsaved: list[Message] = []
+        """What the store was not given yet; what it was given it writes, sooner or later."""
+        self._given = 0
+        """How many records of the growing reply the store was given."""
         self.new_conversation(template)
+
+    @property
+    def conversation(self) -> Conversation:
+        """The current one; a reply under way is in it up to its newest token when it is asked."""
+        growing, message = self._growing, self._conversation.messages.get(self._growing_id)
+        if growing and message and message.reply and len(message.reply.records) < growing.count:
+            self._fold(growing)
+        return self._conversation
+
+    @conversation.setter
+    def conversation(self, conversation: Conversation) -> None:
+        self._conversation = conversation
 
     @property
     def replying(self) -> bool:
@@ -130,7 +144,7 @@ class Session:
 
     def new_conversation(self, template: Template) -> None:
         """Begin an empty conversation; it is saved with its first message."""
-        self._saving.begin()
+        self._unsaved = []  # a save under way ends with its own
         self.conversation = Conversation(
             id=new_id(),
             created=self._clock(),
@@ -151,7 +165,7 @@ class Session:
         if self.store is None:
             raise StoreError("conversations are not kept in this session")
         self.conversation = await self.store.load(conversation_id)
-        self._saving.begin()
+        self._unsaved = []
         if (sampling := self._last_drawn_with()) is not None:
             self.set_sampling(sampling)
 
@@ -162,11 +176,10 @@ class Session:
         is saved with its first message.
         """
         before = self.conversation.messages
-        for message_id, message in conversation.messages.items():
-            if before.get(message_id) is not message:
-                self._saving.add(message)
         self.conversation = conversation
-        return await self._saving.save(conversation) if conversation.messages else None
+        now = self.conversation.messages  # with what a reply under way says by now
+        self._unsaved += [one for id_, one in now.items() if before.get(id_) is not one]
+        return await self._save() if now else None
 
     def _last_drawn_with(self) -> SamplingParams | None:
         """The settings at the end of the newest drawn reply of the path; None where none was."""
@@ -213,7 +226,7 @@ class Session:
         if first and not self.conversation.title:
             self.conversation = replace(self.conversation, title=title_from(text))
         message = self._add("user", text)
-        if failed := await self._saving.save(self.conversation):
+        if failed := await self._save():
             yield failed
         yield MessageAdded(message)
         async with contextlib.aclosing(self._reply(message.id)) as events:
@@ -268,7 +281,7 @@ class Session:
         text = "".join(record.text for record in reply.records)
         message = self._add("assistant", text, parent=parent, reply=reply)
         self.conversation = replace(self.conversation, model=reply.model)
-        if failed := await self._saving.save(self.conversation):
+        if failed := await self._save():
             yield failed
         yield MessageAdded(message)
         yield ReplyEnded(message)
@@ -353,10 +366,10 @@ class Session:
         self.conversation = replace(self.conversation, model=facts.name)
         notice = ""
         try:
-            if failed := await self._saving.save(self.conversation):
+            if failed := await self._save():
                 yield failed
             yield MessageAdded(message)
-            async with contextlib.aclosing(self._stream(generation, message, growing)) as events:
+            async with contextlib.aclosing(self._stream(generation, growing)) as events:
                 async for event in events:
                     if isinstance(event, GenerationEnd):
                         notice = event.message
@@ -367,31 +380,27 @@ class Session:
             notice = str(error)
         finally:
             # Also when the iteration is abandoned (the program is closing): what came is kept.
+            self._fold(growing)
             self._generation = self._growing = None
             generation.cancel()
-            failed = await self._save_reply(message, growing)
+            self._unsaved.append(self.conversation.messages[message.id])
+            failed = await self._save()
         if failed:
             yield failed
         yield ReplyEnded(self.conversation.messages[message.id], notice)
 
     async def _stream(
-        self, generation: Generation, message: Message, growing: GrowingReply
+        self, generation: Generation, growing: GrowingReply
     ) -> AsyncGenerator[GenerationEvent | SaveFailed]:
         """What comes of a reply up to its end, taken in and saved by the clock."""
-        is_saved = True
-        ticking = with_ticks(generation, SAVE_EVERY_SECONDS, self._sleep)
-        async with contextlib.aclosing(ticking) as events:
+        saved = saved_meanwhile(generation, self._save_news, SAVE_EVERY_SECONDS, self._sleep)
+        async with contextlib.aclosing(saved) as events:
             async for event in events:
-                if not isinstance(event, Tick):
+                if not isinstance(event, SaveFailed):
                     growing.take(event)
-                    is_saved = False
-                    yield event
-                    if isinstance(event, GenerationEnd):
-                        return
-                elif not is_saved:
-                    is_saved = True
-                    if failed := await self._save_reply(message, growing):
-                        yield failed
+                yield event
+                if isinstance(event, GenerationEnd):
+                    return
 
     def _add(
         self, role: str, text: str, *, parent: str | None = None, reply: Reply | None = None
@@ -406,7 +415,7 @@ class Session:
             reply=reply,
         )
         self.conversation = self.conversation.with_message(message)
-        self._saving.add(message)
+        self._unsaved.append(message)
         return message
 
     def _message(self, message_id: str) -> Message:
@@ -434,13 +443,44 @@ class Session:
             self._message(message_id)
         return asking.parent_for_reply(self.conversation, message_id)
 
-    async def _save_reply(self, message: Message, growing: GrowingReply) -> SaveFailed | None:
-        """Put what has come of a reply into the conversation, and on disk."""
+    def _fold(self, growing: GrowingReply) -> None:
+        """Put what has come of the reply under way into the conversation; the leaf stays."""
+        message = self._conversation.messages[self._growing_id]
         current = replace(message, text=growing.text, reply=growing.reply())
-        leaf = self.conversation.leaf
-        self.conversation = self.conversation.with_message(current).at(leaf)
-        self._saving.add(self.conversation.messages[message.id])
-        return await self._saving.save(self.conversation)
+        leaf = self._conversation.leaf
+        self._conversation = self._conversation.with_message(current).at(leaf)
+
+    async def _save(self) -> SaveFailed | None:
+        """Give the store the settings, and the messages that it was not given yet."""
+        if self.store is None:
+            return None
+        conversation, unsaved, failed = self.conversation, self._unsaved, None
+        try:
+            await self.store.save_conversation(conversation)
+        except StoreError as error:
+            failed = SaveFailed(str(error))
+        while unsaved:
+            message = unsaved.pop(0)
+            if message.id == self._growing_id and message.reply is not None:
+                self._given = len(message.reply.records)
+            try:
+                await self.store.save_message(conversation.id, message)
+            except StoreError as error:
+                failed = SaveFailed(str(error))
+        return failed
+
+    async def _save_news(self) -> SaveFailed | None:
+        """Give the store the records of the reply under way that it was not given yet."""
+        growing, message = self._growing, self._conversation.messages.get(self._growing_id)
+        if not (self.store and growing and message) or growing.count == self._given:
+            return None
+        news = replace(message, text=growing.text, reply=growing.reply(self._given))
+        self._given = growing.count
+        try:
+            await self.store.append(self._conversation.id, news)
+        except StoreError as error:
+            return SaveFailed(str(error))
+        return None
 
 
 def _is_drawn(reply: Reply) -> bool:

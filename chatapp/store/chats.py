@@ -1,20 +1,26 @@
 """What can be done with the conversations in a database.
 
 Everything here blocks until it is on disk; `Store` runs it in a thread of its own.
+
+A full disk must not end a chat, nor take what was said since. So every save goes through one queue:
+what could not be written stays there, is tried again with whatever is done next, and is handed out
+as it stands in memory until then. What is not in the queue is on disk; nobody else keeps count.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from chatapp.chat.conversation import Conversation, ConversationError, Message, new_id
 from chatapp.chat.errors import StoreError
 from chatapp.chat.summary import ConversationSummary, SearchHit
-from chatapp.store.database import Database
+from chatapp.store.database import Database, Refused
 from chatapp.store.packing import PackingError
-from chatapp.store.replies import ReplyMemory, Written, remove_reply, write_reply
+from chatapp.store.replies import remove_reply, write_reply
 from chatapp.store.rows import (
     SETTINGS,
     Loaded,
@@ -57,8 +63,19 @@ class Imported:
     """False where the very same conversation was here already."""
 
 
-class CannotBeKept(StoreError):
-    """A message holds what no database takes; trying again would not help."""
+@dataclass(slots=True)
+class _Unwritten:
+    """What of one conversation is not on disk yet, as it stands in memory."""
+
+    conversation: Conversation | None = None
+    messages: dict[str, Message] = field(default_factory=dict)
+    growing: set[str] = field(default_factory=set)
+    """Those of which only the new records are given."""
+
+    def forget(self, message_id: str) -> None:
+        """It is on disk, or will never be."""
+        del self.messages[message_id]
+        self.growing.discard(message_id)
 
 
 class Chats:
@@ -67,59 +84,75 @@ class Chats:
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
         self.database = database
         self._clock = clock
-        self._memory = ReplyMemory()
+        self._unwritten: dict[str, _Unwritten] = {}
+
+    @property
+    def unwritten(self) -> int:
+        """How many conversations have something that could not be written."""
+        return len(self._unwritten)
 
     def save_conversation(self, conversation: Conversation) -> None:
         """Save everything but the messages; nothing is written where nothing differs."""
-        settings = setting_values(conversation)
-        with self.database.reading() as connection:
-            row = connection.execute(
-                f"SELECT {', '.join(SETTINGS)} FROM conversation WHERE id = ?",
-                (conversation.id,),
-            ).fetchone()
-        if row == settings:
-            return
-        with self.database.writing() as connection:
-            write_conversation(connection, conversation, self._clock())
+        self._unwritten_of(conversation.id).conversation = conversation
+        self.settle()
 
     def save_message(self, conversation_id: str, message: Message) -> None:
         """Save a message, in place of the one of the same id; on disk when this returns.
 
         Raises:
-            CannotBeKept: a number in its reply is out of range.
+            Refused: a number in its reply is out of range, or its place is nowhere.
         """
-        try:
-            with self.database.writing() as connection:
-                conversation = find_key(connection, conversation_id)
-                key, new = write_message(connection, conversation, message)
-                written: Written | None = None
-                if message.reply is not None:
-                    before = None if new else self._memory.get(key)
-                    written = write_reply(connection, key, message.reply, before)
-                elif not new:
-                    remove_reply(connection, key)
-                # Saying something in a conversation that was deleted meanwhile brings it back.
-                revive = ", deleted = NULL" if new else ""
-                connection.execute(
-                    f"UPDATE conversation SET changed = ?{revive} WHERE key = ?",
-                    (self._clock(), conversation),
-                )
-        except StoreError:
-            self._memory.clear()
-            raise
-        except PackingError as error:
-            raise CannotBeKept(f"a reply could not be saved: {error}") from None
-        if written is not None:
-            self._memory.set(key, written)
+        unwritten = self._unwritten_of(conversation_id)
+        unwritten.messages[message.id] = message
+        unwritten.growing.discard(message.id)
+        self.settle()
+
+    def append(self, conversation_id: str, message: Message) -> None:
+        """Save a reply that has grown; of its records `message` holds only the new ones.
+
+        Raises:
+            Refused: as `save_message`.
+        """
+        unwritten = self._unwritten_of(conversation_id)
+        before = unwritten.messages.get(message.id)
+        if before is None:
+            unwritten.growing.add(message.id)
+        unwritten.messages[message.id] = message if before is None else grown(before, message)
+        self.settle()
+
+    def settle(self) -> None:
+        """Write all that is not on disk yet; the first failure ends it."""
+        for conversation_id, unwritten in tuple(self._unwritten.items()):
+            if unwritten.conversation is not None:
+                self._write_conversation(unwritten.conversation)
+            for message in tuple(unwritten.messages.values()):
+                try:
+                    self._write_message(conversation_id, message, message.id in unwritten.growing)
+                except Refused:
+                    unwritten.forget(message.id)
+                    raise
+                unwritten.forget(message.id)
+            del self._unwritten[conversation_id]
+
+    def try_to_settle(self) -> None:
+        """Write what is not on disk yet, if that is possible now."""
+        with contextlib.suppress(StoreError):
+            self.settle()
 
     def load(self, conversation_id: str) -> Loaded:
         """A conversation with all of its messages; their records are unpacked when looked at."""
-        with self.database.reading() as connection:
-            key = find_key(connection, conversation_id)
-            try:
-                return read_conversation(connection, key)
-            except (PackingError, ValueError, ConversationError) as error:
-                raise StoreError(f"conversation {conversation_id}: {error}") from None
+        unwritten = self._unwritten.get(conversation_id, _Unwritten())
+        loaded = Loaded(unwritten.conversation) if unwritten.conversation else None
+        if loaded is None:
+            with self.database.reading() as connection:
+                key = find_key(connection, conversation_id)
+                try:
+                    loaded = read_conversation(connection, key)
+                except (PackingError, ValueError, ConversationError) as error:
+                    raise StoreError(f"conversation {conversation_id}: {error}") from None
+        newer = {id_: m for id_, m in unwritten.messages.items() if id_ not in unwritten.growing}
+        messages = MappingProxyType({**loaded.conversation.messages, **newer})
+        return replace(loaded, conversation=replace(loaded.conversation, messages=messages))
 
     def latest(self) -> str | None:
         """The id of the conversation that changed last."""
@@ -137,7 +170,10 @@ class Chats:
             return tuple(_summary(*row) for row in rows)
 
     def search(self, text: str, limit: int = 50) -> tuple[SearchHit, ...]:
-        """Titles and messages that hold every word of a text, newest first."""
+        """Titles and messages that hold every word of a text (the last may be unfinished).
+
+        Titles come first, then messages, newest first; `limit` of each at most.
+        """
         with self.database.reading() as connection:
             return search(connection, text, limit)
 
@@ -145,13 +181,14 @@ class Chats:
         """Give a conversation another title."""
         self._set(conversation_id, "title", well_formed(title))
 
-    def pin(self, conversation_id: str, pinned: bool) -> None:
+    def pin(self, conversation_id: str, pinned: bool = True) -> None:
         """Keep a conversation at the top of the list, or no longer."""
         self._set(conversation_id, "pinned", int(pinned))
 
     def delete(self, conversation_id: str) -> None:
         """Put a conversation aside; `undelete` brings it back for 30 days."""
         self._set(conversation_id, "deleted", self._clock())
+        self._unwritten.pop(conversation_id, None)  # writing it would bring the chat back
 
     def undelete(self, conversation_id: str) -> None:
         """Bring a deleted conversation back."""
@@ -251,13 +288,54 @@ class Chats:
             for message in conversation.messages.values():
                 message_key, _ = write_message(connection, key, message)
                 if message.reply is not None:
-                    write_reply(connection, message_key, message.reply, None)
+                    write_reply(connection, message_key, message.reply)
         return Imported(conversation.id, new=True)
+
+    def _unwritten_of(self, conversation_id: str) -> _Unwritten:
+        return self._unwritten.setdefault(conversation_id, _Unwritten())
+
+    def _write_conversation(self, conversation: Conversation) -> None:
+        with self.database.reading() as connection:
+            row = connection.execute(
+                f"SELECT {', '.join(SETTINGS)} FROM conversation WHERE id = ?",
+                (conversation.id,),
+            ).fetchone()
+        if row == setting_values(conversation):
+            return
+        with self.database.writing() as connection:
+            write_conversation(connection, conversation, self._clock())
+
+    def _write_message(self, conversation_id: str, message: Message, grows: bool) -> None:
+        """`grows`: the reply holds only the records that are not on disk yet."""
+        try:
+            with self.database.writing() as connection:
+                conversation = find_key(connection, conversation_id)
+                key, new = write_message(connection, conversation, message)
+                if message.reply is not None:
+                    write_reply(connection, key, message.reply, grows=grows)
+                elif not new:
+                    remove_reply(connection, key)
+                # Saying something in a conversation that was deleted meanwhile brings it back.
+                revive = ", deleted = NULL" if new else ""
+                connection.execute(
+                    f"UPDATE conversation SET changed = ?{revive} WHERE key = ?",
+                    (self._clock(), conversation),
+                )
+        except PackingError as error:
+            raise Refused(f"a reply could not be saved: {error}") from None
 
     def _set(self, conversation_id: str, column: str, value: str | float | None) -> None:
         with self.database.writing() as connection:
             key = find_key(connection, conversation_id)
             connection.execute(f"UPDATE conversation SET {column} = ? WHERE key = ?", (value, key))
+
+
+def grown(before: Message, news: Message) -> Message:
+    """A message whose reply has grown: `news` holds only the records behind those of `before`."""
+    if before.reply is None or news.reply is None:
+        return news
+    records = before.reply.records + news.reply.records
+    return replace(news, reply=replace(news.reply, records=records))
 
 
 def _summary(

@@ -51,6 +51,10 @@ class DamagedDatabase(StoreError):
     """SQLite finds the file inconsistent."""
 
 
+class Refused(StoreError):
+    """What is asked for cannot be; trying again would not help."""
+
+
 def journal_mode(
     version: tuple[int, ...] = sqlite3.sqlite_version_info,
 ) -> Literal["wal", "truncate"]:
@@ -242,5 +246,6 @@ def explain(error: BaseException, path: Path, verb: str) -> StoreError:
         return DamagedDatabase(
             f"{path} is damaged ({error}); start chatapp again: what is readable will be saved"
         )
+    hopeless = isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | OverflowError)
     words = _WORDS.get(code, str(error))
-    return StoreError(f"{path} could not be {verb}: {words}")
+    return (Refused if hopeless else StoreError)(f"{path} could not be {verb}: {words}")

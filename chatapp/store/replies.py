@@ -1,20 +1,18 @@
 """Replies in the database: written as they grow, read without unpacking.
 
-A streaming reply is saved every half second with a few more records each time. Only the new ones
-are written, as one more row. When the reply has ended its many small rows become a few of full
-size, which compress better.
+A streaming reply is appended to twice a second, each time by a row of the records that came since.
+When the reply has ended its many small rows become a few of full size, which compress better.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from chatapp.chat.conversation import Reply
-from chatapp.chat.record import FinishReason, TokenRecord
+from chatapp.chat.record import FinishReason
 from chatapp.store.packing import (
     CHUNK,
     pack_ids,
@@ -26,54 +24,17 @@ from chatapp.store.packing import (
 from chatapp.store.stored_reply import PackedChunk, StoredReply
 from chatapp.store.unicode import well_formed
 
-_REMEMBERED = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What of a reply is on disk."""
-
-    records: tuple[TokenRecord, ...] = ()
-    rows: int = 0
-    """How many chunks they are in."""
-    prompt_ids: tuple[int, ...] = ()
-
-
-class ReplyMemory:
-    """What was last written of the replies that are growing, so that it needn't be read again."""
-
-    def __init__(self) -> None:
-        self._written: OrderedDict[int, Written] = OrderedDict()
-
-    def get(self, key: int) -> Written | None:
-        """What is on disk under a message's key; None when that isn't known."""
-        return self._written.get(key)
-
-    def set(self, key: int, written: Written) -> None:
-        """Remember it; the oldest is forgotten."""
-        self._written[key] = written
-        self._written.move_to_end(key)
-        if len(self._written) > _REMEMBERED:
-            self._written.popitem(last=False)
-
-    def clear(self) -> None:
-        """Forget everything: the disk may hold something else."""
-        self._written.clear()
-
 
 def write_reply(
-    connection: sqlite3.Connection, key: int, reply: Reply, before: Written | None
-) -> Written | None:
+    connection: sqlite3.Connection, key: int, reply: Reply, *, grows: bool = False
+) -> None:
     """Bring a message's reply up to date; only what differs is written.
 
     Args:
         connection: inside a transaction.
         key: the message's key.
         reply: how it stands now.
-        before: what the last call returned for this message; None when that isn't known.
-
-    Returns:
-        What is on disk once the transaction is committed; None where that wasn't looked at.
+        grows: it holds only the records behind those that are on disk.
 
     Raises:
         sqlite3.Error: it could not be written.
@@ -105,17 +66,27 @@ def write_reply(
             well_formed(reply.runtime),
         ),
     )
-    if isinstance(reply, StoredReply) and _is_on_disk(connection, key, reply):
-        return None
-    if before is None or before.prompt_ids != reply.prompt_ids:
+    has_prompt = "SELECT 1 FROM prompt WHERE message = ?"
+    if not (grows and connection.execute(has_prompt, (key,)).fetchone()):
         connection.execute("DELETE FROM prompt WHERE message = ?", (key,))
         if reply.prompt_ids:
             connection.execute(
                 "INSERT INTO prompt (message, ids) VALUES (?, ?)", (key, pack_ids(reply.prompt_ids))
             )
-    finished = reply.finish_reason is not None
-    rows = _write_records(connection, key, reply.records, before, finished=finished)
-    return Written(reply.records, rows, reply.prompt_ids)
+    start = reply.records[0].index if grows else 0
+    chunks = _chunks(reply, start)
+    found = connection.execute(
+        "SELECT start, count, data FROM chunk WHERE message = ? AND start >= ? ORDER BY start",
+        (key, start),
+    ).fetchall()
+    if found == [(chunk.start, chunk.count, chunk.data) for chunk in chunks]:
+        return
+    connection.execute("DELETE FROM chunk WHERE message = ? AND start >= ?", (key, start))
+    for chunk in chunks:
+        connection.execute(
+            "INSERT INTO chunk (message, start, count, crc, data) VALUES (?, ?, ?, ?, ?)",
+            (key, chunk.start, chunk.count, chunk.crc, chunk.data),
+        )
 
 
 def remove_reply(connection: sqlite3.Connection, key: int) -> None:
@@ -205,70 +176,26 @@ def reply_as_kept(reply: Reply | None) -> Reply | None:
     """
     if reply is None or isinstance(reply, StoredReply):
         return reply
-    records = reply.records
-    parts = [records[start : start + CHUNK] for start in range(0, len(records), CHUNK)]
     return replace(
         reply,
         model=well_formed(reply.model),
         model_sha256=well_formed(reply.model_sha256),
         runtime=well_formed(reply.runtime),
         error=well_formed(reply.error),
-        records=tuple(r for part in parts for r in unpack_records(pack_records(part))),
+        records=tuple(r for part in _chunks(reply, 0) for r in unpack_records(part.data)),
     )
 
 
-def _write_records(
-    connection: sqlite3.Connection,
-    key: int,
-    records: tuple[TokenRecord, ...],
-    before: Written | None,
-    *,
-    finished: bool,
-) -> int:
-    """Write the records that are not on disk yet. Returns how many rows hold them all."""
-    if before is not None and records[: len(before.records)] == before.records:
-        kept, rows = len(before.records), before.rows
-    else:
-        kept, rows = _matching(connection, key, records)
-        connection.execute("DELETE FROM chunk WHERE message = ? AND start >= ?", (key, kept))
-    fewest = -(-len(records) // CHUNK)
-    if finished and rows + (kept < len(records)) > fewest:
-        connection.execute("DELETE FROM chunk WHERE message = ?", (key,))
-        kept = rows = 0
-    for start in range(kept, len(records), CHUNK):
-        part = records[start : start + CHUNK]
+def _chunks(reply: Reply, start: int) -> tuple[PackedChunk, ...]:
+    """A reply's records, the first of which is number `start`, as they are kept."""
+    if isinstance(reply, StoredReply) and reply.chunks:
+        return reply.chunks
+    found = []
+    for place in range(0, len(reply.records), CHUNK):
+        part = reply.records[place : place + CHUNK]
         data = pack_records(part)
-        connection.execute(
-            "INSERT INTO chunk (message, start, count, crc, data) VALUES (?, ?, ?, ?, ?)",
-            (key, start, len(part), zlib.crc32(data), data),
-        )
-        rows += 1
-    return rows
-
-
-def _matching(
-    connection: sqlite3.Connection, key: int, records: Sequence[TokenRecord]
-) -> tuple[int, int]:
-    """How many of the records are on disk already, from the first on, and in how many rows."""
-    kept = rows = 0
-    for start, count, data in connection.execute(
-        "SELECT start, count, data FROM chunk WHERE message = ? ORDER BY start", (key,)
-    ):
-        part = records[start : start + count]
-        if start != kept or len(part) != count or pack_records(part) != data:
-            break
-        kept, rows = kept + count, rows + 1
-    return kept, rows
-
-
-def _is_on_disk(connection: sqlite3.Connection, key: int, reply: StoredReply) -> bool:
-    """Whether a reply that was loaded is saved again with the records it was loaded with."""
-    if reply.chunks is None:
-        return False
-    rows = connection.execute(
-        "SELECT start, count, crc FROM chunk WHERE message = ? ORDER BY start", (key,)
-    )
-    return rows.fetchall() == [(chunk.start, chunk.count, chunk.crc) for chunk in reply.chunks]
+        found.append(PackedChunk(start + place, len(part), zlib.crc32(data), data))
+    return tuple(found)
 
 
 def _intact(chunks: Sequence[PackedChunk]) -> tuple[PackedChunk, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from chatapp.chat.conversation import Conversation, Message
-from chatapp.chat.errors import StoreError
+from chatapp.store.database import Refused
 from chatapp.store.replies import read_replies, reply_as_kept
 from chatapp.store.unicode import well_formed
 
@@ -86,12 +86,12 @@ def write_conversation(
 
 
 def find_key(connection: sqlite3.Connection, conversation_id: str) -> int:
-    """A conversation's key. Raises StoreError: there is none of that id."""
+    """A conversation's key. Raises Refused: there is none of that id."""
     row = connection.execute(
         "SELECT key FROM conversation WHERE id = ?", (well_formed(conversation_id),)
     ).fetchone()
     if row is None:
-        raise StoreError(f"there is no conversation {conversation_id}")
+        raise Refused(f"there is no conversation {conversation_id}")
     return int(row[0])
 
 

@@ -2,32 +2,46 @@
 
 One thread of the store's own holds the connection and does everything in the order it was asked
 for. A call that is cancelled is still carried out. The thread is joined when the program ends, so
-that a write under way is finished. What could not be written is held on to (`chatapp.store.owed`).
+that a write under way is finished. What could not be written `Chats` holds on to.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from chatapp.chat.conversation import Conversation, Message
+from chatapp.chat.conversation import Conversation
 from chatapp.chat.errors import StoreError
-from chatapp.chat.summary import ConversationSummary, SearchHit
-from chatapp.store.chats import Chats, Imported
+from chatapp.store.chats import Chats
 from chatapp.store.database import Connect, DamagedDatabase, Database, connect, prepare_file
-from chatapp.store.owed import Owed
 from chatapp.store.recovery import find_damage, mark_damaged, opening, recover
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
+def _in_turn(
+    function: Callable[Concatenate[Chats, _P], _T], *, settle: bool = True
+) -> Callable[Concatenate[Store, _P], Coroutine[Any, Any, _T]]:
+    """Have the store's thread do what `Chats` does; what could not be written is tried first."""
+
+    def work(chats: Chats, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        if settle:
+            chats.try_to_settle()
+        return function(chats, *args, **kwargs)
+
+    async def run(store: Store, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return await store._run(lambda: work(store._chats, *args, **kwargs))
+
+    return run
+
+
 class Store:
-    """All conversations on disk. Every method raises StoreError."""
+    """All conversations on disk. Every method raises StoreError; `Chats` says what each does."""
 
     def __init__(self, chats: Chats, worker: ThreadPoolExecutor, notices: tuple[str, ...]) -> None:
         """Use `Store.open`."""
@@ -36,7 +50,6 @@ class Store:
         self.lost = ""
         """Once it is closed: what could not be written; empty where all was."""
         self._chats = chats
-        self._owed = Owed(chats)
         self._worker = worker
 
     @classmethod
@@ -73,67 +86,27 @@ class Store:
         """Why nothing can be written; empty where it can."""
         return self._chats.database.read_only
 
-    async def save_conversation(self, conversation: Conversation) -> None:
-        """Save everything but the messages: settings, title, current leaf."""
-        await self._run(self._owed.save_conversation, conversation)
-
-    async def save_message(self, conversation_id: str, message: Message) -> None:
-        """Save a message, in place of the one of the same id; on disk when this returns.
-
-        Of a reply that has grown since the last call only the new records are written.
-        """
-        await self._run(self._owed.save_message, conversation_id, message)
+    save_conversation = _in_turn(Chats.save_conversation, settle=False)
+    save_message = _in_turn(Chats.save_message, settle=False)
+    append = _in_turn(Chats.append, settle=False)
+    latest = _in_turn(Chats.latest)
+    list_conversations = _in_turn(Chats.list_conversations)
+    search = _in_turn(Chats.search, settle=False)
+    rename = _in_turn(Chats.rename)
+    pin = _in_turn(Chats.pin)
+    duplicate = _in_turn(Chats.duplicate)
+    delete = _in_turn(Chats.delete)
+    undelete = _in_turn(Chats.undelete)
+    resolve = _in_turn(Chats.resolve, settle=False)
+    add = _in_turn(Chats.add)
+    _load = _in_turn(Chats.load)
 
     async def load(self, conversation_id: str) -> Conversation:
         """A conversation with all of its messages; token records are unpacked when looked at."""
-        loaded = await self._settled(self._owed.load, conversation_id)
+        loaded = await self._load(conversation_id)
         if loaded.notice and loaded.notice not in self.notices:
             self.notices = (*self.notices, loaded.notice)
         return loaded.conversation
-
-    async def latest(self) -> str | None:
-        """The id of the conversation that changed last."""
-        return await self._settled(self._chats.latest)
-
-    async def list_conversations(self, *, deleted: bool = False) -> tuple[ConversationSummary, ...]:
-        """All conversations, pinned ones first, then by when they changed; or the deleted ones."""
-        return await self._settled(self._chats.list_conversations, deleted=deleted)
-
-    async def search(self, text: str, limit: int = 50) -> tuple[SearchHit, ...]:
-        """Titles and messages that hold every word of a text (the last may be unfinished).
-
-        Titles come first, then messages, newest first; `limit` of each at most.
-        """
-        return await self._run(self._chats.search, text, limit)
-
-    async def rename(self, conversation_id: str, title: str) -> None:
-        """Give a conversation another title."""
-        await self._settled(self._chats.rename, conversation_id, title)
-
-    async def pin(self, conversation_id: str, pinned: bool = True) -> None:
-        """Keep a conversation at the top of the list, or no longer."""
-        await self._settled(self._chats.pin, conversation_id, pinned)
-
-    async def duplicate(self, conversation_id: str) -> str:
-        """Copy a conversation with all that belongs to it. Returns the copy's id."""
-        return await self._settled(self._chats.duplicate, conversation_id)
-
-    async def delete(self, conversation_id: str) -> None:
-        """Put a conversation aside; `undelete` brings it back for 30 days."""
-        await self._settled(self._chats.delete, conversation_id)
-        await self._run(self._owed.forget, conversation_id)
-
-    async def undelete(self, conversation_id: str) -> None:
-        """Bring a deleted conversation back."""
-        await self._settled(self._chats.undelete, conversation_id)
-
-    async def resolve(self, prefix: str, *, deleted: bool = False) -> str:
-        """The id of the one conversation (or deleted one) whose id begins so."""
-        return await self._run(self._chats.resolve, prefix, deleted=deleted)
-
-    async def add(self, conversation: Conversation) -> Imported:
-        """Bring a whole conversation in, as an import does, in one transaction."""
-        return await self._settled(self._chats.add, conversation)
 
     async def close(self) -> None:
         """Write what is left and let go of the file; a second call does nothing."""
@@ -145,25 +118,19 @@ class Store:
 
     def _end(self) -> None:
         try:
-            self._owed.settle()
+            self._chats.settle()
         except StoreError as error:
-            self.lost = f"{error}; the last messages of {len(self._owed)} conversation(s) are lost"
+            lost = self._chats.unwritten
+            self.lost = f"{error}; the last messages of {lost} conversation(s) are lost"
         self._chats.database.close()
 
-    async def _settled(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Write what is owed, if that can be done, then do something else."""
-        if len(self._owed):
-            await self._run(self._owed.try_to_settle)
-        return await self._run(function, *args, **kwargs)
-
-    async def _run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        loop = asyncio.get_running_loop()
+    async def _run(self, function: Callable[[], _T]) -> _T:
         try:
-            done = loop.run_in_executor(self._worker, lambda: function(*args, **kwargs))
+            done = asyncio.get_running_loop().run_in_executor(self._worker, function)
         except RuntimeError:
             raise StoreError("the store is closed") from None
         try:
-            return await done
+            return await asyncio.shield(done)
         except DamagedDatabase:
             mark_damaged(self._chats.database.path)
             raise

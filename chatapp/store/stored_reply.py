@@ -11,7 +11,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from chatapp.chat.conversation import Reply
-from chatapp.chat.record import TokenRecord
 from chatapp.store import packing
 
 
@@ -30,11 +29,10 @@ class PackedChunk:
 class StoredReply(Reply):
     """A `Reply` that unpacks its records and prompt ids when they are first asked for."""
 
-    __slots__ = ("_chunks", "_prompt", "_prompt_ids", "_records")
-    _chunks: tuple[PackedChunk, ...]
+    __slots__ = ("_prompt", "chunks")
+    chunks: tuple[PackedChunk, ...]
+    """The packed records; none where this reply was made from unpacked ones."""
     _prompt: bytes
-    _prompt_ids: tuple[int, ...] | None
-    _records: tuple[TokenRecord, ...] | None
 
     @classmethod
     def packed(cls, chunks: tuple[PackedChunk, ...], prompt: bytes, **values: Any) -> StoredReply:
@@ -46,59 +44,36 @@ class StoredReply(Reply):
             values: the other fields of a `Reply`.
         """
         reply = cls(**values)
-        object.__setattr__(reply, "_chunks", chunks)
+        object.__setattr__(reply, "chunks", chunks)
         object.__setattr__(reply, "_prompt", prompt)
-        object.__setattr__(reply, "_records", None)
-        object.__setattr__(reply, "_prompt_ids", None)
+        object.__delattr__(reply, "records")
+        object.__delattr__(reply, "prompt_ids")
         return reply
 
-    @property
-    def chunks(self) -> tuple[PackedChunk, ...] | None:
-        """The packed records; None where this reply was made from unpacked ones."""
-        return self._chunks or None
-
-    @property
-    def records(self) -> tuple[TokenRecord, ...]:
-        """The token records. Raises PackingError when they were made by a newer chatapp."""
-        if self._records is None:
-            unpacked = [packing.unpack_records(chunk.data) for chunk in self._chunks]
-            object.__setattr__(self, "_records", tuple(r for rs in unpacked for r in rs))
-        assert self._records is not None
-        return self._records
-
-    @records.setter
-    def records(self, records: tuple[TokenRecord, ...]) -> None:
-        # Only the dataclass's own __init__ comes here.
-        object.__setattr__(self, "_records", records)
-        object.__setattr__(self, "_chunks", ())
-
-    @property
-    def prompt_ids(self) -> tuple[int, ...]:
-        """Exactly what the model read before this reply."""
-        if self._prompt_ids is None:
-            ids = packing.unpack_prompt(self._prompt) if self._prompt else ()
-            object.__setattr__(self, "_prompt_ids", ids)
-        assert self._prompt_ids is not None
-        return self._prompt_ids
-
-    @prompt_ids.setter
-    def prompt_ids(self, ids: tuple[int, ...]) -> None:
-        object.__setattr__(self, "_prompt_ids", ids)
-        object.__setattr__(self, "_prompt", b"")
+    def __getattr__(self, name: str) -> Any:
+        """What is asked for the first time. Raises PackingError: a newer chatapp made it."""
+        value: tuple[Any, ...] = ()
+        if name == "records":
+            unpacked = (packing.unpack_records(chunk.data) for chunk in self.chunks)
+            value = tuple(record for records in unpacked for record in records)
+        elif name == "prompt_ids":
+            value = packing.unpack_prompt(self._prompt) if self._prompt else ()
+        elif name != "chunks":
+            raise AttributeError(name)
+        object.__setattr__(self, name, value)
+        return value
 
     @property
     def ids(self) -> tuple[int, ...]:
         """The token ids the model wrote, end token included; without unpacking the records."""
-        if self._records is not None:
-            return tuple(record.id for record in self._records)
-        return tuple(id_ for chunk in self._chunks for id_ in packing.unpack_ids(chunk.data))
+        packed = (packing.unpack_ids(chunk.data) for chunk in self.chunks)
+        return tuple(id_ for ids in packed for id_ in ids) or super().ids
 
     @property
     def logprobs(self) -> tuple[float, ...]:
         """ln p of each token under the model alone; without unpacking the records."""
-        if self._records is not None:
-            return tuple(record.logprob for record in self._records)
-        return tuple(x for chunk in self._chunks for x in packing.unpack_logprobs(chunk.data))
+        packed = (packing.unpack_logprobs(chunk.data) for chunk in self.chunks)
+        return tuple(x for logprobs in packed for x in logprobs) or super().logprobs
 
     def unpacked(self) -> Reply:
         """The same as a plain `Reply`. Raises PackingError."""

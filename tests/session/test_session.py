@@ -18,19 +18,21 @@ from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.template import NO_TEMPLATE
 from chatapp.session.saving import SaveFailed
 from chatapp.session.session import MessageAdded, ReplyEnded, Session, TurnEvent
+from chatapp.store.chats import grown
 from tests.ui.scripted import END_ID, FACTS, ScriptedEngine, make_records, token_id
 
 WAIT = 10.0
 
 
 class Store:
-    """Remembers every save, in order; fails while told to."""
+    """Remembers every save, in order; fails while told to, and holds on to what it was given."""
 
     def __init__(self) -> None:
         self.conversations: dict[str, Conversation] = {}
         self.messages: dict[str, Message] = {}
         self.saves: list[Message] = []
         self.failure = ""
+        self._waiting: dict[str, Message] = {}
         self._changed = asyncio.Event()
 
     async def saved(self, text: str) -> None:
@@ -44,10 +46,16 @@ class Store:
         self.conversations[conversation.id] = conversation
 
     async def save_message(self, conversation_id: str, message: Message) -> None:
+        self._waiting[message.id] = message
         self._check()
-        self.messages[message.id] = message
-        self.saves.append(message)
+        self.messages |= self._waiting
+        self.saves += self._waiting.values()
+        self._waiting.clear()
         self._changed.set()
+
+    async def append(self, conversation_id: str, message: Message) -> None:
+        before = self._waiting.get(message.id) or self.messages[message.id]
+        await self.save_message(conversation_id, grown(before, message))
 
     async def load(self, conversation_id: str) -> Conversation:
         return self.conversations[conversation_id]
@@ -178,6 +186,41 @@ async def test_what_came_is_saved_within_a_second_also_when_the_engine_stalls() 
         assert isinstance(await coming, TokenStep)
         await collect(turn)
     assert store.messages[session.conversation.path()[-1].id].text == "one two three"
+
+
+async def test_a_slow_disk_holds_no_token_up_and_gets_each_record_once() -> None:
+    class SlowStore(Store):
+        def __init__(self) -> None:
+            super().__init__()
+            self.given: list[list[int]] = []
+            self.ready = asyncio.Event()
+
+        async def append(self, conversation_id: str, message: Message) -> None:
+            assert message.reply is not None
+            self.given.append([record.index for record in message.reply.records])
+            await self.ready.wait()
+            await super().append(conversation_id, message)
+
+    engine, store, timer = ScriptedEngine("one two three four", held=True), SlowStore(), Timer()
+    session = await start(engine, store, timer)
+    turn = aiter(session.send("count"))
+    async with asyncio.timeout(WAIT):
+        engine.allow(2)
+        await until_token(turn, 1)
+        await timer.sleeps.acquire()
+        engine.allow(1)
+        timer.let_pass(1.0)
+        await until_token(turn, 2)  # while the disk is at the first two
+        assert session.conversation.path()[-1].text == "one two three"
+        store.ready.set()
+        await timer.sleeps.acquire()
+        timer.let_pass(1.0)
+        await timer.sleeps.acquire()
+        assert store.given == [[0, 1], [2]]
+        assert store.saves[-1].text == "one two three"
+        engine.allow_all()
+        await collect(turn)
+    assert store.messages[session.conversation.path()[-1].id].text == "one two three four"
 
 
 async def test_a_save_that_fails_while_the_engine_stalls_is_said_at_once() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import struct
+from dataclasses import replace
 from functools import lru_cache
 
 from chatapp.chat.conversation import Conversation, Message, Reply
@@ -120,6 +121,12 @@ def make_message(
         created=created,
         reply=reply,
     )
+
+
+def news(message: Message, since: int) -> Message:
+    """What a session appends of a reply that has grown: only the records from number `since` on."""
+    assert message.reply is not None
+    return replace(message, reply=replace(message.reply, records=message.reply.records[since:]))
 
 
 def make_conversation(conversation_id: str = "c1", turns: int = 2, tokens: int = 5) -> Conversation:

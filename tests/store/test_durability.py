@@ -31,7 +31,7 @@ from chatapp.chat.errors import StoreError
 from chatapp.chat.record import FinishReason
 from chatapp.store.chats import Chats
 from chatapp.store.database import Database, connect
-from tests.store.samples import make_message, make_reply
+from tests.store.samples import make_message, make_reply, news
 from tests.store.writer import STEP
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -187,40 +187,60 @@ def failing(path: Path) -> sqlite3.Connection:
     )
 
 
-def a_turn(candidates: int = 3) -> Iterator[tuple[Conversation, Message]]:
-    """What a session saves in one turn, in its order."""
+Save = Callable[[Chats], None]
+
+
+def a_turn(candidates: int = 3) -> Iterator[tuple[Conversation, Message, tuple[Save, ...]]]:
+    """One turn, step by step: what must be on disk then, and how a session saves it."""
     whole = make_reply(21, candidates=candidates, finished=False)
     question = make_message("u", None, "a question")
     conversation = Conversation(id="c", created=1.0, title="t", leaf="u")
-    yield conversation, question
+    yield conversation, question, saves(conversation, question)
     conversation = replace(conversation, leaf="a", model="m")
     for count in (0, 7, 14, 21):
         reply = replace(whole, records=whole.records[:count])
         if count == 21:
             reply = replace(reply, finish_reason=FinishReason.STOP)
-        yield conversation, make_message("a", "u", reply=reply)
+        answer = make_message("a", "u", reply=reply)
+        grows = 0 < count < 21
+        yield conversation, answer, saves(conversation, answer, count - 7 if grows else None)
+
+
+def saves(
+    conversation: Conversation, message: Message, since: int | None = None
+) -> tuple[Save, ...]:
+    """`since`: from which record on the message has grown, where it was saved before."""
+    if since is not None:
+        return (lambda chats: chats.append(conversation.id, news(message, since)),)
+    return (
+        lambda chats: chats.save_conversation(conversation),
+        lambda chats: chats.save_message(conversation.id, message),
+    )
 
 
 def save_with_retries(chats: Chats, make_room: Callable[[], None]) -> tuple[Conversation, int]:
-    """Save a turn as a session does: what fails stays in memory and is tried again.
+    """Save a turn as a session does, once each: what fails is held on to and is tried again.
 
     Returns:
         What must be on disk now, and how many saves failed.
     """
     held = Conversation(id="c", created=1.0)
     failures = 0
-    for conversation, message in a_turn():
+    for conversation, message, steps in a_turn():
         held = replace(conversation, messages={**held.messages, message.id: message})
-        while True:
-            try:
-                chats.save_conversation(conversation)
-                chats.save_message("c", message)
-                break
-            except StoreError as error:
-                assert "\n" not in str(error)
-                failures += 1
-                assert failures < 100
-                make_room()
+        for step in steps:
+            save = step
+            while True:
+                try:
+                    save(chats)
+                    break
+                except StoreError as error:
+                    assert "\n" not in str(error)
+                    failures += 1
+                    assert failures < 100
+                    make_room()
+                    save = Chats.settle
+        assert chats.unwritten == 0
     return held, failures
 
 
@@ -277,8 +297,8 @@ def test_a_full_database_keeps_what_it_has_and_goes_on_with_room(path: Path, pag
         with contextlib.suppress(StoreError):
             for number in range(1000):
                 message = make_message(f"m{size}-{number}", None, "filler " * size)
+                said.append(message.id)  # the one that fails, too: it is held on to
                 chats.save_message("before", message)
-                said.append(message.id)
     held, failures = save_with_retries(chats, make_room)
     assert failures
     assert set(said) == set(chats.load("before").conversation.messages)
@@ -339,8 +359,8 @@ def test_a_full_disk_keeps_what_it_has_and_goes_on_with_room(tmp_path: Path) -> 
         said = []
         with pytest.raises(StoreError, match="the disk is full; make room"):
             for number in range(1000):
+                said.append(f"m{number}")  # the one that fails, too: it is held on to
                 chats.save_message("before", make_message(f"m{number}", None, "filler " * 400))
-                said.append(f"m{number}")
         held, failures = save_with_retries(chats, lambda: ballast.write_bytes(b""))
         assert failures
         assert set(said) == set(chats.load("before").conversation.messages)

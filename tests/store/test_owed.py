@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chatapp.chat.conversation import Conversation
+from chatapp.chat.conversation import Conversation, Message
 from chatapp.chat.errors import StoreError
 from chatapp.chat.facts import LoadOptions, ModelSource
 from chatapp.chat.prompt import PromptFormat
@@ -18,7 +20,7 @@ from chatapp.chat.template import NO_TEMPLATE
 from chatapp.session.session import SaveFailed, Session, TurnEvent
 from chatapp.store.rows import as_kept
 from chatapp.store.store import Store
-from tests.store.samples import make_message
+from tests.store.samples import make_message, make_reply
 from tests.store.test_durability import FailingConnection, failing
 from tests.ui.scripted import ScriptedEngine
 
@@ -53,6 +55,7 @@ async def start(store: Store, *replies: str) -> Session:
         formats=PromptFormat,
         sampling=SamplingParams(),
         seed=7,
+        sleep=lambda _: asyncio.sleep(0),  # so that much is appended
     )
     await session.load_model(ModelSource("m", "/nowhere", "gguf"), LoadOptions(), lambda _: None)
     return session
@@ -166,3 +169,35 @@ async def test_any_write_of_a_streamed_turn_may_fail(path: Path, after: bool) ->
         assert store.lost == ""
         assert await on_disk(path, session.conversation.id) == as_kept(session.conversation)
     assert told > 10
+
+
+async def test_what_a_reply_said_while_the_disk_was_full_is_appended_in_order(path: Path) -> None:
+    disk = FullDisk()
+    store = await Store.open(path, make_connection=disk)
+    whole = make_message("m", None, reply=make_reply(40, finished=False))
+    await store.save_conversation(Conversation(id="c", created=1.0))
+    disk.full = True
+    for before, count in ((0, 10), (10, 20)):
+        with pytest.raises(StoreError):
+            await store.append("c", part(whole, before, count))
+    disk.full = False
+    await store.append("c", part(whole, 20, 40))
+    assert (await store.load("c")).messages["m"] == whole
+    # The same where its beginning is on disk.
+    await store.save_message("c", part(replace(whole, id="n"), 0, 10))
+    disk.full = True
+    for before, count in ((10, 20), (20, 30)):
+        with pytest.raises(StoreError):
+            await store.append("c", part(replace(whole, id="n"), before, count))
+    disk.full = False
+    await store.close()
+    assert (await on_disk(path, "c")).messages["n"] == part(replace(whole, id="n"), 0, 30)
+
+
+def part(message: Message, before: int, count: int) -> Message:
+    """A message as a session appends it: the text so far, and only some records."""
+    assert message.reply is not None
+    records = message.reply.records
+    text = "".join(record.text for record in records[:count])
+    reply = replace(message.reply, records=records[before:count])
+    return replace(message, text=text, reply=reply)

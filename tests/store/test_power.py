@@ -38,9 +38,9 @@ def record_turns(path: Path, recorder: Recorder, synchronous: str) -> dict[str, 
     database._connected().execute(f"PRAGMA synchronous = {synchronous}")
     chats = Chats(database)
     recorder.steps.clear()
-    for conversation, message in a_turn(candidates=5):  # as many as `check` expects
-        chats.save_conversation(conversation)
-        chats.save_message(conversation.id, message)
+    for conversation, message, steps in a_turn(candidates=5):  # as many as `check` expects
+        for save in steps:
+            save(chats)
         count = len(message.reply.records) if message.reply else 0
         said = (conversation.id, message.id, count)
         recorder.steps.append(Step("", said=said))

@@ -18,7 +18,7 @@ from chatapp.store.chats import Chats
 from chatapp.store.database import Database, connect
 from chatapp.store.recovery import recover
 from chatapp.store.salvage import Saved, save_readable
-from tests.store.samples import make_conversation, make_message, make_reply, reply_text
+from tests.store.samples import make_conversation, make_message, make_reply, news, reply_text
 
 PAGE = 4096
 
@@ -197,7 +197,11 @@ def test_of_two_versions_of_a_row_the_later_stays(folder: Path) -> None:
     chats.save_message("c", make_message("u", None, "question"))
     for count in range(0, 300, 20):
         reply = replace(whole, records=whole.records[:count], finish_reason=None)
-        chats.save_message("c", make_message("a", "u", reply=reply))
+        answer = make_message("a", "u", reply=reply)
+        if count:
+            chats.append("c", news(answer, count - 20))
+        else:
+            chats.save_message("c", answer)
     chats.save_message("c", make_message("a", "u", reply=whole))
     expected = chats.load("c").conversation
     chats.database.close()

@@ -18,7 +18,7 @@ from chatapp.store.chats import KEPT_SECONDS
 from chatapp.store.database import connect, journal_mode
 from chatapp.store.store import Store
 from tests.store.conftest import Clock
-from tests.store.samples import make_conversation, make_message, make_reply
+from tests.store.samples import make_conversation, make_message, make_reply, news
 
 
 def check_protocol(store: Store) -> ChatStore:
@@ -70,9 +70,10 @@ async def test_of_a_growing_reply_only_the_new_records_are_written(
 ) -> None:
     whole = make_reply(700, finished=False, candidates=3)
     await store.save_conversation(Conversation(id="c", created=1.0))
-    for count in (0, 100, 250, 700):
+    await store.save_message("c", make_message("m", None, reply=replace(whole, records=())))
+    for before, count in ((0, 100), (100, 250), (250, 700)):
         part = replace(whole, records=whole.records[:count])
-        await store.save_message("c", make_message("m", None, reply=part))
+        await store.append("c", news(make_message("m", None, reply=part), before))
         assert (await store.load("c")).messages["m"].reply == part
     assert chunk_rows(path) == [(0, 100), (100, 150), (250, 256), (506, 194)]
     done = replace(whole, finish_reason=FinishReason.STOP)
@@ -89,7 +90,8 @@ async def test_another_process_goes_on_with_a_reply_from_what_is_on_disk(path: P
     await first.save_message("c", make_message("m", None, reply=part))
     await first.close()
     second = await Store.open(path)
-    await second.save_message("c", make_message("m", None, reply=whole))
+    await second.append("c", news(make_message("m", None, reply=whole), 40))
+    assert (await second.load("c")).messages["m"] == make_message("m", None, reply=whole)
     assert chunk_rows(path) == [(0, 40), (40, 20)]
     other = make_reply(50, seed=9, candidates=3, finished=False)
     await second.save_message("c", make_message("m", None, reply=other))
@@ -343,6 +345,20 @@ async def test_the_event_loop_goes_on_while_the_store_works(path: Path) -> None:
     await store.close()
     with pytest.raises(StoreError, match="closed"):
         await store.latest()
+
+
+async def test_a_save_whose_caller_gave_up_is_carried_out_all_the_same(store: Store) -> None:
+    await store.add(make_conversation())
+    go_on = threading.Event()
+    blocking = asyncio.ensure_future(store._run(lambda: go_on.wait(10)))
+    saving = asyncio.ensure_future(store.save_message("c1", make_message("m", "c1-a1")))
+    await asyncio.sleep(0)  # it is asked for now
+    saving.cancel()
+    go_on.set()
+    assert await blocking
+    with pytest.raises(asyncio.CancelledError):
+        await saving
+    assert "m" in (await store.load("c1")).messages
 
 
 async def test_a_damaged_chunk_costs_only_the_records_behind_it(path: Path, store: Store) -> None:

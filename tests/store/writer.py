@@ -15,7 +15,7 @@ from chatapp.chat.conversation import Conversation
 from chatapp.chat.record import FinishReason
 from chatapp.store.chats import Chats
 from chatapp.store.database import Database
-from tests.store.samples import make_message, make_reply
+from tests.store.samples import make_message, make_reply, news
 
 TOKENS = 60
 STEP = 7
@@ -39,7 +39,10 @@ def write(path: Path, name: str, conversations: int) -> None:
                 if count == TOKENS:
                     reply = replace(reply, finish_reason=FinishReason.LENGTH)
                 answer = make_message(f"a{turn}", question.id, reply=reply)
-                chats.save_message(conversation.id, answer)
+                if 0 < count < TOKENS:
+                    chats.append(conversation.id, news(answer, count - STEP))
+                else:
+                    chats.save_message(conversation.id, answer)
                 tell(conversation.id, answer.id, count)
             parent = answer.id
 

@@ -18,6 +18,7 @@ from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.summary import ConversationSummary, SearchHit
 from chatapp.chat.template import NO_TEMPLATE, Template
 from chatapp.session.session import Session
+from chatapp.store.chats import grown
 from chatapp.store.store import Store
 from chatapp.ui.app import ChatApp
 from chatapp.ui.chat.screen import ChatScreen
@@ -48,6 +49,10 @@ class MemoryStore:
     async def save_message(self, conversation_id: str, message: Message) -> None:
         self._check()
         self.messages.setdefault(conversation_id, {})[message.id] = message
+
+    async def append(self, conversation_id: str, message: Message) -> None:
+        before = self.messages[conversation_id][message.id]
+        await self.save_message(conversation_id, grown(before, message))
 
     async def load(self, conversation_id: str) -> Conversation:
         return self.conversations[conversation_id]
