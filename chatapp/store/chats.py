@@ -42,11 +42,11 @@ _FIRST_WORDS = 120
 """Characters of the first message that a list shows."""
 
 _LIST = """
-    SELECT conversation.id, title, conversation.created, changed, model,
-           (SELECT count(*) FROM message WHERE conversation = conversation.key), pinned,
+    SELECT conversation.id AS id, title, conversation.created AS created, changed, model,
+           (SELECT count(*) FROM message WHERE conversation = conversation.key) AS messages, pinned,
            coalesce((SELECT substr(text, 1, :words) FROM message
                      WHERE conversation = conversation.key AND role = 'user'
-                     ORDER BY message.key LIMIT 1), ''),
+                     ORDER BY message.key LIMIT 1), '') AS first_words,
            deleted
     FROM conversation WHERE (deleted IS NOT NULL) = :deleted
     ORDER BY pinned DESC, coalesce(deleted, changed) DESC, conversation.key DESC
@@ -167,7 +167,14 @@ class Chats:
         """All conversations, pinned ones first, then by when they changed; or the deleted ones."""
         with self.database.reading() as connection:
             rows = connection.execute(_LIST, {"words": _FIRST_WORDS, "deleted": deleted})
-            return tuple(_summary(*row) for row in rows)
+            names = [column[0] for column in rows.description]
+            found = [dict(zip(names, row, strict=True)) for row in rows]
+        for row in found:
+            row |= {
+                "pinned": bool(row["pinned"]),
+                "first_words": " ".join(row["first_words"].split()),
+            }
+        return tuple(ConversationSummary(**row) for row in found)
 
     def search(self, text: str, limit: int = 50) -> tuple[SearchHit, ...]:
         """Titles and messages that hold every word of a text (the last may be unfinished).
@@ -220,16 +227,11 @@ class Chats:
                 {"prefix": well_formed(prefix), "deleted": deleted},
             ).fetchall()
         if not rows or not prefix:
-            which, listing = (
-                ("deleted conversation", "list --deleted")
-                if deleted
-                else (
-                    "conversation",
-                    "list",
-                )
+            which, flag = (
+                ("deleted conversation", " --deleted") if deleted else ("conversation", "")
             )
             raise StoreError(
-                f"no {which} has an id that begins with {prefix!r}; `chatapp chats {listing}` "
+                f"no {which} has an id that begins with {prefix!r}; `chatapp chats list{flag}` "
                 "shows them"
             )
         if len(rows) > 1 and rows[0][0] != prefix:
@@ -336,27 +338,3 @@ def grown(before: Message, news: Message) -> Message:
         return news
     records = before.reply.records + news.reply.records
     return replace(news, reply=replace(news.reply, records=records))
-
-
-def _summary(
-    id_: str,
-    title: str,
-    created: float,
-    changed: float,
-    model: str,
-    messages: int,
-    pinned: int,
-    first_words: str,
-    deleted: float | None,
-) -> ConversationSummary:
-    return ConversationSummary(
-        id=id_,
-        title=title,
-        created=created,
-        changed=changed,
-        model=model,
-        messages=messages,
-        pinned=bool(pinned),
-        first_words=" ".join(first_words.split()),
-        deleted=deleted,
-    )

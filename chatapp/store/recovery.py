@@ -3,8 +3,8 @@
 The damaged file is never changed and never deleted. It gets a second, dated name; what can be read
 of a copy of it (`chatapp.store.salvage`) becomes the new database, put in the damaged one's place
 in one step. What is looked at when opening is bounded in time, so that a large
-database does not hold up the start; damage found later leaves a mark, and the next start looks at
-all of it.
+database does not hold up the start; damage found later (`chatapp.store.backups` looks at all of it)
+leaves a mark, and the next start looks at all of it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import filelock
+
 from chatapp.chat.errors import StoreError
+from chatapp.store.backups import backups_of
 from chatapp.store.database import BUSY_SECONDS, Database, connect, explain
-from chatapp.store.pages import MAGIC
-from chatapp.store.salvage import save_readable
+from chatapp.store.salvage import MAGIC, save_readable
 
 CHECK_SECONDS = 0.25
 """How long opening may look for damage."""
@@ -84,15 +86,16 @@ def recover(path: Path, clock: Callable[[], float] = time.time) -> str:
                 if (source := _beside(path, ending)).exists():
                     shutil.copyfile(source, _beside(copy, ending))
             Database(fresh, clock=clock).close()
-            saved = save_readable(copy, fresh, clock)
+            saved = save_readable(copy, fresh, clock, backups_of(path))
             _swap(path, aside, fresh)
     except (OSError, sqlite3.Error) as error:
         raise StoreError(f"{path} is damaged and could not be set aside: {error}") from error
     with contextlib.suppress(OSError):
         _mark(path).unlink(missing_ok=True)
+    out_of_backup = f", {saved.filled} of them out of a backup" if saved.filled else ""
     return (
         f"{path.name} was damaged. It is kept untouched as {aside.name}; {saved.conversations} "
-        f"conversations with {saved.messages} messages could be read and are here"
+        f"conversations with {saved.messages} messages could be read and are here{out_of_backup}"
     )
 
 
@@ -103,48 +106,37 @@ def opening(path: Path) -> Iterator[None]:
     Raises:
         StoreError: another one has been at it for too long.
     """
+    lock = filelock.FileLock(_beside(path, ".lock"), 2 * BUSY_SECONDS, mode=0o600)
     try:
-        import fcntl
-    except ImportError:  # not on this system: SQLite's own locks remain
-        yield
-        return
-    try:
-        lock = os.open(_beside(path, ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        lock.acquire()
+    except filelock.Timeout:
+        raise StoreError(f"another chatapp is still opening {path}; try again") from None
     except OSError:  # a folder that may only be read: nothing will be changed either
         yield
         return
     try:
-        give_up = time.monotonic() + 2 * BUSY_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > give_up:
-                    raise StoreError(
-                        f"another chatapp is still opening {path}; try again"
-                    ) from None
-                time.sleep(0.05)
         yield
     finally:
-        os.close(lock)
+        lock.release()
 
 
 def _quick_check(connection: sqlite3.Connection, seconds: float | None) -> str:
     """What quick_check finds first within a time (None: all of it)."""
-    timer = threading.Timer(seconds, connection.interrupt) if seconds is not None else None
-    if timer is not None:
+    timer = threading.Timer(seconds or 0, connection.interrupt)
+    if seconds is not None:
         timer.start()
     try:
         (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+        if error.sqlite_errorcode & 0xFF in (
+            sqlite3.SQLITE_INTERRUPT,  # the time is over
+            sqlite3.SQLITE_BUSY,  # another program is writing to it
+            sqlite3.SQLITE_READONLY,
+        ):
             return ""
-        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY):
-            return ""  # another program is writing to it, or only reading is allowed
         raise
     finally:
-        if timer is not None:
+        if seconds is not None:
             timer.cancel()
             timer.join()
     return "" if answer == "ok" else str(answer)

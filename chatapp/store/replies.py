@@ -22,7 +22,21 @@ from chatapp.store.packing import (
     unpack_spans,
 )
 from chatapp.store.stored_reply import PackedChunk, StoredReply
-from chatapp.store.unicode import well_formed
+from chatapp.store.unicode import settled
+
+COLUMNS = (
+    "model",
+    "model_sha256",
+    "seed",  # decimal; a seed may be wider than 64 bits
+    "cached_tokens",
+    "sampling",
+    "finish_reason",
+    "error",
+    "seconds",
+    "time_to_first_token",
+    "runtime",
+)
+"""A reply's row: each is a field of `Reply`."""
 
 
 def write_reply(
@@ -40,31 +54,16 @@ def write_reply(
         sqlite3.Error: it could not be written.
         PackingError: a number in it is out of range.
     """
+    kept = settled(replace(reply, records=(), prompt_ids=()))
+    values = {name: getattr(kept, name) for name in COLUMNS} | {
+        "seed": str(reply.seed),
+        "sampling": pack_spans(reply.sampling),
+        "finish_reason": reply.finish_reason and reply.finish_reason.value,
+    }
     connection.execute(
-        """
-        INSERT INTO reply (message, model, model_sha256, seed, cached_tokens, sampling,
-                           finish_reason, error, seconds, time_to_first_token, runtime)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-        ON CONFLICT (message) DO UPDATE SET
-            model = excluded.model, model_sha256 = excluded.model_sha256, seed = excluded.seed,
-            cached_tokens = excluded.cached_tokens, sampling = excluded.sampling,
-            finish_reason = excluded.finish_reason, error = excluded.error,
-            seconds = excluded.seconds, time_to_first_token = excluded.time_to_first_token,
-            runtime = excluded.runtime
-        """,
-        (
-            key,
-            well_formed(reply.model),
-            well_formed(reply.model_sha256),
-            str(reply.seed),
-            reply.cached_tokens,
-            pack_spans(reply.sampling),
-            None if reply.finish_reason is None else reply.finish_reason.value,
-            well_formed(reply.error),
-            reply.seconds,
-            reply.time_to_first_token,
-            well_formed(reply.runtime),
-        ),
+        f"INSERT OR REPLACE INTO reply (message, {', '.join(COLUMNS)}) "
+        f"VALUES (?{', ?' * len(COLUMNS)})",
+        (key, *values.values()),
     )
     has_prompt = "SELECT 1 FROM prompt WHERE message = ?"
     if not (grows and connection.execute(has_prompt, (key,)).fetchone()):
@@ -122,49 +121,27 @@ def read_replies(
         chunks.setdefault(key, []).append(PackedChunk(*columns))
     replies: dict[int, StoredReply] = {}
     damaged = 0
-    for (
-        key,
-        model,
-        sha256,
-        seed,
-        cached,
-        spans,
-        reason,
-        error,
-        seconds,
-        first,
-        runtime,
-        prompt,
-    ) in connection.execute(
-        """
-            SELECT reply.message, model, model_sha256, seed, cached_tokens, sampling,
-                   finish_reason, error, seconds, time_to_first_token, runtime, prompt.ids
-            FROM reply JOIN message ON message.key = reply.message
-                 LEFT JOIN prompt ON prompt.message = reply.message
-            WHERE message.conversation = ?
-            """,
+    for key, prompt, *values in connection.execute(
+        f"""
+        SELECT reply.message, prompt.ids, {", ".join(f"reply.{name}" for name in COLUMNS)}
+        FROM reply JOIN message ON message.key = reply.message
+             LEFT JOIN prompt ON prompt.message = reply.message
+        WHERE message.conversation = ?
+        """,
         (conversation,),
     ):
         found = chunks.get(key, [])
         whole = _intact(found)
         damaged += len(whole) < len(found)
+        row = dict(zip(COLUMNS, values, strict=True))
         try:
-            replies[key] = StoredReply.packed(
-                whole,
-                prompt or b"",
-                model=model,
-                model_sha256=sha256,
-                seed=int(seed),
-                cached_tokens=cached,
-                sampling=unpack_spans(spans),
-                finish_reason=None if reason is None else FinishReason(reason),
-                error=error,
-                seconds=seconds,
-                time_to_first_token=first,
-                runtime=runtime,
-            )
+            row["seed"] = int(row["seed"])
+            row["sampling"] = unpack_spans(row["sampling"])
+            row["finish_reason"] = row["finish_reason"] and FinishReason(row["finish_reason"])
         except ValueError:  # PackingError, too: the row itself is damaged
             damaged += 1
+        else:
+            replies[key] = StoredReply.packed(whole, prompt or b"", **row)
     return replies, damaged
 
 
@@ -176,14 +153,8 @@ def reply_as_kept(reply: Reply | None) -> Reply | None:
     """
     if reply is None or isinstance(reply, StoredReply):
         return reply
-    return replace(
-        reply,
-        model=well_formed(reply.model),
-        model_sha256=well_formed(reply.model_sha256),
-        runtime=well_formed(reply.runtime),
-        error=well_formed(reply.error),
-        records=tuple(r for part in _chunks(reply, 0) for r in unpack_records(part.data)),
-    )
+    records = (record for part in _chunks(reply, 0) for record in unpack_records(part.data))
+    return replace(settled(reply), records=tuple(records))
 
 
 def _chunks(reply: Reply, start: int) -> tuple[PackedChunk, ...]:

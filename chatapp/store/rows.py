@@ -9,11 +9,14 @@ from types import MappingProxyType
 
 from chatapp.chat.conversation import Conversation, Message
 from chatapp.store.database import Refused
-from chatapp.store.replies import read_replies, reply_as_kept
-from chatapp.store.unicode import well_formed
+from chatapp.store.replies import COLUMNS, read_replies, reply_as_kept
+from chatapp.store.unicode import settled, well_formed
 
 SETTINGS = ("title", "template", "system", "format", "stop", "model", "leaf")
 """The columns of a conversation that a session sets."""
+
+MESSAGE = ("id", "parent", "role", "text", "created", "deleted")
+"""The columns of a message: each is a field of `Message`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,40 +34,17 @@ def as_kept(conversation: Conversation) -> Conversation:
         PackingError: a number in it is out of range.
     """
     messages = {
-        well_formed(message.id): replace(
-            message,
-            id=well_formed(message.id),
-            parent=None if message.parent is None else well_formed(message.parent),
-            text=well_formed(message.text),
-            reply=reply_as_kept(message.reply),
-        )
-        for message in conversation.messages.values()
+        message.id: replace(message, reply=reply_as_kept(message.reply))
+        for message in map(settled, conversation.messages.values())
     }
-    return replace(
-        conversation,
-        id=well_formed(conversation.id),
-        title=well_formed(conversation.title),
-        template=well_formed(conversation.template),
-        system=well_formed(conversation.system),
-        format=well_formed(conversation.format),
-        stop=tuple(map(well_formed, conversation.stop)),
-        model=well_formed(conversation.model),
-        messages=MappingProxyType(messages),
-        leaf=None if conversation.leaf is None else well_formed(conversation.leaf),
-    )
+    return replace(settled(conversation), messages=MappingProxyType(messages))
 
 
 def setting_values(conversation: Conversation) -> tuple[str | None, ...]:
     """The values of `SETTINGS`."""
-    return (
-        well_formed(conversation.title),
-        well_formed(conversation.template),
-        well_formed(conversation.system),
-        well_formed(conversation.format),
-        json.dumps([well_formed(stop) for stop in conversation.stop]),
-        well_formed(conversation.model),
-        None if conversation.leaf is None else well_formed(conversation.leaf),
-    )
+    kept = settled(conversation)
+    values = {name: getattr(kept, name) for name in SETTINGS} | {"stop": json.dumps(kept.stop)}
+    return tuple(values.values())
 
 
 def write_conversation(
@@ -99,27 +79,22 @@ def write_message(
     connection: sqlite3.Connection, conversation: int, message: Message
 ) -> tuple[int, bool]:
     """Write a message without its reply. Returns its key and whether it is new."""
-    message_id = well_formed(message.id)
-    parent = None if message.parent is None else well_formed(message.parent)
-    values = (message.role, well_formed(message.text), message.created, message.deleted)
+    message = settled(message)
+    values = tuple(getattr(message, name) for name in MESSAGE[1:])
     row = connection.execute(
-        "SELECT key, parent, role, text, created, deleted FROM message "
-        "WHERE conversation = ? AND id = ?",
-        (conversation, message_id),
+        f"SELECT key, {', '.join(MESSAGE[1:])} FROM message WHERE conversation = ? AND id = ?",
+        (conversation, message.id),
     ).fetchone()
     if row is not None:
         key, *before = row
-        if before != [parent, *values]:
-            connection.execute(
-                "UPDATE message SET parent = ?, role = ?, text = ?, created = ?, deleted = ? "
-                "WHERE key = ?",
-                (parent, *values, key),
-            )
+        if tuple(before) != values:
+            changes = ", ".join(f"{name} = ?" for name in MESSAGE[1:])
+            connection.execute(f"UPDATE message SET {changes} WHERE key = ?", (*values, key))
         return int(key), False
     added = connection.execute(
-        "INSERT INTO message (conversation, id, parent, role, text, created, deleted) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (conversation, message_id, parent, *values),
+        f"INSERT INTO message (conversation, {', '.join(MESSAGE)}) "
+        f"VALUES (?{', ?' * len(MESSAGE)})",
+        (conversation, message.id, *values),
     )
     assert added.lastrowid is not None
     return added.lastrowid, True
@@ -131,41 +106,26 @@ def read_conversation(connection: sqlite3.Connection, key: int) -> Loaded:
     Raises:
         PackingError, ValueError, ConversationError: a row holds what cannot be.
     """
-    id_, created, title, template, system, format_, stop, model, leaf = connection.execute(
-        "SELECT id, created, title, template, system, format, stop, model, leaf "
-        "FROM conversation WHERE key = ?",
-        (key,),
+    id_, created, *settings = connection.execute(
+        f"SELECT id, created, {', '.join(SETTINGS)} FROM conversation WHERE key = ?", (key,)
     ).fetchone()
+    values = dict(zip(SETTINGS, settings, strict=True))
+    values["stop"] = tuple(json.loads(values["stop"]))
     replies, damaged = read_replies(connection, key)
     messages: dict[str, Message] = {}
-    for message_key, message_id, parent, role, text, made, deleted in connection.execute(
-        "SELECT key, id, parent, role, text, created, deleted FROM message "
-        "WHERE conversation = ? ORDER BY key",
-        (key,),
+    for message_key, *columns in connection.execute(
+        f"SELECT key, {', '.join(MESSAGE)} FROM message WHERE conversation = ? ORDER BY key", (key,)
     ):
-        messages[message_id] = Message(
-            id=message_id,
-            parent=parent,
-            role=role,
-            text=text,
-            created=made,
-            reply=replies.get(message_key),
-            deleted=deleted,
-        )
+        fields = dict(zip(MESSAGE, columns, strict=True))
+        messages[fields["id"]] = Message(**fields, reply=replies.get(message_key))
     conversation = Conversation(
-        id=id_,
-        created=created,
-        title=title,
-        template=template,
-        system=system,
-        format=format_,
-        stop=tuple(json.loads(stop)),
-        model=model,
-        messages=MappingProxyType(messages),
+        id=id_, created=created, **values, messages=MappingProxyType(messages)
     )
-    conversation = replace(conversation, leaf=_leaf(conversation, leaf))
+    conversation = replace(conversation, leaf=_leaf(conversation, conversation.leaf))
     conversation.check()
-    notice = f"{damaged} replies of {title or id_!r} lost token records to a damaged disk"
+    notice = (
+        f"{damaged} replies of {conversation.title or id_!r} lost token records to a damaged disk"
+    )
     return Loaded(conversation, notice if damaged else "")
 
 
@@ -180,17 +140,12 @@ def _leaf(conversation: Conversation, wanted: str | None) -> str | None:
 def copy_messages(connection: sqlite3.Connection, old: int, new: int | None) -> None:
     """Copy all messages of one conversation, with their replies, into another."""
     connection.execute(
-        "INSERT INTO message (conversation, id, parent, role, text, created, deleted) "
-        "SELECT ?, id, parent, role, text, created, deleted FROM message "
-        "WHERE conversation = ? ORDER BY key",
+        f"INSERT INTO message (conversation, {', '.join(MESSAGE)}) "
+        f"SELECT ?, {', '.join(MESSAGE)} FROM message WHERE conversation = ? ORDER BY key",
         (new, old),
     )
     for table, columns in (
-        (
-            "reply",
-            "model, model_sha256, seed, cached_tokens, sampling, finish_reason, error, seconds, "
-            "time_to_first_token, runtime",
-        ),
+        ("reply", ", ".join(COLUMNS)),
         ("prompt", "ids"),
         ("chunk", "start, count, crc, data"),
     ):

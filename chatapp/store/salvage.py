@@ -1,22 +1,23 @@
-"""What can be read of a damaged database, put into a new one.
+"""What can be read of a damaged database, put into a new one; what cannot, out of a copy of it.
 
-First SQLite reads each table row by row, around what it cannot read. Then every page is looked at
-without it (`chatapp.store.pages`) for the rows it could not reach: those below a broken page of
-their table, or all of them where the schema is gone. What SQLite read is never replaced by that,
-since a page may hold an older version of a row. And nothing that was deleted comes back: what
-stands in a free page counts for nothing; where the list of free pages is broken too, nothing is
-added to a table that SQLite read from end to end.
+SQLite does all the reading. First it reads each table row by row, around what it cannot read. Then
+every page that holds rows is given to it as the root of a table of its own, for the rows it could
+not reach: those below a broken page of their table, or all of them where the schema is gone. Last
+come the backups, newest first. What was read earlier is never replaced by what is read later.
+
+Nothing that was deleted comes back: what stands in a free page counts for nothing; where the list
+of free pages is broken too, nothing is added to a table that SQLite read from end to end.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
-import mmap
+import re
 import shutil
 import sqlite3
+import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,27 +25,36 @@ from typing import Any
 from chatapp.store.database import connect
 from chatapp.store.migrations import migrate
 from chatapp.store.packing import PackingError, unpack_prompt
-from chatapp.store.pages import DEFAULT_PAGE_SIZE, Pages, free_pages, table_rows
 
-LAST_ROWID = 2**63 - 1
+MAGIC = b"SQLite format 3\0"
+
+_LAST_ROWID = 2**63 - 1
 """The largest key of a row in SQLite; damage can make any key look like it."""
 
-_KINDS: dict[str, tuple[type, ...]] = {
-    "INTEGER": (int,),
-    "REAL": (float, int),  # a whole number is stored as an integer
-    "TEXT": (str,),
-    "BLOB": (bytes,),
+SHAPES = {
+    "conversation": "it[ir][ir]t{6}[tn]i[irn]",
+    "message": "iit[tn]tt[ir][irn]",
+    "reply": "itttib[tn]t[ir][ir][tn]",  # the last column came later
+    "prompt": "ib",
+    "chunk": "iiiiib",
 }
+"""By table, the kinds of its columns, the key first; a whole number may be stored as an integer."""
 
-_RIVALS = {
-    "conversation": "key = :key OR id = :id",
-    "message": "key = :key OR (conversation = :conversation AND id = :id)",
-    "reply": "message = :message",
-    "prompt": "message = :message",
-    "chunk": "key = :key OR (message = :message AND start < :start + :count "
-    "AND start + count > :start)",
-}
-"""By table, which rows cannot stand beside a row: the same one, or the same token records."""
+_KINDS = {int: "i", float: "r", str: "t", bytes: "b", type(None): "n"}
+_WIDTH = 13
+"""The most columns that a table has."""
+
+_PARENTS = {"message": "conversation", "reply": "message", "prompt": "message", "chunk": "message"}
+
+_NO_OVERLAP = """
+    CREATE TEMP TRIGGER no_overlap BEFORE INSERT ON main.chunk WHEN EXISTS (
+        SELECT 1 FROM main.chunk WHERE message = new.message
+        AND start < new.start + new.count AND start + count > new.start
+    ) BEGIN SELECT RAISE(IGNORE); END
+"""
+"""Of several rows with the same token records the first one stays."""
+
+_Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,86 +63,49 @@ class Saved:
 
     conversations: int
     messages: int
+    filled: int
+    """How many of the messages came out of a backup."""
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table by the shape of its rows: which kinds of values stand in which column."""
-
-    name: str
-    columns: tuple[str, ...]
-    """The first one is the key, which is the row id."""
-    kinds: tuple[tuple[type, ...], ...]
-    least: int
-    """How many values a row has at least: those of columns that came later may be missing."""
-
-    @classmethod
-    def of(cls, connection: sqlite3.Connection, name: str) -> Table:
-        """A table of a sound database."""
-        columns, kinds, least = [], [], 0
-        for _, column, kind, needed, default, _ in connection.execute(f"PRAGMA table_info({name})"):
-            columns.append(column)
-            kinds.append(_KINDS[kind] if needed or not least else (*_KINDS[kind], type(None)))
-            if not least or (needed and default is None):
-                least = len(columns)
-        return cls(name, tuple(columns), tuple(kinds), least)
-
-    def fits(self, row: Sequence[object]) -> bool:
-        """Whether a row, its key first, is one of this table and is sound."""
-        if not self.least <= len(row) <= len(self.columns):
-            return False
-        if not all(isinstance(value, kinds) for value, kinds in zip(row, self.kinds, strict=False)):
-            return False
-        return self._is_sound(self.named(row))
-
-    def named(self, row: Sequence[object]) -> dict[str, Any]:
-        """The values by their columns."""
-        return dict(zip(self.columns, row, strict=False))
-
-    def insert(self, connection: sqlite3.Connection, row: Sequence[object]) -> None:
-        """Add a row, unless it breaks a rule of the schema; that is damage too."""
-        names = ", ".join(self.columns[: len(row)])
-        marks = ", ".join("?" * len(row))
-        with contextlib.suppress(sqlite3.IntegrityError):
-            connection.execute(f"INSERT INTO {self.name} ({names}) VALUES ({marks})", row)
-
-    def _is_sound(self, row: dict[str, Any]) -> bool:
-        """What can be told of a row beyond its shape."""
-        match self.name:
-            case "message":
-                return bool(row["role"] in ("system", "user", "assistant"))
-            case "chunk":
-                return bool(zlib.crc32(row["data"]) == row["crc"])
-            case "prompt":  # the search index has tables of this shape; their blobs are no ids
-                try:
-                    unpack_prompt(row["ids"])
-                except PackingError:
-                    return False
-        return True
-
-
-def save_readable(damaged: Path, fresh: Path, clock: Callable[[], float]) -> Saved:
+def save_readable(
+    damaged: Path, fresh: Path, clock: Callable[[], float], backups: Sequence[Path] = ()
+) -> Saved:
     """Carry over what can be read.
 
     Args:
         damaged: a copy of the damaged file, with its journal; it may be changed.
         fresh: an empty database with our schema.
         clock: seconds since the epoch.
+        backups: sound copies of earlier states, the newest first; they are not changed.
 
     Raises:
         OSError, sqlite3.Error: the new database cannot be written.
     """
+    free = free_pages(damaged)
     with contextlib.closing(connect(fresh)) as new:
         new.execute("PRAGMA foreign_keys = OFF")
-        tables = tuple(Table.of(new, name) for name in _RIVALS)
-        new.execute("BEGIN")
-        unread = _carry_all(damaged, new, tables)
+        new.execute(_NO_OVERLAP)
+        unread: set[str] = set()
+        _add(new, _rows_of_tables(damaged, unread))
         if not any(_counts(new)):
-            unread = _carry_all(_with_our_first_page(damaged, clock), new, tables)
-        _add_from_pages(damaged, new, tables, unread)
+            # The tables are made by the migrations, in one order, before any row: they begin at the
+            # same pages always, so that a new database's schema fits an old one.
+            _replace_first_page(damaged, lambda connection: migrate(connection, clock))
+            unread.clear()
+            _add(new, _rows_of_tables(damaged, unread))
+        tables = unread if free is None else set(SHAPES)
+        rows = rows_of_pages(damaged, free or frozenset()) if tables else ()
+        _add(new, ((table, row) for row in rows for table in tables))
+        _, read = _counts(new)
+        for backup in backups:
+            copy = shutil.copyfile(backup, damaged.with_name(backup.name))
+            with contextlib.closing(connect(copy)) as connection:
+                migrate(connection, clock)
+            new.execute("ATTACH ? AS old", (str(copy),))
+            _fill(new)
         _mend(new, clock())
-        new.execute("COMMIT")
-        return Saved(*_counts(new))
+        conversations, messages = _counts(new)
+        return Saved(conversations, messages, messages - read)
 
 
 def _counts(connection: sqlite3.Connection) -> tuple[int, int]:
@@ -142,159 +115,219 @@ def _counts(connection: sqlite3.Connection) -> tuple[int, int]:
     return conversations, messages
 
 
-# By SQLite
+def _add(new: sqlite3.Connection, rows: Iterable[tuple[str, _Row]]) -> None:
+    """Add rows to the tables they may be of, where they are sound and nothing is in their place."""
+    new.execute("ATTACH '' AS old")
+    for table in SHAPES:
+        new.execute(f"CREATE TABLE old.{table} AS SELECT * FROM main.{table} WHERE false")
+    marks = {table: ", ".join("?" * len(_columns(new, table))) for table in SHAPES}
+    new.execute("BEGIN")
+    for table, row in rows:
+        if _is_sound(table, row):
+            values = row[: marks[table].count("?")]
+            new.execute(f"INSERT INTO old.{table} VALUES ({marks[table]})", values)
+    new.execute("UPDATE old.reply SET runtime = '' WHERE runtime IS NULL")
+    new.execute("COMMIT")
+    _fill(new)
 
 
-def _carry_all(path: Path, new: sqlite3.Connection, tables: Sequence[Table]) -> frozenset[str]:
-    """Copy what SQLite can read. Returns the tables that it could not read to the end."""
-    with contextlib.closing(connect(path)) as old:
-        old.text_factory = lambda raw: raw.decode("utf-8", "replace")
-        return frozenset(table.name for table in tables if not _carry(old, new, table))
+def _fill(new: sqlite3.Connection) -> None:
+    """Add what `old` has alone, and let go of it; of two versions of a row the longer comes first.
 
-
-def _carry(old: sqlite3.Connection, new: sqlite3.Connection, table: Table) -> bool:
-    """Copy a table's rows by their keys; where reading fails, go on behind the damage.
-
-    Returns:
-        Whether nothing failed.
+    Replies grow, so the longer version is the later. A key may be another row's by now: what is
+    known to belong to that one stays away.
     """
-    try:
-        known = old.execute(f"PRAGMA table_info({table.name})").fetchall()
-    except sqlite3.Error:
+    new.execute("BEGIN")
+    for table in SHAPES:
+        key, *others = _columns(new, table)
+        columns = ", ".join(["NULL" if table == "chunk" else key, *others])
+        size = " + ".join(f"ifnull(length({column}), 0)" for column in others)
+        known = ""
+        if parent := _PARENTS.get(table):
+            known = (
+                f"WHERE {parent} NOT IN (SELECT key FROM old.{parent}) OR {parent} IN "
+                f"(SELECT key FROM old.{parent} JOIN main.{parent} USING (key, id))"
+            )
+        new.execute(
+            f"INSERT OR IGNORE INTO main.{table} "
+            f"SELECT {columns} FROM old.{table} {known} ORDER BY {size} DESC"
+        )
+    new.execute("COMMIT")
+    new.execute("DETACH old")
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
+    found = connection.execute(f"SELECT * FROM main.{table} LIMIT 0").description
+    return [column[0] for column in found]
+
+
+def _filled_up(row: _Row) -> _Row:
+    return (*row, *[None] * (_WIDTH - len(row)))
+
+
+def _is_sound(table: str, row: _Row) -> bool:
+    """Whether a row, its key first, can be one of that table."""
+    kinds = "".join(_KINDS[type(value)] for value in row)
+    if not re.fullmatch(SHAPES[table] + "n*", kinds):
         return False
-    columns = table.columns[: len(known)]  # an older schema has fewer
-    if not columns:
-        return False
-    query = f"SELECT {', '.join(columns)} FROM {table.name} NOT INDEXED WHERE rowid >= ? "
-    start, whole = 0, True
-    while True:
+    match table:
+        case "message":
+            return row[4] in ("system", "user", "assistant")
+        case "chunk":
+            return bool(zlib.crc32(row[5]) == row[4])
+        case "prompt":  # the search index has tables of this shape; their blobs are no ids
+            try:
+                unpack_prompt(row[1])
+            except PackingError:
+                return False
+    return True
+
+
+def _rows_of_tables(path: Path, unread: set[str]) -> Iterator[tuple[str, _Row]]:
+    """The rows of each table by their keys; a table that cannot be read to its end is noted."""
+    with contextlib.closing(connect(path)) as connection:
+        for table in SHAPES:
+            for row in _rows(connection, f"SELECT rowid, * FROM {table} NOT INDEXED"):
+                if row is None:
+                    unread.add(table)
+                else:
+                    yield table, _filled_up((row[0], *row[2:]))
+
+
+def rows_of_pages(path: Path, free: frozenset[int]) -> Iterator[_Row]:
+    """Every row in every page that holds rows of a table whose key is the row id.
+
+    Args:
+        path: the file, whose first page is overwritten.
+        free: pages that are passed over.
+    """
+    columns = [f"c{place}" for place in range(_WIDTH)]
+    create = f"CREATE TABLE page ({', '.join(columns)})"
+    size, count = _replace_first_page(path, lambda connection: connection.execute(create))
+    with contextlib.closing(connect(path)) as connection, path.open("rb") as file:
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")
+        for number in range(2, count + 1):
+            file.seek((number - 1) * size)
+            if file.read(1) != b"\x0d" or number in free:  # what a page with rows begins with
+                continue
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute("UPDATE sqlite_master SET rootpage = ?", (number,))
+            connection.execute("PRAGMA writable_schema = RESET")
+            for row in _rows(connection, "SELECT rowid, * FROM page"):
+                if row is not None and row[1] is None:  # the key is the row id, not stored twice
+                    yield _filled_up((row[0], *row[2:]))
+
+
+def _rows(connection: sqlite3.Connection, query: str) -> Iterator[_Row | None]:
+    """The rows of a table by their row ids, which come first; None for damage passed over."""
+    connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+    query += " WHERE rowid >= ? ORDER BY rowid LIMIT 1"
+    start: int | None = 0
+    while start is not None:
         try:
-            for row in old.execute(query + "ORDER BY rowid", (start,)):
-                if table.fits(row):
-                    table.insert(new, row)
-                start = min(row[0] + 1, LAST_ROWID)
-            return whole
+            row = connection.execute(query, (start,)).fetchone()
         except sqlite3.Error:
-            whole = False
-            if start == LAST_ROWID:
-                return False
-            behind = _behind_damage(old, query, start)
-            if behind is None:
-                return False
-            start = behind
+            yield None
+            start = _behind_damage(connection, query, start)
+            continue
+        if row is None:
+            return
+        yield row
+        start = row[0] + 1 if row[0] < _LAST_ROWID else None
 
 
 def _behind_damage(connection: sqlite3.Connection, query: str, start: int) -> int | None:
-    """The first row key that can be read again; None where nothing more can."""
-
-    def readable(key: int) -> bool:
-        connection.execute(query + "ORDER BY rowid LIMIT 1", (key,)).fetchone()
-        return True
+    """The first row id from which reading works again; None where nothing more can be read."""
 
     def fails(key: int) -> bool:
         try:
-            return not readable(key)
+            connection.execute(query, (key,)).fetchone()
         except sqlite3.Error:
             return True
+        return False
 
     step = 1
-    while fails(min(start + step, LAST_ROWID)):
+    while fails(min(start + step, _LAST_ROWID)):
         step *= 2
-        if step > 1 << 40 or start + step > LAST_ROWID:
+        if step > 1 << 40 or start + step > _LAST_ROWID:
             return None
-    low, high = start + step // 2, min(start + step, LAST_ROWID)  # fails, reads
+    low, high = start + step // 2, min(start + step, _LAST_ROWID)  # fails, reads
     while high - low > 1:
         middle = (low + high) // 2
-        if fails(middle):
-            low = middle
-        else:
-            high = middle
+        low, high = (middle, high) if fails(middle) else (low, middle)
     return high
 
 
-def _with_our_first_page(damaged: Path, clock: Callable[[], float]) -> Path:
-    """The file with a sound first page: ours are alike, so a new database's fits an old one.
+def _page_size(header: bytes) -> int:
+    """Bytes of a page; where a file's header is broken, what is usual."""
+    size = int.from_bytes(header[16:18], "big")
+    size = 65536 if size == 1 else size
+    is_size = 512 <= size <= 65536 and size & (size - 1) == 0
+    return size if header.startswith(MAGIC) and is_size else 4096
 
-    The first page holds the header and the schema, which says where each table begins. The tables
-    are made by the migrations, in one order, before any row: they begin at the same pages always.
+
+def _replace_first_page(
+    path: Path, create: Callable[[sqlite3.Connection], object]
+) -> tuple[int, int]:
+    """Give a file the header and the schema of a new database.
+
+    Args:
+        path: the file.
+        create: makes the schema, which must fit into a page.
+
+    Returns:
+        The size of a page, and how many there are; the last is filled up where it was cut.
     """
-    patched, template = damaged.with_name("patched.db"), damaged.with_name("template.db")
-    with contextlib.closing(connect(template)) as connection:
-        migrate(connection, clock)
-    with template.open("rb") as file:
-        page = bytearray(file.read(DEFAULT_PAGE_SIZE))
-    shutil.copyfile(damaged, patched)
-    pages = max(1, damaged.stat().st_size // DEFAULT_PAGE_SIZE)
-    page[28:32] = pages.to_bytes(4, "big")  # the database's size, in the header
-    page[32:40] = bytes(8)  # no free pages: which ones are is not known
-    with patched.open("r+b") as file:
+    template = path.with_name("template.db")
+    template.unlink(missing_ok=True)
+    with path.open("r+b") as file:
+        size = _page_size(file.read(100))
+        with contextlib.closing(connect(template)) as connection:
+            connection.execute(f"PRAGMA page_size = {size}")
+            create(connection)
+        with template.open("rb") as made:
+            page = bytearray(made.read(size))
+        count = max(2, -(-path.stat().st_size // size))  # a schema names a page behind it
+        page[28:32] = count.to_bytes(4, "big")
+        page[32:40] = bytes(8)  # no free pages: which ones are is not known
+        file.truncate(count * size)
+        file.seek(0)
         file.write(page)
-    return patched
+    return size, count
 
 
-# By pages
+def free_pages(path: Path) -> frozenset[int] | None:
+    """The pages that hold nothing any more, though old rows may still stand in them.
 
+    They are a list of pages that each list others: https://www.sqlite.org/fileformat2.html, 1.5.
 
-def _add_from_pages(
-    path: Path, new: sqlite3.Connection, tables: Sequence[Table], unread: frozenset[str]
-) -> None:
-    """Add the rows that SQLite did not reach.
-
-    Args:
-        path: the damaged file. SQLite has had it open, so a journal is played back by now.
-        new: where to, inside a transaction.
-        tables: whose rows.
-        unread: the tables that SQLite could not read to the end.
+    Returns:
+        Their numbers; None where that list is broken, so that they are not known.
     """
-    if not path.stat().st_size:
-        return
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        pages = Pages.of(data)
-        free = free_pages(pages)
-        open_to_more = [table for table in tables if free is not None or table.name in unread]
-        added: dict[tuple[str, int], int] = {}
-        for row in table_rows(pages, free or frozenset()) if open_to_more else ():
-            if row.values[:1] != (None,):
-                continue  # every key of ours is the row id, which is not stored twice
-            values = (row.rowid, *row.values[1:])
-            for table in open_to_more:
-                if table.fits(values):
-                    _add(new, table, values, added)
-
-
-def _add(
-    new: sqlite3.Connection,
-    table: Table,
-    row: Sequence[object],
-    added: dict[tuple[str, int], int],
-) -> None:
-    """Add a row out of a page, unless SQLite read it; of two versions the longer stays.
-
-    Two versions can be met only where free pages are not known. Replies grow, so the longer one is
-    the later.
-
-    Args:
-        new: where to.
-        table: whose row it is.
-        row: its values, the key first.
-        added: the lengths of those that came out of pages, by table and key; brought up to date.
-    """
-    key = table.columns[0]
-    length = sum(len(value) for value in row if isinstance(value, str | bytes))
-    found = new.execute(
-        f"SELECT {key} FROM {table.name} WHERE {_RIVALS[table.name]}", table.named(row)
-    )
-    rivals = [(table.name, rival) for (rival,) in found]
-    if any(added.get(rival, math.inf) >= length for rival in rivals):
-        return
-    for rival in rivals:
-        new.execute(f"DELETE FROM {table.name} WHERE {key} = ?", (rival[1],))
-    table.insert(new, row)
-    added[table.name, int(str(row[0]))] = length
+    with path.open("rb") as file:
+        header = file.read(100)
+        if not header.startswith(MAGIC) or len(header) < 100:
+            return None
+        size, found = _page_size(header), list[int]()
+        trunk, expected = struct.unpack_from(">II", header, 32)
+        try:
+            while trunk and len(found) <= expected:
+                file.seek((trunk - 1) * size)
+                page = file.read(size)
+                following, leaves = struct.unpack_from(">II", page)
+                found += (trunk, *struct.unpack_from(f">{leaves}I", page, 8))
+                trunk = following
+        except struct.error:
+            return None
+    free, last = frozenset(found), path.stat().st_size // size
+    is_sound = len(free) == len(found) == expected and all(1 < page <= last for page in free)
+    return free if is_sound else None
 
 
 def _mend(connection: sqlite3.Connection, now: float) -> None:
     """Make a sound tree of the rows that were saved."""
+    connection.execute("BEGIN")
     connection.execute(
         """
         INSERT INTO conversation (key, id, created, changed, title, template, system, format, stop,
@@ -315,3 +348,4 @@ def _mend(connection: sqlite3.Connection, now: float) -> None:
         connection.execute(f"DELETE FROM {table} WHERE message NOT IN (SELECT key FROM message)")
     connection.execute("DELETE FROM chunk WHERE message NOT IN (SELECT message FROM reply)")
     connection.execute("INSERT INTO message_text (message_text) VALUES ('rebuild')")
+    connection.execute("COMMIT")

@@ -16,6 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from chatapp.chat.conversation import Conversation
 from chatapp.chat.errors import StoreError
+from chatapp.store.backups import Backups
 from chatapp.store.chats import Chats
 from chatapp.store.database import Connect, DamagedDatabase, Database, connect, prepare_file
 from chatapp.store.recovery import find_damage, mark_damaged, opening, recover
@@ -51,6 +52,8 @@ class Store:
         """Once it is closed: what could not be written; empty where all was."""
         self._chats = chats
         self._worker = worker
+        path = chats.database.path
+        self._backups = None if self.read_only else Backups(path, lambda: mark_damaged(path))
 
     @classmethod
     async def open(
@@ -123,6 +126,8 @@ class Store:
             lost = self._chats.unwritten
             self.lost = f"{error}; the last messages of {lost} conversation(s) are lost"
         self._chats.database.close()
+        if self._backups is not None:
+            self._backups.stop()
 
     async def _run(self, function: Callable[[], _T]) -> _T:
         try:

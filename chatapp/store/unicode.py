@@ -8,6 +8,11 @@ halves that belong together become their character, a lone half becomes U+FFFD.
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+_Value = TypeVar("_Value", bound=Any)
+
 
 def well_formed(text: str) -> str:
     """The text without halves of surrogate pairs, otherwise unchanged."""
@@ -16,3 +21,15 @@ def well_formed(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
+
+
+def settled(value: _Value) -> _Value:
+    """A dataclass with its own texts well formed, those in tuples too."""
+    texts: dict[str, Any] = {}
+    for field in fields(value):
+        match getattr(value, field.name):
+            case str(text):
+                texts[field.name] = well_formed(text)
+            case tuple(several) if all(isinstance(text, str) for text in several):
+                texts[field.name] = tuple(map(well_formed, several))
+    return replace(value, **texts)

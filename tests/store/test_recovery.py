@@ -104,7 +104,11 @@ def test_a_damaged_file_is_set_aside_and_what_is_readable_is_saved(
     assert sum(counts.values()) >= least
     assert f"{len(counts)} conversations with {sum(counts.values())} messages" in notice
     assert reopen(path)[0].notices == ()
-    leftovers = {file.name for file in path.parent.iterdir() if "damaged" not in file.name}
+    leftovers = {
+        file.name
+        for file in path.parent.iterdir()
+        if "damaged" not in file.name and "backup" not in file.name
+    }
     assert leftovers <= {"chats.db", "chats.db-journal", "chats.db-wal", "chats.db.lock"} | {
         "chats.db-shm"
     }

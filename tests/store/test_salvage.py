@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import random
 import re
+import shutil
 import sqlite3
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from chatapp.chat.conversation import Conversation
 from chatapp.store.chats import Chats
 from chatapp.store.database import Database, connect
 from chatapp.store.recovery import recover
-from chatapp.store.salvage import Saved, save_readable
+from chatapp.store.salvage import SHAPES, Saved, free_pages, rows_of_pages, save_readable
 from tests.store.samples import make_conversation, make_message, make_reply, news, reply_text
 
 PAGE = 4096
@@ -215,3 +219,141 @@ def test_of_two_versions_of_a_row_the_later_stays(folder: Path) -> None:
     messages = chats.load("c").conversation.messages
     assert messages == expected.messages
     chats.database.close()
+
+
+def test_the_shapes_of_tables_are_those_of_the_schema(folder: Path) -> None:
+    path = folder / "chats.db"
+    Database(path).close()
+    kinds = {"INTEGER": "i", "REAL": "[ir]", "TEXT": "t", "BLOB": "b"}
+    with contextlib.closing(connect(path)) as connection:
+        for table, shape in SHAPES.items():
+            written = ""
+            columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
+            for _, name, kind, needed, _, key in columns:
+                letter = kinds[kind]
+                late = (table, name) == ("reply", "runtime")
+                optional = not (needed or key) or late
+                written += f"[{letter.strip('[]')}n]" if optional else letter
+            assert re.sub(r"(.)\{(\d)\}", lambda m: m[1] * int(m[2]), shape) == written
+            assert len(columns) <= 13
+
+
+# Pages of any database, one by one
+
+integers = st.one_of(
+    st.integers(-(2**63), 2**63 - 1),
+    # Both sides of where SQLite takes another width.
+    st.sampled_from(
+        [
+            sign * 2**bits + by
+            for bits in (0, 7, 15, 23, 31, 47, 62)
+            for sign in (1, -1)
+            for by in (-1, 0, 1)
+        ]
+    ),
+)
+values = st.one_of(
+    st.none(),
+    integers,
+    st.floats(allow_nan=False),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=50),
+    st.binary(max_size=50),
+    # Larger than a page, so that it goes on in others.
+    st.builds(
+        lambda size, seed: random.Random(seed).randbytes(size),
+        st.integers(0, 30_000),
+        st.integers(),
+    ),
+    st.builds(lambda n: "ü" * n, st.integers(0, 10_000)),
+)
+rows = st.lists(st.tuples(st.one_of(st.none(), integers), values, values), max_size=40)
+
+
+def make(path: Path, page_size: int, content: list[tuple[object, ...]]) -> sqlite3.Connection:
+    path.unlink(missing_ok=True)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.execute("PRAGMA secure_delete = OFF")  # freed pages keep their old rows
+    connection.execute(f"PRAGMA page_size = {page_size}")
+    connection.execute("CREATE TABLE sample (key INTEGER PRIMARY KEY, a, b)")
+    connection.execute("BEGIN")
+    connection.executemany("INSERT OR IGNORE INTO sample VALUES (?, ?, ?)", content)
+    connection.execute("COMMIT")
+    return connection
+
+
+def rows_by_page(path: Path, free: frozenset[int]) -> Counter[tuple[object, ...]]:
+    """With the types: 1 and 1.0 are not the same."""
+    copy = path.with_name("copy.db")
+    shutil.copyfile(path, copy)
+    return exact(row[:3] for row in rows_of_pages(copy, free))
+
+
+def exact(rows: Iterable[tuple[object, ...]]) -> Counter[tuple[object, ...]]:
+    return Counter((*row, *map(type, row)) for row in rows)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.sampled_from([512, 1024, 4096, 65536]), rows, st.integers(0, 40))
+def test_rows_are_read_as_their_table_reads_them(
+    tmp_path: Path, page_size: int, content: list[tuple[object, ...]], removed: int
+) -> None:
+    path = tmp_path / "sample.db"
+    connection = make(path, page_size, list(content))
+    connection.execute(
+        "DELETE FROM sample WHERE key IN (SELECT key FROM sample ORDER BY b LIMIT ?)", (removed,)
+    )
+    expected = exact(connection.execute("SELECT key, a, b FROM sample WHERE key >= 0"))
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    connection.close()
+    skip = free_pages(path)
+    assert skip is not None
+    assert len(skip) == free
+    assert rows_by_page(path, skip) == expected
+
+
+def test_free_pages_are_those_of_no_table(tmp_path: Path) -> None:
+    path = tmp_path / "sample.db"
+    connection = make(path, 512, [(n, "x" * 300, b"y" * n) for n in range(1000)])
+    connection.execute("DELETE FROM sample WHERE key BETWEEN 100 AND 900")
+    try:
+        used = {n for (n,) in connection.execute("SELECT pageno FROM dbstat")}
+    except sqlite3.OperationalError:
+        pytest.skip("this SQLite does not tell which pages are used")
+    finally:
+        connection.close()
+    free = free_pages(path)
+    assert free == set(range(1, path.stat().st_size // 512 + 1)) - used
+    assert len(free) > 512 // 4  # so many that one page does not hold their list
+    # They do hold old rows: the list is what keeps those from coming back.
+    assert {row[0] for row in rows_by_page(path, frozenset())} & set(range(200, 800))
+    assert not {row[0] for row in rows_by_page(path, free)} & set(range(100, 901))
+
+
+@pytest.mark.parametrize("place", [32, 36])
+def test_a_broken_list_of_free_pages_is_not_believed(tmp_path: Path, place: int) -> None:
+    path = tmp_path / "sample.db"
+    connection = make(path, 512, [(n, "x" * 300, b"") for n in range(1000)])
+    connection.execute("DELETE FROM sample WHERE key > 10")
+    connection.close()
+    data = bytearray(path.read_bytes())
+    for damage in (bytes(4), b"\xff" * 4, b"\0\0\0\2"):
+        data[place : place + 4] = damage
+        path.write_bytes(data)
+        assert free_pages(path) is None
+
+
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.binary(max_size=3000), st.integers(0, 2**17), st.binary(max_size=300))
+def test_no_content_makes_it_fail(
+    sample: tuple[bytes, int], folder: Path, raw: bytes, place: int, patch: bytes
+) -> None:
+    salvage(raw, folder)
+    # And one that looks like a database until the patch.
+    data = bytearray(sample[0])
+    data[place : place + len(patch)] = patch
+    salvage(bytes(data), folder)
