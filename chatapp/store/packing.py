@@ -17,9 +17,10 @@ from __future__ import annotations
 import sys
 import zlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import TypeVar
+from operator import attrgetter
+from typing import Any
 
 import msgspec
 
@@ -29,8 +30,6 @@ from chatapp.store.unicode import well_formed
 
 CHUNK = 256
 """How many records a chunk of a finished reply holds."""
-
-_Numbers = TypeVar("_Numbers", "array[int]", "array[float]")
 
 _VERSION = 1
 _LEVEL = 6
@@ -101,45 +100,51 @@ def pack_records(records: Sequence[TokenRecord]) -> bytes:
     Raises:
         PackingError: an id, rank or count is negative or wider than 32 bits.
     """
-    vocabulary = _Vocabulary()
-    removals: dict[tuple[str, float], int] = {}
     candidates = [candidate for record in records for candidate in record.candidates]
-    removed = [candidate.removed_by for candidate in candidates]
-    cuts = [cut for cut in removed if cut is not None]
-    first = records[0].index
-    indexes = [record.index for record in records]
+    cuts = [candidate.removed_by for candidate in candidates if candidate.removed_by]
+    tokens: dict[tuple[int, bytes, str | None], int] = {}
+    removals: dict[tuple[str, float], int] = {}
+
+    def place(item: TokenRecord | Candidate) -> int:
+        token = None if item.token == escape_bytes(item.bytes) else well_formed(item.token)
+        return tokens.setdefault((item.id, item.bytes, token), len(tokens))
+
+    def removed(cut: Removal | None) -> int:
+        if cut is None:
+            return 0
+        return 1 + removals.setdefault((well_formed(cut.stage), cut.setting), len(removals))
+
+    def text(record: TokenRecord) -> str | None:
+        found = well_formed(record.text)
+        return None if found == _plain_text(record.bytes) else found
+
+    first, indexes = records[0].index, [record.index for record in records]
     try:
         columns = _Columns(
             first_index=first,
             indexes=None if indexes == list(range(first, first + len(records))) else indexes,
-            chosen=_integers([vocabulary.place(record) for record in records]),
-            texts=[_text_unless_plain(record) for record in records],
+            chosen=_packed("I", map(place, records)),
+            texts=[text(record) for record in records],
             temperatures=[record.temperature for record in records],
             draws=[record.draw for record in records],
-            ranks=_integers([record.rank for record in records]),
-            other_counts=_integers([record.other_count for record in records]),
-            floats=[_floats([getattr(r, name) for r in records]) for name in _RECORD_FLOATS],
-            candidate_counts=_integers([len(record.candidates) for record in records]),
-            candidates=_integers([vocabulary.place(candidate) for candidate in candidates]),
-            candidate_ranks=_integers([candidate.rank for candidate in candidates]),
-            candidate_floats=[
-                _floats([getattr(c, name) for c in candidates]) for name in _CANDIDATE_FLOATS
-            ],
-            removed=_integers([_removal_place(cut, removals) for cut in removed]),
-            thresholds=_floats([cut.threshold for cut in cuts]),
-            values=_floats([cut.value for cut in cuts]),
+            ranks=_column("I", records, "rank"),
+            other_counts=_column("I", records, "other_count"),
+            floats=[_column("f", records, name) for name in _RECORD_FLOATS],
+            candidate_counts=_packed("I", (len(record.candidates) for record in records)),
+            candidates=_packed("I", map(place, candidates)),
+            candidate_ranks=_column("I", candidates, "rank"),
+            candidate_floats=[_column("f", candidates, name) for name in _CANDIDATE_FLOATS],
+            removed=_packed("I", (removed(candidate.removed_by) for candidate in candidates)),
+            thresholds=_column("f", cuts, "threshold"),
+            values=_column("f", cuts, "value"),
             removals=list(removals),
-            vocabulary=list(vocabulary.tokens),
+            vocabulary=list(tokens),
         )
-        chunk = _Chunk(
-            version=_VERSION,
-            ids=_integers([record.id for record in records]),
-            logprobs=_floats([record.logprob for record in records]),
-            columns=zlib.compress(msgspec.msgpack.encode(columns), _LEVEL),
-        )
+        ids, logprobs = _column("I", records, "id"), _column("f", records, "logprob")
     except OverflowError as error:
         raise PackingError(f"a number of a token record is out of range: {error}") from None
-    return msgspec.msgpack.encode(chunk)
+    packed = zlib.compress(msgspec.msgpack.encode(columns), _LEVEL)
+    return msgspec.msgpack.encode(_Chunk(_VERSION, ids, logprobs, packed))
 
 
 def unpack_records(data: bytes) -> tuple[TokenRecord, ...]:
@@ -158,18 +163,18 @@ def unpack_records(data: bytes) -> tuple[TokenRecord, ...]:
 
 def unpack_ids(data: bytes) -> tuple[int, ...]:
     """The ids of a chunk's chosen tokens, without the rest. Raises PackingError."""
-    return tuple(_read_integers(_chunk(data).ids))
+    return tuple(_unpacked("I", _chunk(data).ids))
 
 
 def unpack_logprobs(data: bytes) -> tuple[float, ...]:
     """The logprobs of a chunk's chosen tokens, without the rest. Raises PackingError."""
-    return tuple(_read_floats(_chunk(data).logprobs))
+    return tuple(_unpacked("f", _chunk(data).logprobs))
 
 
 def pack_ids(ids: Sequence[int]) -> bytes:
     """Token ids, compressed. Raises PackingError."""
     try:
-        return zlib.compress(_integers(ids), _LEVEL)
+        return zlib.compress(_packed("I", ids), _LEVEL)
     except OverflowError as error:
         raise PackingError(f"a token id is out of range: {error}") from None
 
@@ -177,7 +182,7 @@ def pack_ids(ids: Sequence[int]) -> bytes:
 def unpack_prompt(data: bytes) -> tuple[int, ...]:
     """What `pack_ids` packed. Raises PackingError."""
     try:
-        return tuple(_read_integers(zlib.decompress(data)))
+        return tuple(_unpacked("I", zlib.decompress(data)))
     except (zlib.error, ValueError) as error:
         raise PackingError(f"prompt ids cannot be read: {error}") from None
 
@@ -196,34 +201,11 @@ def unpack_spans(data: bytes) -> tuple[SamplingSpan, ...]:
         raise PackingError(f"sampling parameters cannot be read: {error}") from None
 
 
-class _Vocabulary:
-    """The tokens of a chunk, each once, in the order they appear."""
-
-    def __init__(self) -> None:
-        self.tokens: dict[tuple[int, bytes, str | None], int] = {}
-
-    def place(self, item: TokenRecord | Candidate) -> int:
-        token = well_formed(item.token)
-        derived = None if token == escape_bytes(item.bytes) else token
-        return self.tokens.setdefault((item.id, item.bytes, derived), len(self.tokens))
-
-
 def _plain_text(raw: bytes) -> str | None:
     try:
         return raw.decode()
     except UnicodeDecodeError:
         return None
-
-
-def _text_unless_plain(record: TokenRecord) -> str | None:
-    text = well_formed(record.text)
-    return None if text == _plain_text(record.bytes) else text
-
-
-def _removal_place(removal: Removal | None, places: dict[tuple[str, float], int]) -> int:
-    if removal is None:
-        return 0
-    return places.setdefault((well_formed(removal.stage), removal.setting), len(places)) + 1
 
 
 def _chunk(data: bytes) -> _Chunk:
@@ -236,63 +218,52 @@ def _chunk(data: bytes) -> _Chunk:
     return chunk
 
 
-def _records(chunk: _Chunk, columns: _Columns) -> Iterable[TokenRecord]:
+def _records(chunk: _Chunk, columns: _Columns) -> Iterator[TokenRecord]:
     tokens = [
         (id_, raw, escape_bytes(raw) if token is None else token)
         for id_, raw, token in columns.vocabulary
     ]
-    candidates = iter(_candidates(columns, tokens))
-    ids = _read_integers(chunk.ids)
-    indexes = columns.indexes or range(columns.first_index, columns.first_index + len(ids))
-    floats = [_read_floats(column) for column in columns.floats]
+    candidates = _candidates(columns, tokens)
+    ids = _unpacked("I", chunk.ids)
     rows = zip(
-        indexes,
-        _read_integers(columns.chosen),
+        columns.indexes or range(columns.first_index, columns.first_index + len(ids)),
+        _unpacked("I", columns.chosen),
         columns.texts,
-        _read_floats(chunk.logprobs),
-        _read_integers(columns.ranks),
+        _unpacked("f", chunk.logprobs),
+        _unpacked("I", columns.ranks),
         columns.temperatures,
-        _read_integers(columns.candidate_counts),
-        _read_integers(columns.other_counts),
+        _unpacked("I", columns.candidate_counts),
+        _unpacked("I", columns.other_counts),
         columns.draws,
-        zip(*floats, strict=True),
+        zip(*(_unpacked("f", column) for column in columns.floats), strict=True),
         strict=True,
     )
-    for index, place, text, logprob, rank, temperature, count, others, draw, numbers in rows:
+    for index, place, text, logprob, rank, temperature, count, others, draw, floats in rows:
         id_, raw, token = tokens[place]
-        tempered, prob, entropy, final_entropy, p_end, *rest = numbers
-        other_model, other_tempered, other = rest
-        plain = _plain_text(raw) if text is None else text
         yield TokenRecord(
             index=index,
             id=id_,
             token=token,
             bytes=raw,
-            text=plain or "",
+            text=(_plain_text(raw) or "") if text is None else text,
             logprob=logprob,
-            tempered_prob=tempered,
-            prob=prob,
             rank=rank,
-            entropy_bits=entropy,
-            final_entropy_bits=final_entropy,
-            p_end=p_end,
             temperature=temperature,
             candidates=tuple([next(candidates) for _ in range(count)]),
             other_count=others,
-            other_model_prob=other_model,
-            other_tempered_prob=other_tempered,
-            other_prob=other,
             draw=draw,
+            **dict(zip(_RECORD_FLOATS, floats, strict=True)),
         )
 
 
-def _candidates(columns: _Columns, tokens: Sequence[tuple[int, bytes, str]]) -> Iterable[Candidate]:
-    cuts = zip(_read_floats(columns.thresholds), _read_floats(columns.values), strict=True)
+def _candidates(columns: _Columns, tokens: Sequence[tuple[int, bytes, str]]) -> Iterator[Candidate]:
+    thresholds, values = _unpacked("f", columns.thresholds), _unpacked("f", columns.values)
+    cuts = zip(thresholds, values, strict=True)
     rows = zip(
-        _read_integers(columns.candidates),
-        _read_integers(columns.candidate_ranks),
-        _read_integers(columns.removed),
-        *(_read_floats(column) for column in columns.candidate_floats),
+        _unpacked("I", columns.candidates),
+        _unpacked("I", columns.candidate_ranks),
+        _unpacked("I", columns.removed),
+        *(_unpacked("f", column) for column in columns.candidate_floats),
         strict=True,
     )
     for place, rank, removed, logprob, tempered, prob in rows:
@@ -304,38 +275,28 @@ def _candidates(columns: _Columns, tokens: Sequence[tuple[int, bytes, str]]) -> 
         yield Candidate(id_, token, raw, logprob, tempered, prob, rank, removal)
 
 
-def _integers(values: Sequence[int]) -> bytes:
-    return _planes(array("I", values))
+def _column(kind: str, rows: Sequence[object], name: str) -> bytes:
+    return _packed(kind, map(attrgetter(name), rows))
 
 
-def _floats(values: Sequence[float]) -> bytes:
-    return _planes(array("f", values))
-
-
-def _read_integers(data: bytes) -> array[int]:
-    return _unplaned(array("I"), data)
-
-
-def _read_floats(data: bytes) -> array[float]:
-    return _unplaned(array("f"), data)
-
-
-def _planes(values: array[int] | array[float]) -> bytes:
-    """The numbers' bytes by significance: all lowest bytes first, all highest bytes last."""
+def _packed(kind: str, numbers: Iterable[float]) -> bytes:
+    """Numbers of 4 bytes ("I" or "f") by significance: all lowest bytes first, all highest last."""
+    values: array[Any] = array(kind, numbers)
     if sys.byteorder == "big":
         values.byteswap()
     raw = values.tobytes()
     return b"".join(raw[plane::4] for plane in range(4))
 
 
-def _unplaned(empty: _Numbers, data: bytes) -> _Numbers:
+def _unpacked(kind: str, data: bytes) -> array[Any]:
+    """What `_packed` packed. Raises PackingError."""
     count, rest = divmod(len(data), 4)
     if rest:
         raise PackingError("a column of token records is cut short")
     raw = bytearray(len(data))
     for plane in range(4):
         raw[plane::4] = data[plane * count : (plane + 1) * count]
-    empty.frombytes(raw)
+    values: array[Any] = array(kind, bytes(raw))
     if sys.byteorder == "big":
-        empty.byteswap()
-    return empty
+        values.byteswap()
+    return values
