@@ -45,8 +45,8 @@ def find_damage(path: Path) -> str:
         StoreError: it cannot be looked at.
     """
     try:
-        if not path.exists() or path.stat().st_size == 0:
-            return ""
+        if path.stat().st_size == 0:
+            return "file is empty" if backups_of(path) else ""
         with path.open("rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
                 return "file is not a database"

@@ -145,10 +145,11 @@ def _open_chats(
     path: Path, clock: Callable[[], float], make_connection: Connect
 ) -> tuple[Chats, tuple[str, ...]]:
     """Check, recover, migrate, purge."""
+    is_new = not path.exists()  # who took the file away wants to begin anew
     prepare_file(path)
     notices: tuple[str, ...] = ()
     with opening(path):
-        if find_damage(path):
+        if not is_new and find_damage(path):
             notices = (recover(path, clock),)
         try:
             database = Database(path, clock=clock, make_connection=make_connection)

@@ -157,14 +157,39 @@ def test_what_cannot_be_read_comes_out_of_the_backup(path: Path) -> None:
         assert {id_: found[id_] for id_ in expected} == expected  # type: ignore[index]
 
 
-def test_a_file_of_nothing_but_noise_is_the_backup_again(path: Path) -> None:
+@pytest.mark.parametrize("size", [0, 50_000])
+def test_a_file_of_nothing_or_noise_is_the_backup_again(path: Path, size: int) -> None:
     fill(path)
     before = messages(path, "c7")
     assert back_up(path, threading.Event())
-    path.write_bytes(random.Random(2).randbytes(50_000))
+    path.write_bytes(random.Random(2).randbytes(size))
     _, counts = reopen(path)
     assert counts == {f"c{number}": 8 for number in range(12)}
     assert messages(path, "c7") == before
+
+
+def test_who_takes_the_file_away_begins_anew(path: Path) -> None:
+    fill(path)
+    assert back_up(path, threading.Event())
+    path.unlink()
+    store, counts = reopen(path)
+    assert (store.notices, counts) == ((), {})
+
+
+def test_a_database_in_wal_mode_is_backed_up_with_what_is_in_its_log(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatapp.store.database.journal_mode", lambda: "wal")
+    chats = Chats(Database(path))
+    chats.add(make_conversation("c"))
+    assert path.with_name("chats.db-wal").stat().st_size
+    assert back_up(path, threading.Event())
+    chats.database.close()
+    (backup,) = backups_of(path)
+    assert {file.name for file in path.parent.iterdir()} == {"chats.db", backup.name}
+    path.write_bytes(b"")
+    reopen(path)
+    assert messages(path, "c") == make_conversation("c").messages
 
 
 def test_of_what_is_read_and_what_was_backed_up_the_first_stays(path: Path) -> None:
