@@ -2,7 +2,7 @@
 
 `Session` holds the current conversation and is the only place where the engine and the store meet.
 Sending, regenerating, continuing and branching all end in the same streaming path, `_reply`. The
-person's message is on disk before the model is asked; the reply is saved as it streams.
+user's message is on disk before the model is asked; the reply is saved as it streams.
 
 The interface and `chatapp ask` iterate over what a turn yields; neither knows where the engine runs
 or how things are kept, since both are reached through `chatapp.session.protocols`.
@@ -29,12 +29,11 @@ from chatapp.chat.generation import (
     TokenStep,
 )
 from chatapp.chat.inspection import WrittenReply
-from chatapp.chat.prompt import Prompt, PromptFormat
-from chatapp.chat.record import TokenRecord
+from chatapp.chat.prompt import Prompt, PromptFormat, Turn
+from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.scoring import PLAIN
 from chatapp.chat.template import Template
-from chatapp.session import asking
 from chatapp.session.growing import GrowingReply, kept_to_continue, spans_before
 from chatapp.session.protocols import ChatStore, Engine, Generation
 from chatapp.session.saving import SaveFailed, saved_meanwhile
@@ -45,7 +44,7 @@ SAVE_EVERY_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class MessageAdded:
-    """A message joined the current path (the person's, or an empty reply about to stream)."""
+    """A message joined the current path (the user's, or an empty reply about to stream)."""
 
     message: Message
 
@@ -56,7 +55,7 @@ class ReplyEnded:
 
     message: Message
     notice: str = ""
-    """Words for the person about why, where the reason alone doesn't say it."""
+    """Words for the user about why, where the reason alone doesn't say it."""
 
 
 TurnEvent = MessageAdded | Progress | PromptRead | TokenStep | Paused | ReplyEnded | SaveFailed
@@ -305,7 +304,7 @@ class Session:
             EngineError: the message has no tokens, or another model wrote them.
         """
         running = self._growing is not None and message_id == self._growing_id
-        return self.as_written(self.reply(message_id) if running else self._reply_of(message_id))
+        return self.as_written((self.reply if running else self._reply_of)(message_id))
 
     def as_written(self, reply: Reply) -> WrittenReply:
         """A reply to the conversation, one that is no message of it too, as the engine wants it."""
@@ -313,13 +312,7 @@ class Session:
         return WrittenReply.of(reply, stop, self._formats(self.conversation.format))
 
     def reply(self, message_id: str) -> Reply:
-        """A reply up to its newest token, which the message shows only now and then.
-
-        Raises:
-            EngineError: no model wrote that message.
-        """
-        if self._growing is not None and message_id == self._growing_id:
-            return self._growing.reply()
+        """A message's reply, up to its newest token. Raises EngineError: no model wrote it."""
         reply = self._message(message_id).reply
         if reply is None:
             raise EngineError("no model wrote this message")
@@ -333,8 +326,19 @@ class Session:
         """
         if leaf is not None:
             self._message(leaf)
-        prompt_format = self._formats(self.conversation.format)
-        return asking.prompt_for(self.conversation, leaf, self.facts, prompt_format, kept)
+        # A reply that was stopped before its first token says nothing to the model.
+        path = [m for m in self.conversation.path_to(leaf) if m.text or m.reply is None]
+        turns = [_turn(message, self.facts) for message in path]
+        if kept:
+            text = "".join(record.text for record in kept)
+            turns.append(Turn("assistant", text, tuple(record.id for record in kept)))
+        return Prompt(
+            system=self.conversation.system,
+            turns=tuple(turns),
+            format=self._formats(self.conversation.format),
+            continue_reply=bool(kept),
+            moment=self.conversation.created,
+        )
 
     async def _reply(
         self,
@@ -429,7 +433,17 @@ class Session:
         return message
 
     def _reply_of(self, message_id: str) -> Reply:
-        return asking.reply_of(self._message(message_id), self.facts)
+        """A reply that the loaded model can go on from, or be asked about, by its ids.
+
+        Raises:
+            EngineError: the message has no tokens, or another model wrote them.
+        """
+        reply = self._message(message_id).reply
+        if reply is None or not reply.records:
+            raise EngineError("this message has no tokens to go on from; regenerate it instead")
+        if self.facts is None or reply.model_sha256 != self.facts.sha256:
+            raise EngineError(f"{reply.model} wrote this reply; load it to go on from its tokens")
+        return reply
 
     def empty_reply(self) -> Reply:
         """A reply of the loaded model before its first token. Raises EngineError without one."""
@@ -438,10 +452,19 @@ class Session:
         return Reply(model=facts.name, model_sha256=facts.sha256, runtime=facts.runtime, seed=0)
 
     def parent_for_reply(self, message_id: str | None = None) -> str | None:
-        """The message a new reply answers; see `asking.parent_for_reply`. Raises EngineError."""
-        if message_id is not None:
-            self._message(message_id)
-        return asking.parent_for_reply(self.conversation, message_id)
+        """The message that a new reply answers: beside that reply, or to that message.
+
+        Args:
+            message_id: a reply, or a message of the user's; None is the current leaf.
+
+        Raises:
+            EngineError: there is no message yet, or it is not in the conversation.
+        """
+        leaf = message_id if message_id is not None else self.conversation.leaf
+        if leaf is None:
+            raise EngineError("there is nothing to answer yet; write a message first")
+        message = self._message(leaf)
+        return message.parent if message.role == "assistant" else message.id
 
     def _fold(self, growing: GrowingReply) -> None:
         """Put what has come of the reply under way into the conversation; the leaf stays."""
@@ -489,3 +512,20 @@ def _is_drawn(reply: Reply) -> bool:
         return False
     neutral = reply.sampling[-1].sampling == PLAIN
     return not neutral or any(record.draw is not None for record in reply.records)
+
+
+def _turn(message: Message, facts: ModelFacts | None) -> Turn:
+    """A message as the model reads it.
+
+    The ids that a model wrote are given back to that same model as they are: text would be split
+    anew, perhaps differently, and then neither the KV cache nor the reply's numbers would hold.
+    """
+    reply = message.reply
+    if reply is None or facts is None or reply.model_sha256 != facts.sha256:
+        return Turn(message.role, message.text)
+    ids = reply.ids
+    if ids and ids[-1] in facts.end_ids:
+        ids = ids[:-1]  # the format writes the end of a turn itself
+    if reply.finish_reason is FinishReason.STOP_SEQUENCE:
+        return Turn(message.role, message.text)  # its ids hold the stop sequence too
+    return Turn(message.role, message.text, ids or None)

@@ -62,7 +62,7 @@ class TitleWriter:
             written = await self._ask()
         except ChatappError:
             written = ""  # its format is gone, or the engine: that is said where it is asked next
-        now = self._session.conversation  # the person may have gone elsewhere, or named it
+        now = self._session.conversation  # the user may have gone elsewhere, or named it
         if written is None or now.id != conversation.id:
             return None
         self._asked.add(conversation.id)

@@ -41,7 +41,7 @@ def parse_bias(text: str) -> Bias:
 
 
 def unquoted(name: str) -> str:
-    """A name without the quotes in which a person keeps the space that most words begin with."""
+    """A name without the quotes in which the user keeps the space that most words begin with."""
     name = name.strip()
     return name[1:-1] if len(name) > 1 and name[0] == name[-1] == '"' else name
 

@@ -6,7 +6,7 @@ second bytes…), they shrink to a third. Every chunk stands for itself: it name
 that a damaged neighbour takes nothing with it.
 
 Probabilities, logprobs and entropies are kept as float32: seven digits, more than is ever shown.
-What a person had set (temperature, settings of stages) and the number that was drawn are kept as
+What the user had set (temperature, settings of stages) and the number that was drawn are kept as
 float64, since a replay needs them exactly. Token ids, ranks and counts are unsigned 32-bit. With 20
 candidates that makes some 300 bytes a token on the default model (366 while a reply streams, in
 chunks of half a second).

@@ -73,7 +73,7 @@ def recover(path: Path, clock: Callable[[], float] = time.time) -> str:
     """Set a damaged database aside and save what can be read of it.
 
     Returns:
-        What was done, in words for the person.
+        What was done, in words for the user.
 
     Raises:
         StoreError: the folder cannot be written; the damaged file is as it was.

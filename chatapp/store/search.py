@@ -1,6 +1,6 @@
 """Full-text search of all messages, quick enough to run at every key press.
 
-What a person types is data: each word becomes a quoted FTS5 string, so that no operator of the
+What the user types is data: each word becomes a quoted FTS5 string, so that no operator of the
 query language can come out of it, and the last word is a prefix, since it may not be finished yet.
 Hits come newest first: ranking them by relevance would mean to look at every match of one letter.
 
@@ -70,7 +70,7 @@ def search(connection: sqlite3.Connection, text: str, limit: int) -> tuple[Searc
 
     Args:
         connection: inside a transaction.
-        text: what the person typed so far; the last word may be unfinished.
+        text: what the user typed so far; the last word may be unfinished.
         limit: the most messages, and the most titles, to find.
 
     Raises:

@@ -47,7 +47,7 @@ class Store:
     def __init__(self, chats: Chats, worker: ThreadPoolExecutor, notices: tuple[str, ...]) -> None:
         """Use `Store.open`."""
         self.notices = notices
-        """What the person should know: a damaged file was set aside, say."""
+        """What the user should know: a damaged file was set aside, say."""
         self.lost = ""
         """Once it is closed: what could not be written; empty where all was."""
         self._chats = chats
