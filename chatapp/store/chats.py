@@ -121,18 +121,20 @@ class Chats:
         self.settle()
 
     def settle(self) -> None:
-        """Write all that is not on disk yet; the first failure ends it."""
+        """Write all that is not on disk yet; any failure ends it, but that something is refused."""
+        refused: Refused | None = None
         for conversation_id, unwritten in tuple(self._unwritten.items()):
             if unwritten.conversation is not None:
                 self._write_conversation(unwritten.conversation)
             for message in tuple(unwritten.messages.values()):
                 try:
                     self._write_message(conversation_id, message, message.id in unwritten.growing)
-                except Refused:
-                    unwritten.forget(message.id)
-                    raise
+                except Refused as error:
+                    refused = refused or error
                 unwritten.forget(message.id)
             del self._unwritten[conversation_id]
+        if refused is not None:
+            raise refused
 
     def try_to_settle(self) -> None:
         """Write what is not on disk yet, if that is possible now."""

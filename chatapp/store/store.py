@@ -123,8 +123,8 @@ class Store:
         try:
             self._chats.settle()
         except StoreError as error:
-            lost = self._chats.unwritten
-            self.lost = f"{error}; the last messages of {lost} conversation(s) are lost"
+            lost = f"; the last messages of {self._chats.unwritten} conversation(s) are lost"
+            self.lost = str(error) + (lost if self._chats.unwritten else "")
         self._chats.database.close()
         if self._backups is not None:
             self._backups.stop()

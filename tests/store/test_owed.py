@@ -123,6 +123,22 @@ async def test_the_newest_wording_is_written_not_the_one_that_failed(path: Path)
     assert (await on_disk(path, "c")).messages["m"].text == "new"
 
 
+async def test_what_no_database_takes_holds_nothing_else_up(path: Path) -> None:
+    disk = FullDisk()
+    store = await Store.open(path, make_connection=disk)
+    await store.save_conversation(Conversation(id="c", created=1.0))
+    reply = make_reply(1, candidates=2)
+    bad = replace(reply, records=(replace(reply.records[0], rank=-1),))
+    disk.full = True
+    for message in (make_message("bad", None, reply=bad), make_message("good", None)):
+        with pytest.raises(StoreError, match="full"):
+            await store.save_message("c", message)
+    disk.full = False
+    await store.close()
+    assert "out of range" in store.lost
+    assert list((await on_disk(path, "c")).messages) == ["good"]
+
+
 async def test_a_chat_that_was_deleted_is_not_brought_back(path: Path) -> None:
     disk = FullDisk()
     store = await Store.open(path, make_connection=disk)
