@@ -1,8 +1,8 @@
 """What can be read of a damaged database, put into a new one; what cannot, out of a copy of it.
 
 SQLite does all the reading. First it reads each table row by row, around what it cannot read. Then
-every page that holds rows is given to it as the root of a table of its own, for the rows it could
-not reach: those below a broken page of their table, or all of them where the schema is gone. Last
+every page that holds rows is given to it as all there is of a table, for the rows it could not
+reach: those below a broken page of their table, or all of them where the schema is gone. Last
 come the backups, newest first. What was read earlier is never replaced by what is read later.
 
 Nothing that was deleted comes back: what stands in a free page counts for nothing; where the list
@@ -43,6 +43,9 @@ SHAPES = {
 _KINDS = {int: "i", float: "r", str: "t", bytes: "b", type(None): "n"}
 _WIDTH = 13
 """The most columns that a table has."""
+
+_HOLDS_ROWS = b"\x0d"
+"""What a page of rows begins with."""
 
 _PARENTS = {"message": "conversation", "reply": "message", "prompt": "message", "chunk": "message"}
 
@@ -198,22 +201,27 @@ def rows_of_pages(path: Path, free: frozenset[int]) -> Iterator[_Row]:
     """Every row in every page that holds rows of a table whose key is the row id.
 
     Args:
-        path: the file, whose first page is overwritten.
+        path: the file, whose first pages are overwritten.
         free: pages that are passed over.
     """
     columns = [f"c{place}" for place in range(_WIDTH)]
     create = f"CREATE TABLE page ({', '.join(columns)})"
     size, count = _replace_first_page(path, lambda connection: connection.execute(create))
-    with contextlib.closing(connect(path)) as connection, path.open("rb") as file:
-        connection.execute("PRAGMA journal_mode = OFF")
-        connection.execute("PRAGMA synchronous = OFF")
+    with (
+        contextlib.closing(connect(path)) as connection,
+        path.open("r+b", buffering=0) as file,
+    ):
         for number in range(2, count + 1):
             file.seek((number - 1) * size)
-            if file.read(1) != b"\x0d" or number in free:  # what a page with rows begins with
+            page = file.read(size)
+            if number in free or not page.startswith(_HOLDS_ROWS):
                 continue
-            connection.execute("PRAGMA writable_schema = ON")
-            connection.execute("UPDATE sqlite_master SET rootpage = ?", (number,))
-            connection.execute("PRAGMA writable_schema = RESET")
+            # Each in turn is put where the table begins: at the second page, as any first table, so
+            # that no row of another page goes on there.
+            file.seek(size)
+            file.write(page)
+            file.seek(24)
+            file.write(number.to_bytes(4, "big"))  # the counter of changes: SQLite looks again
             for row in _rows(connection, "SELECT rowid, * FROM page"):
                 if row is not None and row[1] is None:  # the key is the row id, not stored twice
                     yield _filled_up((row[0], *row[2:]))

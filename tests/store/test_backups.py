@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import select
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -22,6 +26,7 @@ from chatapp.store.migrations import MIGRATIONS, migrate
 from chatapp.store.store import Store
 from tests.store.conftest import Clock
 from tests.store.samples import make_conversation, make_message
+from tests.store.test_durability import ROOT
 from tests.store.test_recovery import PAGE, fill, reopen
 
 DAY = 24 * 3600
@@ -118,6 +123,38 @@ def test_one_that_is_given_up_or_failed_leaves_nothing(path: Path) -> None:
         back_up(path, threading.Event())
     os.utime(fresh, (time.time() - DAY, time.time() - DAY))
     assert back_up(path, threading.Event())
+
+
+BACKS_UP_FOR_EVER = """
+import sys, threading
+from pathlib import Path
+from chatapp.store.backups import back_up
+while True:
+    Path(sys.argv[1] + ".backup-new").unlink(missing_ok=True)
+    back_up(Path(sys.argv[1]), threading.Event())
+    print("made", flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
+def test_kill_9_at_random_moments_leaves_sound_backups(path: Path) -> None:
+    fill(path, conversations=3)
+    rng = random.Random(3)
+    for _ in range(5):
+        command = [sys.executable, "-c", BACKS_UP_FOR_EVER, str(path)]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as program:
+            assert program.stdout is not None
+            for _ in range(KEPT):
+                assert program.stdout.readline() == "made\n"
+            select.select([], [], [], rng.random() * 0.02)  # some moment of those that follow
+            program.kill()
+        assert backups_of(path)
+        for backup in backups_of(path):
+            connection = connect(backup)
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            (count,) = connection.execute("SELECT count(*) FROM conversation").fetchone()
+            connection.close()
+            assert count == 3
 
 
 def test_who_writes_meanwhile_loses_nothing(path: Path) -> None:
