@@ -268,10 +268,6 @@ class Session:
         """Make a reply that came another way (a compared column, a beam) an answer to a message.
 
         It stands beside the other answers and is saved like them.
-
-        Args:
-            reply: with its records.
-            parent: the message that it answers.
         """
         if self._generation is not None:
             raise EngineError("a reply is already under way; stop it first with Esc")

@@ -81,11 +81,6 @@ class Database:
     ) -> None:
         """Open the file, making it and bringing its schema up to date where needed.
 
-        Args:
-            path: the file; its folder is made with 0700, itself with 0600.
-            clock: seconds since the epoch, for the bookkeeping of migrations.
-            make_connection: how to reach the file.
-
         Raises:
             DamagedDatabase: the file is no intact database.
             StoreError: it cannot be made, read or brought up to date, or is another program's.

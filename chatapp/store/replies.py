@@ -44,14 +44,9 @@ def write_reply(
 ) -> None:
     """Bring a message's reply up to date; only what differs is written.
 
-    Args:
-        connection: inside a transaction.
-        key: the message's key.
-        reply: how it stands now.
-        grows: it holds only the records behind those that are on disk.
+    `grows`: it holds only the records behind those that are on disk.
 
     Raises:
-        sqlite3.Error: it could not be written.
         PackingError: a number in it is out of range.
     """
     kept = settled(replace(reply, records=(), prompt_ids=()))
@@ -105,9 +100,6 @@ def read_replies(
 
     A chunk whose checksum is wrong ends the records of its reply, and a reply whose own row cannot
     be read is left away; the message's text stands.
-
-    Raises:
-        sqlite3.Error: the database cannot be read.
     """
     chunks: dict[int, list[PackedChunk]] = {}
     for key, *columns in connection.execute(

@@ -68,13 +68,7 @@ _HIDDEN = """
 def search(connection: sqlite3.Connection, text: str, limit: int) -> tuple[SearchHit, ...]:
     """Where all the words of a text are found: titles first, then messages, newest first.
 
-    Args:
-        connection: inside a transaction.
-        text: what the user typed so far; the last word may be unfinished.
-        limit: the most messages, and the most titles, to find.
-
-    Raises:
-        sqlite3.Error: the database cannot be read.
+    The last word may be unfinished. At most `limit` titles, and as many messages.
     """
     words = well_formed(text).replace("\0", " ").split()
     if not words:

@@ -65,11 +65,6 @@ class Store:
     ) -> Store:
         """Open the database, made where there is none, recovered where it is damaged.
 
-        Args:
-            path: the database file.
-            clock: seconds since the epoch.
-            make_connection: how to reach the file.
-
         Raises:
             StoreError: the folder or the file cannot be made, read or recovered.
         """
