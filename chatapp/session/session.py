@@ -309,6 +309,8 @@ class Session:
 
     def reply(self, message_id: str) -> Reply:
         """A message's reply, up to its newest token. Raises EngineError: no model wrote it."""
+        if self._growing is not None and message_id == self._growing_id:
+            return self._growing.reply()  # its prompt is known before its first token
         reply = self._message(message_id).reply
         if reply is None:
             raise EngineError("no model wrote this message")

@@ -415,6 +415,14 @@ async def test_a_reply_under_way_can_be_asked_about_up_to_its_newest_token() -> 
             assert written.ids[-1] == event.record.id
 
 
+async def test_the_prompt_of_a_reply_under_way_is_known_before_its_first_token() -> None:
+    session = await start(ScriptedEngine("one two three"))
+    async for event in session.send("hi"):
+        if isinstance(event, PromptRead):
+            reply = session.reply(session.conversation.path()[-1].id)
+            assert (reply.prompt_ids, reply.records) == (event.prompt_ids, ())
+
+
 async def test_settings_changed_in_mid_reply_are_kept_by_token() -> None:
     engine = ScriptedEngine("one two three four")
     session = await start(engine)
