@@ -90,6 +90,7 @@ def back_up(path: Path, stop: threading.Event) -> bool:
     os.close(os.open(fresh, os.O_CREAT | os.O_EXCL, 0o600))  # else another program is at it
     try:
         with contextlib.closing(connect(path)) as old, contextlib.closing(connect(fresh)) as new:
+            old.execute("PRAGMA busy_timeout = 0")  # it asks again by itself, and can be stopped
             new.execute("PRAGMA journal_mode = OFF")  # a file that fails is thrown away
             new.execute("PRAGMA synchronous = FULL")
 

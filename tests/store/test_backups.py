@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from chatapp.chat.conversation import Conversation
-from chatapp.store.backups import KEPT, back_up, backups_of, is_due
+from chatapp.store.backups import KEPT, Backups, back_up, backups_of, is_due
 from chatapp.store.chats import Chats
 from chatapp.store.database import Database, connect
 from chatapp.store.migrations import MIGRATIONS, migrate
@@ -123,6 +123,17 @@ def test_one_that_is_given_up_or_failed_leaves_nothing(path: Path) -> None:
         back_up(path, threading.Event())
     os.utime(fresh, (time.time() - DAY, time.time() - DAY))
     assert back_up(path, threading.Event())
+
+
+def test_one_that_waits_for_another_program_can_be_stopped(path: Path) -> None:
+    fill(path, conversations=1)
+    other = connect(path)
+    other.execute("BEGIN EXCLUSIVE")
+    backups = Backups(path, lambda: None)
+    backups.stop()
+    other.execute("ROLLBACK")
+    other.close()
+    assert backups_of(path) == ()
 
 
 BACKS_UP_FOR_EVER = """
