@@ -116,6 +116,8 @@ def save_gguf(
     path: Path,
     context: int = 512,
     *,
+    bos: bool = False,
+    template: str = CHAT_TEMPLATE,
     extra: Mapping[str, Sequence[int]] | None = None,
     rope_scaling: str = "",
 ) -> Path:
@@ -124,6 +126,8 @@ def save_gguf(
     Args:
         path: where to.
         context: how many tokens it reads.
+        bos: whether every text begins with the BOS token.
+        template: its chat template.
         extra: further tensors, by name, with their shapes.
         rope_scaling: how it says that its positions are scaled; empty where they aren't.
     """
@@ -155,8 +159,8 @@ def save_gguf(
     writer.add_token_merges(["Ā ā"])  # of the bytes 0 and 1; llama.cpp wants at least one
     writer.add_bos_token_id(VOCABULARY - 2)
     writer.add_eos_token_id(VOCABULARY - 1)
-    writer.add_add_bos_token(False)
-    writer.add_chat_template(CHAT_TEMPLATE)
+    writer.add_add_bos_token(bos)
+    writer.add_chat_template(template)
     numbers = np.random.default_rng(0)
 
     def add(name: str, *shape: int) -> None:

@@ -11,16 +11,19 @@ RUNTIMES = ("auto", "llama.cpp", "transformers")
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model's files are on this machine."""
+    """Where a model's files are on this machine, or which server runs it."""
 
     name: str
-    """What the screen calls it."""
+    """What the screen calls it; of a server empty for its only model."""
     path: str
-    kind: Literal["folder", "gguf"]
+    """The address of a server, as far as its API goes: http://host:8000/v1."""
+    kind: Literal["folder", "gguf", "server"]
     sha256: str = ""
     """The file's hash when it is known already; keys the prepared copy of a GGUF."""
     weight_format: str = ""
     """How the weights are stored, when the file says so: Q4_1."""
+    key_variable: str = ""
+    """Which environment variable holds a server's key. The key itself is read where it is sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +48,8 @@ class ModelFacts:
 
     name: str
     runtime: str
-    """What runs it: llama.cpp or transformers."""
+    """What runs it: llama.cpp, transformers, or a server of `chatapp.chat.served`. Of a model that
+    a server runs, numbers that it does not tell are 0."""
     architecture: str
     weight_format: str
     """How the weights are stored: Q4_1, F32, BF16."""

@@ -30,6 +30,8 @@ class GenerateOptions:
     """Whether each step tells what every stage of the sampler did to its candidates."""
     forced_ids: tuple[int, ...] = ()
     """The first tokens are these instead of drawn ones; their records tell the real numbers."""
+    forced_bytes: tuple[bytes, ...] = ()
+    """The bytes of these as far as they are known: a server may know tokens by their text alone."""
     schedule: tuple[SamplingSpan, ...] = ()
     """Parameters that take over at later tokens of this request, as a recorded reply had them."""
     is_aside: bool = False

@@ -2,7 +2,7 @@
 
 The same objects come out of `chatapp ask --json` while they happen and out of an exported chat,
 made by the same functions, so that a script reads both alike. What is not finite (the logprob of a
-token that cannot be) is null, since JSON has no word for it.
+token that cannot be) is null, since JSON has no word for it; so is what a server does not tell.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from chatapp.chat.conversation import Reply
 from chatapp.chat.record import Candidate, Removal, TokenRecord
 from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.served import SERVERS, UNTOLD, entropy_at_least
 from chatapp.chat.text import escape_json
 
 _PARTS = (",", ":")
@@ -33,7 +34,8 @@ def start_json(reply: Reply, sampling: SamplingParams) -> JsonObject:
         "type": "start",
         "model": reply.model,
         **({"runtime": reply.runtime} if reply.runtime else {}),
-        "prompt_tokens": len(reply.prompt_ids),
+        **({"numbers": SERVERS[reply.runtime].meanings} if reply.runtime in SERVERS else {}),
+        "prompt_tokens": _prompt_tokens(reply),
         "cached_tokens": reply.cached_tokens,
         "sampling": sampling_json(sampling),
         "seed": reply.seed,
@@ -52,15 +54,16 @@ def token_json(record: TokenRecord, sampling: SamplingParams | None = None) -> J
     return {
         "type": "token",
         "index": record.index,
-        "id": record.id,
+        "id": _id(record.id),
         "token": record.token,
         "bytes": list(record.bytes),
         "text": record.text,
         "logprob": _finite(record.logprob),
         "tempered_prob": _finite(record.tempered_prob),
         "prob": _finite(record.prob),
-        "rank": record.rank,
+        "rank": record.rank or None,
         "entropy_bits": _finite(record.entropy_bits),
+        **_bound(record),
         "p_end": _finite(record.p_end),
         "temperature": _finite(record.temperature),
         "top_logprobs": [_candidate_json(candidate) for candidate in record.candidates],
@@ -75,7 +78,7 @@ def end_json(reply: Reply) -> JsonObject:
         "type": "end",
         "finish_reason": None if reply.finish_reason is None else reply.finish_reason.value,
         "text": "".join(record.text for record in reply.records),
-        "prompt_tokens": len(reply.prompt_ids),
+        "prompt_tokens": _prompt_tokens(reply),
         "completion_tokens": len(reply.records),
         "seconds": _finite(reply.seconds),
         "time_to_first_token": _finite(reply.time_to_first_token),
@@ -101,7 +104,7 @@ def json_line(value: JsonObject) -> str:
 
 def _candidate_json(candidate: Candidate) -> JsonObject:
     return {
-        "id": candidate.id,
+        "id": _id(candidate.id),
         "token": candidate.token,
         "bytes": list(candidate.bytes),
         "logprob": _finite(candidate.logprob),
@@ -120,6 +123,21 @@ def _removal_json(removal: Removal | None) -> JsonObject | None:
         "threshold": _finite(removal.threshold),
         "value": _finite(removal.value),
     }
+
+
+def _id(id_: int) -> int | None:
+    return id_ if id_ < UNTOLD else None
+
+
+def _prompt_tokens(reply: Reply) -> int | None:
+    return None if reply.runtime in SERVERS and not reply.prompt_ids else len(reply.prompt_ids)
+
+
+def _bound(record: TokenRecord) -> JsonObject:
+    """What can be said of an entropy that is not told."""
+    if not math.isnan(record.entropy_bits) or math.isnan(bound := entropy_at_least(record)):
+        return {}
+    return {"entropy_bits_at_least": bound}
 
 
 def _finite(value: float) -> float | None:

@@ -2,6 +2,7 @@
 
 The definitions of the numbers are in the README ("What each number means"). Vectors as long as the
 vocabulary never leave the engine: what is not among the candidates is summed into three numbers.
+What a server elsewhere does not tell is NaN, and 0 for a rank or a count (`chatapp.chat.served`).
 """
 
 from __future__ import annotations
@@ -128,10 +129,11 @@ class SamplingSpan:
 
 
 def perplexity(logprobs: Sequence[float]) -> float:
-    """exp(mean of −logprob) over the tokens of a text; NaN when there are none."""
-    if not logprobs:
+    """exp(mean of −logprob) over the tokens of a text that have one; NaN when there are none."""
+    known = [logprob for logprob in logprobs if not math.isnan(logprob)]
+    if not known:
         return math.nan
     try:
-        return math.exp(-math.fsum(logprobs) / len(logprobs))
+        return math.exp(-math.fsum(known) / len(known))
     except OverflowError:  # a token with (almost) no chance at all
         return math.inf

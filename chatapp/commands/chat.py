@@ -128,7 +128,7 @@ class ModelsOfSetup:
         self._setup = setup
 
     async def choices(self) -> Sequence[ModelChoice]:
-        """Those on this machine, then those that could be fetched."""
+        """Those on this machine, then servers, then those that could be fetched."""
         return await asyncio.to_thread(self._choices)
 
     async def missing(self, ref: str) -> ModelOffer | None:
@@ -136,6 +136,8 @@ class ModelsOfSetup:
         from chatapp.models import missing
         from chatapp.ui.services import ModelOffer
 
+        if self._setup.server(ref) is not None:
+            return None
         entry = await asyncio.to_thread(missing, ref, self._setup.paths)
         if entry is None:
             return None
@@ -166,6 +168,10 @@ class ModelsOfSetup:
                 problem=model.problem,
             )
             for model in here
+        ]
+        found += [
+            ModelChoice(ref=name, name=name, detail=f"{server.source.path} {server.source.name}")
+            for name, server in self._setup.settings.servers.items()
         ]
         for entry in fetchable(here):
             parts = (entry.weight_format, size(entry.size) if entry.size else "", entry.license)

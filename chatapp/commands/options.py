@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from chatapp.chat.errors import UsageError
 from chatapp.chat.sampling import MOST, MOST_SEED, PARAMETERS, Parameter, ParameterError
 
-_MODEL_HELP = "catalog id, Hub repo id, folder or .gguf file"
+_MODEL_HELP = "catalog id, Hub repo id, folder, .gguf file, or a server's http://host:8000/v1#model"
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 

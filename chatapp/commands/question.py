@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 from chatapp.chat.attachment import Attachment, check_room, compose
 from chatapp.chat.errors import ChatappError, UsageError
 from chatapp.chat.prompt import Prompt, Turn
+from chatapp.chat.served import SERVERS
 from chatapp.chat.text_file import read_file
 from chatapp.commands.output import tell
 
@@ -83,6 +84,9 @@ async def tell_files(session: Session, question: Question) -> None:
     if not question.files:
         return
     assert session.facts is not None  # its model is loaded
+    if session.facts.runtime in SERVERS and not session.facts.vocab_size:
+        tell(f"{session.facts.runtime} does not tell how many tokens the files have")
+        return
     used = len((await session.engine.render(prompt_with(session, question.text))).tokens)
     for file in question.files:
         tokens = len(await session.engine.tokenize(file.framed()))

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
-from chatapp.chat.errors import StoreError, UsageError
+from chatapp.chat.errors import ModelError, StoreError, UsageError
 from chatapp.chat.facts import ModelSource, Progress
 from chatapp.chat.sampling import PARAMETERS, SamplingParams
 from chatapp.chat.template import Template, TemplateError
@@ -31,6 +31,7 @@ from chatapp.settings.config import ConfigError, Settings, load_settings, with_f
 from chatapp.settings.library import Formats, Templates, load_formats, load_templates
 from chatapp.settings.paths import Paths, default_paths
 from chatapp.settings.presets import Presets, with_preset
+from chatapp.settings.servers import is_local, server_source
 
 if TYPE_CHECKING:
     from chatapp.store.store import Store
@@ -127,11 +128,20 @@ class Setup:
             top_logprobs=settings.top_logprobs if top_logprobs is None else top_logprobs,
         )
 
+    def server(self, ref: str) -> ModelSource | None:
+        """The server that a model's reference means. Raises ModelError."""
+        server = server_source(ref, self.settings.servers)
+        if server is not None and self.settings.offline and not is_local(server.path):
+            raise ModelError(f"offline: {ref} is not asked; leave out --offline, or choose a model")
+        return server
+
     async def bring(self, ref: str, on_progress: Callable[[Progress], None]) -> ModelSource:
-        """The model's files, fetched where they have to be. Raises ModelError.
+        """The model's files, fetched where they have to be; or its server. Raises ModelError.
 
         Cancelling the task that awaits this stops the fetch; what came is kept for the next time.
         """
+        if (server := self.server(ref)) is not None:
+            return server
         stopped = threading.Event()
         try:
             return await asyncio.to_thread(

@@ -88,12 +88,7 @@ class LocalEngine:
         on_progress: Callable[[Progress], None],
     ) -> ModelFacts:
         """Load a model in place of the one that is loaded. Raises EngineError."""
-        if self._runtime is not None:
-            self._runtime.close()  # two at once may be more than fits
-        self._runtime = self._chat = self._inspection = self._xray = None
-        self._history.clear()
-        self._held = HeldStep()
-        gc.collect()
+        self.unload()  # two at once may be more than fits
         runtime = load(source, options, self._prepared, on_progress)
         if (end := turn_end(runtime.tokenizer)) is not None:
             ends = tuple(sorted({*runtime.facts.end_ids, end}))
@@ -112,6 +107,15 @@ class LocalEngine:
         self._written = Belief(runtime.tokenizer)
         self._xray = XRay(runtime, source, self._prepared)
         return runtime.facts
+
+    def unload(self) -> None:
+        """Give the model's memory back."""
+        if self._runtime is not None:
+            self._runtime.close()
+        self._runtime = self._chat = self._inspection = self._xray = None
+        self._history.clear()
+        self._held = HeldStep()
+        gc.collect()
 
     def generate(
         self, prompt: Prompt, options: GenerateOptions, controls: Controls

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from chatapp.chat.errors import ChatappError, EngineError
-from chatapp.chat.facts import Progress
+from chatapp.chat.facts import ModelSource, Progress
 from chatapp.chat.generation import GenerateOptions
 from chatapp.chat.inspection import ReplyStep, WrittenReply
 from chatapp.chat.sampling import SamplingParams
@@ -47,6 +47,7 @@ from chatapp.link.wire import (
 
 if TYPE_CHECKING:
     from chatapp.engine.engine import LocalEngine
+    from chatapp.engine.served.engine import ServedEngine
 
 BATCH_SECONDS = 0.025
 """How long a token that follows another may wait for those behind it: each waking of the interface
@@ -143,7 +144,8 @@ class Server:
         self._requests = requests
         self._outbox = Outbox(events)
         self._prepared = prepared
-        self._engine = engine
+        self._engine: LocalEngine | ServedEngine | None = engine
+        self._is_served = False
         self._under_way: dict[int, Work] = {}
         self._queues: dict[Worker, queue.SimpleQueue[Work]] = {
             worker: queue.SimpleQueue() for worker in Worker
@@ -216,11 +218,7 @@ class Server:
     def _do(self, work: Work, worker: Worker) -> bool:
         if work.call.name == "load":
             self._report(work, Progress("starting the engine", 0, 0))
-            if self._engine is None:
-                # torch and transformers take seconds to import; nothing before a load needs them.
-                from chatapp.engine.engine import LocalEngine
-
-                self._engine = LocalEngine(self._prepared)
+            self._engine = self._engine_for(work.arguments.arguments["source"])
         if (engine := self._engine) is None:
             raise EngineError("no model is loaded")
         if work.call.worker is Worker.INSPECTION:
@@ -238,7 +236,26 @@ class Server:
         self._outbox.put(encode(work.number, END))
         return True
 
-    def _inspect(self, work: Work, engine: LocalEngine, *, may_run_model: bool) -> bool:
+    def _engine_for(self, source: ModelSource) -> LocalEngine | ServedEngine:
+        """The engine that such a model needs; the other one lets go of its own."""
+        is_served = source.kind == "server"
+        if self._engine is not None and self._is_served == is_served:
+            return self._engine
+        if self._engine is not None:
+            self._engine.unload()
+        self._is_served = is_served
+        # Each brings libraries that take their time to import, and that the other has no use for.
+        if is_served:
+            from chatapp.engine.served.engine import ServedEngine
+
+            return ServedEngine()
+        from chatapp.engine.engine import LocalEngine
+
+        return LocalEngine(self._prepared)
+
+    def _inspect(
+        self, work: Work, engine: LocalEngine | ServedEngine, *, may_run_model: bool
+    ) -> bool:
         """Answer out of the logits that are kept; bring them back first where that may be done."""
         from chatapp.engine.look.inspection import LogitsGone  # brings torch, as a loaded model has
 

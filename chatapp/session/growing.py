@@ -55,6 +55,8 @@ class GrowingReply:
                 )
             case TokenStep():
                 if event.sampling is not None and self._spans[-1].sampling != event.sampling:
+                    if self._spans[-1].start == event.record.index:
+                        self._spans.pop()  # a server that does not know some of it
                     self._spans.append(SamplingSpan(event.record.index, event.sampling))
                 self._records.append(event.record)
                 self._text.append(event.record.text)

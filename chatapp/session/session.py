@@ -258,8 +258,16 @@ class Session:
         kept = reply.records[:index]
         if index >= len(reply.records):
             kept = kept_to_continue(reply, self._message(message_id).text)
+        listed = reply.records[index].candidates if index < len(reply.records) else ()
+        texts = {candidate.id: candidate.bytes for candidate in listed}
         async with contextlib.aclosing(
-            self._reply(parent, kept=kept, base=reply, forced=tuple(token_ids))
+            self._reply(
+                parent,
+                kept=kept,
+                base=reply,
+                forced=tuple(token_ids),
+                forced_bytes=tuple(texts.get(token_id, b"") for token_id in token_ids),
+            )
         ) as events:
             async for event in events:
                 yield event
@@ -345,6 +353,7 @@ class Session:
         kept: tuple[TokenRecord, ...] = (),
         base: Reply | None = None,
         forced: tuple[int, ...] = (),
+        forced_bytes: tuple[bytes, ...] = (),
     ) -> AsyncGenerator[TurnEvent]:
         """The one streaming path: ask, pass on what comes, save it as it comes."""
         if self._generation is not None:
@@ -352,7 +361,7 @@ class Session:
         facts = self.facts
         if facts is None:
             raise EngineError("no model is loaded; choose one with Ctrl+L or /model")
-        options = replace(self.options(), forced_ids=forced)
+        options = replace(self.options(), forced_ids=forced, forced_bytes=forced_bytes)
         generation = self.engine.generate(self.prompt_for(parent, kept), options)
         self._generation = generation  # from here on a stop or a change reaches it
         start = Reply(

@@ -16,6 +16,9 @@ The file looks like this; every line may be left out:
 
     [keys]
     stop = "ctrl+x"
+
+    [servers.big]
+    url = "http://gpu.lan:8000/v1#Qwen/Qwen3-32B"
 """
 
 from __future__ import annotations
@@ -28,11 +31,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from chatapp.chat.errors import ChatappError
+from chatapp.chat.errors import ChatappError, ModelError
 from chatapp.chat.facts import RUNTIMES, LoadOptions
 from chatapp.chat.sampling import MOST, MOST_SEED, PARAMETERS, ParameterError, SamplingParams, find
 from chatapp.chat.template import Template
 from chatapp.settings.paths import Paths, write_file
+from chatapp.settings.servers import ServerSetting
 
 SCALES = ("probability", "surprisal", "entropy", "rank", "p_end")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -42,6 +46,7 @@ _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 _NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
 _NO_KEYS: Mapping[str, str] = MappingProxyType({})
+_NO_SERVERS: Mapping[str, ServerSetting] = MappingProxyType({})
 
 
 class ConfigError(ChatappError, ValueError):
@@ -118,7 +123,7 @@ class Settings:
     """Everything the user can choose outside of a conversation."""
 
     model: str = _setting("", _text)
-    """A catalog id, Hub repo id, folder or .gguf file; empty for the default model."""
+    """A catalog id, Hub repo id, folder, .gguf file or server; empty for the default model."""
     template: str = _setting("assistant", _text)
     """The system-prompt template of new chats."""
     format: str = _setting("", _text)
@@ -164,6 +169,8 @@ class Settings:
     """Those given by environment and flags: they hold over a template's."""
     keys: Mapping[str, str] = field(default_factory=lambda: _NO_KEYS)
     """Other keys for actions: the action's id to its keys, several with commas between."""
+    servers: Mapping[str, ServerSetting] = field(default_factory=lambda: _NO_SERVERS)
+    """By the name that means them, as a model's does."""
 
     def sampling_for(self, template: Template) -> SamplingParams:
         """What replies are drawn with in a chat made from a template."""
@@ -288,7 +295,7 @@ def _from_file(file: Path) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file} is not valid TOML: {error}") from None
     tables = {}
-    for table in ("sampling", "keys"):
+    for table in ("sampling", "keys", "servers"):
         tables[table] = values.pop(table, {})
         if not isinstance(tables[table], dict):
             raise ConfigError(f"{file}: {table} must be a table, begun by a line [{table}]")
@@ -299,6 +306,12 @@ def _from_file(file: Path) -> Settings:
             raise ConfigError(f"{file}: {_unknown(name, (*_READERS, *tables), hint)}")
     plain = {name: _checked(file, "", name, value) for name, value in values.items()}
     keys = {name: _checked(file, "keys", name, value) for name, value in tables["keys"].items()}
+    servers = {}
+    for name, value in tables["servers"].items():
+        try:
+            servers[name] = ServerSetting.read(value)
+        except ModelError as error:
+            raise ConfigError(f"{file}: [servers.{name}] {error}") from None
     numbers = {}
     for name, value in tables["sampling"].items():
         if name.replace("-", "_") not in PARAMETERS:
@@ -308,6 +321,7 @@ def _from_file(file: Path) -> Settings:
         **plain,
         sampling=SamplingParams().with_values(numbers),
         keys=MappingProxyType(keys),
+        servers=MappingProxyType(servers),
     )
 
 

@@ -14,6 +14,7 @@ import time
 
 from chatapp.chat.conversation import Conversation, Message, Reply
 from chatapp.chat.record import Candidate, TokenRecord, perplexity
+from chatapp.chat.served import entropy_at_least, id_words
 from chatapp.chat.text import sanitise, visible_token
 from chatapp.store.export_markdown import SPEAKERS, title
 
@@ -76,6 +77,8 @@ def export_html(conversation: Conversation) -> str:
 
 def percent(probability: float) -> str:
     """A probability as a person reads it: 85.0 %, 0.31 %, <0.01 %."""
+    if math.isnan(probability):
+        return "n/a"
     value = 100 * max(probability, 0.0)  # what is left over may be a rounding below nothing
     if 0 < value < 0.01:
         return "<0.01 %"
@@ -124,10 +127,10 @@ def _legend() -> str:
 
 def _token(record: TokenRecord) -> str:
     model = _probability(record.logprob)
-    step = next((n for n, (least, _) in enumerate(_STEPS) if model >= least), len(_STEPS) - 1)
+    step = next((f" p{n}" for n, (least, _) in enumerate(_STEPS) if model >= least), "")
     empty = "" if record.text else " e"
     return (
-        f'<span class="t p{step}{empty}" tabindex="0">{_escape(record.text)}'
+        f'<span class="t{step}{empty}" tabindex="0">{_escape(record.text)}'
         f'<span class="c">{_escape(_details(record))}</span></span>'
     )
 
@@ -135,10 +138,10 @@ def _token(record: TokenRecord) -> str:
 def _details(record: TokenRecord) -> str:
     """What stands beside a token: its own numbers, then every candidate's on a line."""
     lines = [
-        f"{visible_token(record.bytes)}  id {record.id}  rank {record.rank}",
+        f"{visible_token(record.bytes)}  {id_words(record.id)}  rank {record.rank or 'n/a'}",
         f"model {percent(_probability(record.logprob))}  T {record.temperature:g}: "
         f"{percent(record.tempered_prob)}  final {percent(record.prob)}",
-        f"entropy {record.entropy_bits:.2f} bit  P(end) {percent(record.p_end)}",
+        f"entropy {_entropy(record)}  P(end) {percent(record.p_end)}",
         "   model        T    final",
     ]
     lines.extend(_candidate(candidate, record.id) for candidate in record.candidates)
@@ -147,6 +150,13 @@ def _details(record: TokenRecord) -> str:
         f"    {record.other_count:,} others".replace(",", " ")
     )
     return "\n".join(lines)
+
+
+def _entropy(record: TokenRecord) -> str:
+    bound = entropy_at_least(record)
+    if math.isnan(record.entropy_bits):  # what a server tells bounds it, or not even that
+        return "n/a" if math.isnan(bound) else f"at least {bound:.2f} bit"
+    return f"{record.entropy_bits:.2f} bit"
 
 
 def _candidate(candidate: Candidate, chosen: int) -> str:

@@ -30,9 +30,11 @@ def next_least_certain(records: Sequence[TokenRecord], current: int | None) -> i
     Returns:
         Its position; after the last one the first again. None when there are no tokens.
     """
-    if not records:
+    # A token of which a server tells nothing (NaN) can't be said to be uncertain.
+    known = [index for index, record in enumerate(records) if record.logprob == record.logprob]
+    order = sorted(known, key=lambda index: (records[index].logprob, index))
+    if not order:
         return None
-    order = sorted(range(len(records)), key=lambda index: (records[index].logprob, index))
-    if current is None or not 0 <= current < len(records):
+    if current not in order:
         return order[0]
     return order[(order.index(current) + 1) % len(order)]

@@ -65,7 +65,7 @@ class Models:
 
     @action(
         "model",
-        "Choose a model: catalog id, repo id, folder or .gguf file.",
+        "Choose a model: catalog id, repo id, folder, .gguf file, or a server's address.",
         usage="[REF]",
         keys="ctrl+l",
         key_id="chat.models",

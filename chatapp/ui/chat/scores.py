@@ -16,6 +16,7 @@ from chatapp.chat.conversation import Conversation
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.numbers import count
 from chatapp.chat.record import TokenRecord
+from chatapp.chat.served import SERVERS
 from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.models import Models
@@ -89,6 +90,9 @@ class Scores:
             return
         if unasked and self._models.state is not ModelState.READY:
             return  # nobody asked for it: no model is waited for, or started again
+        facts = self._session.facts
+        if unasked and facts is not None and facts.runtime in SERVERS:
+            return  # which score nothing
         if any(message.role == "user" for message in self._session.conversation.path()):
             self._chat.run_worker(self._score(unasked), group="score", exclusive=True)
 

@@ -22,6 +22,7 @@ from chatapp.chat.facts import ModelFacts, Progress
 from chatapp.chat.generation import Paused, PromptRead
 from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.served import SERVERS
 from chatapp.session.session import ReplyEnded
 from chatapp.ui.actions import Actions, Line, bindings_of, message_of, read_line
 from chatapp.ui.chat.attachments import Attachments, Room
@@ -351,7 +352,7 @@ class ChatScreen(ChatBase):
 
     def _room(self) -> Room:
         facts = self.session.facts
-        return Room(facts.context_length if facts else 0, self.header.status.context_used)
+        return Room(facts.context_length if facts else 0, self.header.status.context_used or 0)
 
     # A turn
 
@@ -495,19 +496,22 @@ class ChatScreen(ChatBase):
         """Bring the header up to date."""
         replies = [message.reply for message in reversed(self.session.conversation.path())]
         reply = next((one for one in replies if one is not None), None)
-        used = 0
+        facts, used, read = self.session.facts, 0, 0
         if reply is not None:
-            used = len(reply.prompt_ids) + len(reply.records)
+            read = len(reply.prompt_ids)
+            used = read + len(reply.records)
         speed = reply.tokens_per_second if reply is not None else 0.0
         if self.turns.busy:
-            used = self.turns.prompt_tokens + self.turns.tokens
+            read = self.turns.prompt_tokens
+            used = read + self.turns.tokens
             speed = self.turns.tokens_per_second
+        unknown = facts is not None and facts.runtime in SERVERS and used > 0 and not read
         self.header.status = Status(
             state=self.models.state,
             model=self.models.ref,
             progress=self.models.progress,
-            facts=self.session.facts,
-            context_used=used,
+            facts=facts,
+            context_used=None if unknown else used,
             tokens_per_second=speed,
             temperature=self.session.sampling.temperature,
             replying=self.turns.busy,

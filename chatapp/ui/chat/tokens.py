@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.inspection import ReplyStep
 from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.served import SERVERS
 from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.hold import Hold
@@ -126,6 +127,11 @@ class Tokens:
     async def _token_of_rank(self, place: TokenPlace, rank: int) -> int:
         step = self.step_at(place)
         facts = self._chat.session.facts
+        if facts is not None and facts.runtime in SERVERS:  # which tells no more than is listed
+            listed = [one for one in self._chat.panel.candidates.listed if one.rank]
+            if 1 <= rank <= len(listed):
+                return listed[rank - 1].id
+            raise CommandError(f"{facts.runtime} tells {len(listed)} candidates of this token")
         most = facts.vocab_size if facts is not None else 0
         if not 1 <= rank <= most:
             raise CommandError(

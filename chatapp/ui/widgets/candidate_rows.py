@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from chatapp.chat.numbers import count, decimal, percent, percent_figure, temperature
+from chatapp.chat.numbers import UNKNOWN, count, decimal, percent, percent_figure, temperature
 from chatapp.chat.record import Candidate, TokenRecord
+from chatapp.chat.served import id_words
 from chatapp.explain.plots import bar
 from chatapp.explain.removal import cut_by, cut_by_variants, shortfall
 from chatapp.ui.widgets.cells import fit, fit_token
@@ -19,6 +20,9 @@ Column = Literal["model", "T", "final"]
 """The three probabilities of a candidate."""
 
 COLUMNS: tuple[Column, ...] = get_args(Column)
+
+NO_TRACE = "as the server gives it; no trace"
+"""What is said of a token whose final probability a server keeps to itself."""
 
 MARKS = 3
 """The first cells of a row: the row cursor, whether it was taken or cut, a blank."""
@@ -112,8 +116,8 @@ class Row:
     """What stands beside or in place of the bar: what cut the candidate."""
 
 
-def probability(candidate: Candidate, column: Column) -> float:
-    """One of the three probabilities of a candidate."""
+def probability(candidate: Candidate | TokenRecord, column: Column) -> float:
+    """One of the three probabilities of a candidate, or of a token."""
     match column:
         case "model":
             return candidate.model_prob
@@ -121,6 +125,21 @@ def probability(candidate: Candidate, column: Column) -> float:
             return candidate.tempered_prob
         case "final":
             return candidate.prob
+
+
+def told_column(record: TokenRecord) -> Column:
+    """The last of the three that is known: a server tells one, or none."""
+    return next(
+        (name for name in reversed(COLUMNS) if not math.isnan(probability(record, name))), "final"
+    )
+
+
+def rank_words(one: Candidate | TokenRecord, record: TokenRecord) -> str:
+    """A token's rank; one that a server does not tell lies behind those that it lists."""
+    if one.rank:
+        return count(one.rank)
+    known = not math.isnan(probability(record, told_column(record)))
+    return f">{count(sum(other.rank > 0 for other in record.candidates))}" if known else UNKNOWN
 
 
 def head(record: TokenRecord, layout: Layout, followed: Column) -> Row:
@@ -190,7 +209,9 @@ def others_row(record: TokenRecord, layout: Layout, followed: Column) -> Row:
     return Row(
         marks="",
         token=_first_that_fits(
-            (f"   {count(record.other_count)} others", f"  +{count(record.other_count)}"),
+            (f"   {count(record.other_count)} others", f"  +{count(record.other_count)}")
+            if record.other_count
+            else ("   all others", "  +"),
             MARKS + layout.token,
         ),
         figures=tuple(_figure(sums[column], layout.figure) for column in layout.columns),
@@ -200,7 +221,7 @@ def others_row(record: TokenRecord, layout: Layout, followed: Column) -> Row:
 
 def sum_row(record: TokenRecord, layout: Layout) -> Row:
     """Candidates and others together: 100 % in every column, or the fault is there to be seen."""
-    everything = count(len(record.candidates) + record.other_count)
+    everything = count(len(record.candidates) + record.other_count) if record.other_count else "all"
     others: dict[Column, float] = {
         "model": record.other_model_prob,
         "T": record.other_tempered_prob,
@@ -230,7 +251,8 @@ def detail(
     record: TokenRecord, candidate: Candidate, width: int, *, taken: bool
 ) -> tuple[str, str, str]:
     """Three lines about the candidate under the row cursor; the last may be empty."""
-    first = f"id {candidate.id} · rank {count(candidate.rank)} · ln p {decimal(candidate.logprob)}"
+    rank = rank_words(candidate, record)
+    first = f"{id_words(candidate.id)} · rank {rank} · ln p {decimal(candidate.logprob)}"
     room = (width - len(first) - 3) // 3  # two digits and a blank for each byte
     if 0 < len(candidate.bytes) <= room:
         first += f" · {candidate.bytes.hex(' ')}"
@@ -238,6 +260,8 @@ def detail(
     if removal := candidate.removed_by:
         cut = f"{cut_by(removal)}:"
         return first, f"chosen by you, though {cut}" if taken else cut, shortfall(removal)
+    if math.isnan(candidate.prob):
+        return first, "taken" if taken else "", NO_TRACE
     return first, how if taken else "kept by every stage", ""
 
 

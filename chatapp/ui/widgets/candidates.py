@@ -7,6 +7,7 @@ candidates scroll between them.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -33,6 +34,7 @@ from chatapp.ui.widgets.candidate_rows import (
     head,
     others_row,
     sum_row,
+    told_column,
 )
 from chatapp.ui.widgets.cells import fit
 
@@ -250,6 +252,8 @@ class CandidateList(ScrollView, can_focus=True):
         record = self._record
         if record is None or self._asked or (not self.has_focus and not scrolled):
             return
+        if math.isnan(record.prob):
+            return  # a server tells no more than it has told
         at_end = scrolled or self.row >= len(record.candidates) - 1
         if at_end and record.other_count > 0 and self._shown is not None:
             self._asked = True
@@ -275,6 +279,13 @@ class CandidateList(ScrollView, can_focus=True):
 
     # Drawing
 
+    @property
+    def _column(self) -> Column:
+        """What the bars show: what is followed, or else what a server tells."""
+        record = self._record
+        unknown = record is not None and math.isnan(record.prob)
+        return told_column(record) if record is not None and unknown else self.followed
+
     def render_line(self, y: int) -> Strip:
         """One line of the screen: head, candidate or foot."""
         width = self._width
@@ -282,7 +293,7 @@ class CandidateList(ScrollView, can_focus=True):
         plain = self.visual_style.rich_style
         if record is None:
             return Strip.blank(width, plain)
-        layout = Layout.of(width, self.followed, brief=self.brief)
+        layout = Layout.of(width, self._column, brief=self.brief)
         segments: list[Segment] = []
         rows = min(self._visible_rows, len(record.candidates))
         place = y - int(self._frame.head)
@@ -295,13 +306,13 @@ class CandidateList(ScrollView, can_focus=True):
         return Strip(segments).adjust_cell_length(width, plain)
 
     def _head(self, record: TokenRecord, layout: Layout) -> list[Segment]:
-        cells = head(record, layout, self.followed)
+        cells = head(record, layout, self._column)
         style, followed = self._style("candidates--head"), self._style("candidates--followed")
         segments = [Segment(cells.marks + cells.token, style)]
         for column, figure in zip(layout.columns, cells.figures, strict=True):
             name = figure.lstrip()
             segments.append(Segment(figure[: len(figure) - len(name)], style))
-            segments.append(Segment(name, followed if column == self.followed else style))
+            segments.append(Segment(name, followed if column == self._column else style))
         segments.append(Segment(f" {cells.bar}", style))
         return segments
 
@@ -314,7 +325,7 @@ class CandidateList(ScrollView, can_focus=True):
         cells = candidate_row(
             candidate,
             layout,
-            self.followed,
+            self._column,
             taken=taken,
             under_cursor=under_cursor,
             above=record.candidates[place - 1] if place > self.scroll_offset.y else None,
@@ -342,7 +353,7 @@ class CandidateList(ScrollView, can_focus=True):
     def _foot(self, record: TokenRecord, name: str, layout: Layout) -> list[Segment]:
         rest = self._style("candidates--rest")
         if name == "others":
-            cells = others_row(record, layout, self.followed)
+            cells = others_row(record, layout, self._column)
             return self._cells(cells, rest, self._style("candidates--bar") + Style(dim=True))
         if name == "sum":
             return self._cells(sum_row(record, layout), rest, rest)

@@ -32,7 +32,8 @@ class Status:
     """What is being loaded; for a model that is ready, `facts` tells."""
     progress: Progress | None = None
     facts: ModelFacts | None = None
-    context_used: int = 0
+    context_used: int | None = 0
+    """Tokens; None where the server does not tell how many a text has."""
     tokens_per_second: float = 0.0
     temperature: float = 0.0
     replying: bool = False
@@ -60,11 +61,10 @@ class Header(Widget):
         status = self.status
         if status.state is ModelState.READY and status.facts is not None:
             facts = status.facts
+            others = (facts.weight_format, facts.runtime, facts.device)
             return [
                 Content.styled(sanitise(facts.name), "bold"),
-                Content(facts.weight_format),
-                Content(facts.runtime),
-                Content(facts.device),
+                *(Content(sanitise(text)) for text in others if text),
             ]
         words = Content.styled(_WORDS[status.state], "$text-warning")
         if status.state in (ModelState.FETCHING, ModelState.LOADING):
@@ -80,10 +80,16 @@ class Header(Widget):
         if status.facts is not None and status.state is ModelState.READY:
             total = status.facts.context_length
             used = status.context_used
-            share = int(100 * used / total) if total else 0
+            share = int(100 * (used or 0) / total) if total else 0
             style = "$text-error" if share >= 95 else "$text-warning" if share >= 80 else ""
-            counts = f"{numbers.count(used)}/{numbers.count(total)}"
-            parts.append(Content.styled(f"ctx {counts} ({share} %)", style))
+            if used is None or not total:  # a server does not tell both
+                told = [numbers.count(used)] if used is not None else []
+                told += [f"of {numbers.count(total)}"] if total else []
+                words = f"ctx {' '.join(told)}" if told else ""
+            else:
+                words = f"ctx {numbers.count(used)}/{numbers.count(total)} ({share} %)"
+            if words:
+                parts.append(Content.styled(words, style))
         if status.tokens_per_second > 0:
             style = "$text-success" if status.replying else ""
             parts.append(Content.styled(numbers.rate(status.tokens_per_second), style))

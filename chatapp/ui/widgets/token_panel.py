@@ -23,10 +23,12 @@ from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Static
 
-from chatapp.chat.numbers import NO_BREAK_SPACE, bits, count, percent, temperature
+from chatapp.chat.numbers import NO_BREAK_SPACE, UNKNOWN, bits, count, percent, temperature
 from chatapp.chat.record import TokenRecord
+from chatapp.chat.served import entropy_at_least, id_words
 from chatapp.explain.plots import bar
 from chatapp.explain.removal import cut_by
+from chatapp.ui.widgets.candidate_rows import NO_TRACE, probability, rank_words, told_column
 from chatapp.ui.widgets.candidates import CandidateList
 from chatapp.ui.widgets.cells import fit, fit_token
 from chatapp.ui.widgets.sparkline import Sparklines
@@ -148,7 +150,7 @@ class TokenSummary(Widget):
             place += f" of {count(self._total)}"
         if self._title_words:
             place = self._title_words
-        id_text = f"id {record.id}"
+        id_text = id_words(record.id)
         room = width - len(place) - len(id_text) - 4
         shown = fit_token(record.bytes, max(room, 1)).rstrip(" ")
         gap = " " * max(width - len(place) - 2 - cell_len(shown) - len(id_text), 1)
@@ -157,8 +159,9 @@ class TokenSummary(Widget):
     def _brief(self, record: TokenRecord, y: int, width: int) -> list[Segment]:
         """Its final probability as a bar, and below it a sentence."""
         if y == 1:
-            share = percent(record.prob)
-            drawn = bar(record.prob, width - len(share) - 1)
+            known = probability(record, told_column(record))
+            share = percent(known)
+            drawn = bar(known, width - len(share) - 1)
             return [Segment(f"{share} ", self._style("value")), Segment(drawn, self._style("bar"))]
         words = how_chosen(record).replace(" %", f"{NO_BREAK_SPACE}%")
         lines = textwrap.wrap(words, max(width, 1))
@@ -197,6 +200,14 @@ class TokenSummary(Widget):
 
 def how_chosen(record: TokenRecord) -> str:
     """How a token came to be, in a sentence for someone who has never seen a model."""
+    if math.isnan(record.prob):
+        match told_column(record):
+            case "model":
+                return f"Model probability {NO_TRACE} of what temperature and cuts made of it."
+            case "T":
+                return f"Probability after penalties and temperature {NO_TRACE} of the cuts."
+            case "final":
+                return "The server tells no probability of this token."
     model = f"The model gave it {percent(record.model_prob)}"
     if math.isnan(record.final_entropy_bits):  # tried, or given: nothing was drawn with these
         return f"{model}; the settings make that {percent(record.prob)}."
@@ -219,12 +230,13 @@ def how_chosen(record: TokenRecord) -> str:
 
 def _figures(record: TokenRecord, width: int, *, compact: bool) -> list[list[tuple[str, str]]]:
     """Names and values of the other numbers, in lines; how many depends on the width alone."""
-    rank = ("rank", count(record.rank))
+    rank = ("rank", rank_words(record, record))
     surprisal = ("surprisal", bits(record.surprisal_bits))
-    entropy = ("entropy", bits(record.entropy_bits))
+    entropy = ("entropy", _entropy(record))
     final = ("final", bits(record.final_entropy_bits))
     end = ("P(end)", percent(record.p_end))
-    draw = ("random number", "none" if record.draw is None else f"{record.draw:.4f}")
+    drawn = "none" if record.draw is None else f"{record.draw:.4f}"
+    draw = ("random number", UNKNOWN if math.isnan(record.prob) else drawn)
     if width >= _WIDE_FROM:
         return [[rank, surprisal, end], [entropy, final, draw]]
     if compact:
@@ -232,9 +244,16 @@ def _figures(record: TokenRecord, width: int, *, compact: bool) -> list[list[tup
     return [[rank, surprisal], [entropy, final], [end, draw]]
 
 
+def _entropy(record: TokenRecord) -> str:
+    bound = entropy_at_least(record)
+    if not math.isnan(record.entropy_bits) or math.isnan(bound):
+        return bits(record.entropy_bits)
+    return f"≥ {bits(bound)}"
+
+
 def _next_figures(record: TokenRecord, width: int) -> list[tuple[str, str]]:
     """What can be said of a step before anything is taken."""
-    figures = [("entropy", bits(record.entropy_bits)), ("P(end)", percent(record.p_end))]
+    figures = [("entropy", _entropy(record)), ("P(end)", percent(record.p_end))]
     if width >= _WIDE_FROM:
         figures.insert(1, ("final", bits(record.final_entropy_bits)))
     return figures

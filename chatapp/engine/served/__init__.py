@@ -1,0 +1,1 @@
+"""A model that another program serves: the same engine from outside, without the logits."""
