@@ -49,7 +49,7 @@ def _conversation(place: int, value: object) -> Conversation:
             raise ImportFailed("two messages have the same id")
         conversation = replace(empty, messages=MappingProxyType(by_id))
         conversation.check()
-        _check_times(conversation)
+        _check_numbers(conversation)
     except ImportFailed as error:
         raise ImportFailed(f"{where}: {error}") from None
     except (msgspec.ValidationError, ConversationError, ValueError) as error:
@@ -57,13 +57,15 @@ def _conversation(place: int, value: object) -> Conversation:
     return conversation
 
 
-def _check_times(conversation: Conversation) -> None:
+def _check_numbers(conversation: Conversation) -> None:
     times = [conversation.created]
     durations = [0.0]
     for message in conversation.messages.values():
         times += [message.created, message.deleted or 0.0]
         if message.reply is not None:
             durations += [message.reply.seconds, message.reply.time_to_first_token]
+            if any(not 0 <= id_ < 1 << 32 for id_ in message.reply.prompt_ids):
+                raise ImportFailed("a token id in it is none that a model can have")
     if not all(0 <= moment <= LAST_TIME for moment in times):
         raise ImportFailed("a time in it lies before 1970 or after the year 9999")
     if not all(map(math.isfinite, durations)):
