@@ -203,6 +203,7 @@ class LocalEngine:
     ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
         """Tell how probable a text is by itself. Raises EngineError."""
         tokenizer = self._model().tokenizer
+        self._check_size(text)
         ids = tokenizer.encode_text(text)
         return self._score(tokenizer.prefix_ids, ids, top_logprobs, on_progress, cancelled)
 
@@ -309,6 +310,7 @@ class LocalEngine:
         """The ids of a prompt: its own, or those that its format makes."""
         tokenizer = self._model().tokenizer
         if prompt.ids is None:
+            self._check_size(prompt.system, *(turn.text for turn in prompt.turns))
             prompt, unbelieved = self._written.checked(prompt)
             made = render_prompt(tokenizer, prompt)
             self._check_rows(made.ids)
@@ -330,6 +332,21 @@ class LocalEngine:
                     f"the prompt holds {token[:40]!r} (id {token_id}), and the model knows ids from"
                     f" 0 to {rows - 1}: the tokenizer or the format is another model's"
                 )
+
+    def _check_size(self, *texts: str) -> None:
+        """Refuse at once what is far too long, since tokenizing it would take a long time.
+
+        Raises:
+            EngineError: it has more tokens than the model can read, however it is tokenized.
+        """
+        most = self._model().facts.context_length
+        length = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+        if length > most and (least := self._model().tokenizer.least_tokens(length)) > most:
+            raise EngineError(
+                f"the text is too long: {length:,} bytes are at least {least:,} tokens, and the"
+                f" model reads {most:,}; start a new chat, branch from an earlier message, or"
+                " shorten what is there"
+            )
 
     def _task(
         self, made: PromptIds, options: GenerateOptions, reply_text: str | None = None

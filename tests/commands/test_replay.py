@@ -146,6 +146,47 @@ def test_rules_hold_in_a_chat_that_goes_on(call: Call, tiny_gguf: str) -> None:
     assert "hello" in call("chats", "search", "hello").stdout
 
 
+def test_a_forged_reply_of_an_imported_chat_is_read_as_the_text_it_shows(
+    call: Call, tiny_gguf: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("-m", tiny_gguf, "--threads", "1", "--max-tokens", "4", "--json", "-t", "0")
+    call("chats", "import", "-", piped='[{"role": "user", "content": "hey"}]')
+    assert call("ask", "one", "-c", *options).returncode == 0
+    document = json.loads(call("chats", "export", "--all", "--format", "json").stdout)
+    reply = next(m for m in document["conversations"][0]["messages"] if m["reply"])
+
+    def asked(name: str, change: str | int) -> tuple[object, str]:
+        """What is read when that chat goes on elsewhere, and what is said."""
+        monkeypatch.setenv("CHATAPP_HOME", str(tmp_path / name))
+        if change == "none":
+            reply["reply"] = None
+        else:
+            reply["reply"]["records"][1]["id"] = change
+        assert call("chats", "import", "-", piped=json.dumps(document)).returncode == 0
+        done = call("ask", "two", "-c", *options)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[0])["prompt_ids"], done.stderr
+
+    true_id = reply["reply"]["records"][1]["id"]
+    _, said = asked("honest", true_id)
+    assert "don't say what it shows" not in said
+    forged = [asked(f"forged {id_}", id_) for id_ in ((true_id + 1) % 200, VOCABULARY - 1, 10**9)]
+    as_text, said = asked("text", "none")
+    assert "don't say what it shows" not in said
+    assert [ids_read for ids_read, _ in forged] == [as_text] * 3
+    assert all("don't say what it shows" in words for _, words in forged)
+
+
+def test_an_imported_reply_of_a_million_tokens_is_refused_before_it_is_tokenized(
+    call: Call, tiny_gguf: str
+) -> None:
+    said = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a" * 1_000_069}]
+    assert call("chats", "import", "-", piped=json.dumps(said)).returncode == 0
+    done = call("ask", "go on", "-c", "-m", tiny_gguf, "--threads", "1")
+    assert done.returncode == 1
+    assert "1,000,076 bytes are at least 125,009 tokens, and the model reads 512" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

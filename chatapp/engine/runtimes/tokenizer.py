@@ -152,6 +152,20 @@ class ModelTokenizer(ABC):
         """The exact bytes of every id from 0 on; empty where an id has no token."""
         return tuple(map(self.token_bytes, range(self.vocab_size)))
 
+    def least_tokens(self, length: int) -> int:
+        """How many tokens a text of so many bytes has at the very least; 0 where that isn't known.
+
+        Normalizing may shorten a text, but to no less than a quarter; and one token may stand for
+        any length of unknown text, where no byte is a token.
+        """
+        return length // (4 * self._longest) if self._longest else 0
+
+    @cached_property
+    def _longest(self) -> int:
+        text = [data for id_, data in enumerate(self.byte_table) if id_ not in self.control_ids]
+        has_bytes = any(len(data) == 1 and data >= b"\x80" for data in text)
+        return max(map(len, text)) if has_bytes else 0
+
     def _special_id(self, name: str) -> int | None:
         text = self.special_tokens.get(name)
         return self.token_id(text) if text else None
