@@ -182,7 +182,7 @@ class ModelsOfSetup:
 
 async def _export(conversation: Conversation, file: Path) -> None:
     """Write a conversation to a file; the suffix says how. Raises ChatappError."""
-    from chatapp.store.export_file import export_text, find_export_format
+    from chatapp.store.formats.export_file import export_text, find_export_format
 
     text = export_text([conversation], find_export_format(file.name))
     await asyncio.to_thread(write_private_file, file, text)
@@ -203,8 +203,8 @@ class Importer:
 
     async def __call__(self, file: Path) -> str:
         """Returns the id of the last one. Raises ChatappError."""
-        from chatapp.store.import_errors import ImportFailed
-        from chatapp.store.import_file import import_text
+        from chatapp.store.formats.import_errors import ImportFailed
+        from chatapp.store.formats.import_file import import_text
 
         try:
             data = await asyncio.to_thread(_read_whole, file)

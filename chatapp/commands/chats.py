@@ -19,7 +19,7 @@ from chatapp.commands.running import DONE
 
 if TYPE_CHECKING:
     from chatapp.chat.conversation import Conversation
-    from chatapp.store.import_file import ImportedFile
+    from chatapp.store.formats.import_file import ImportedFile
     from chatapp.store.store import Store
 
 _SHORT_ID = 8
@@ -116,7 +116,7 @@ async def _search(store: Store, args: argparse.Namespace) -> int:
 
 
 async def _show(store: Store, args: argparse.Namespace) -> int:
-    from chatapp.store.export_file import EXPORT_FORMATS, export_text
+    from chatapp.store.formats.export_file import EXPORT_FORMATS, export_text
 
     conversation = await store.load(await store.resolve(args.id))
     form = EXPORT_FORMATS["json" if args.json else "md"]
@@ -125,7 +125,7 @@ async def _show(store: Store, args: argparse.Namespace) -> int:
 
 
 async def _export(store: Store, args: argparse.Namespace) -> int:
-    from chatapp.store.export_file import export_text, find_export_format
+    from chatapp.store.formats.export_file import export_text, find_export_format
 
     if bool(args.id) == args.all:
         raise UsageError("name the conversations to export, or give --all")
@@ -148,8 +148,8 @@ async def _export(store: Store, args: argparse.Namespace) -> int:
 
 
 async def _import(store: Store, args: argparse.Namespace) -> int:
-    from chatapp.store.import_errors import ImportFailed
-    from chatapp.store.import_file import import_text
+    from chatapp.store.formats.import_errors import ImportFailed
+    from chatapp.store.formats.import_file import import_text
 
     files: list[tuple[str, ImportedFile]] = []
     for name in args.files:  # all of them first: where one is of no use, nothing is brought in

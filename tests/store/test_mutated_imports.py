@@ -16,13 +16,15 @@ import pytest
 
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.prompt import PromptFormat
-from chatapp.session.asking import prompt_for
+from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.template import Template
+from chatapp.session.session import Session
 from chatapp.store.chats import Chats
-from chatapp.store.export_file import EXPORT_FORMATS, export_text
-from chatapp.store.export_json import export_json
-from chatapp.store.import_file import import_text
+from chatapp.store.formats.export_file import EXPORT_FORMATS, export_text
+from chatapp.store.formats.export_json import export_json
+from chatapp.store.formats.import_file import import_text
 from tests.store.samples import make_conversation
-from tests.ui.scripted import FACTS
+from tests.ui.scripted import FACTS, ScriptedEngine
 
 SLOW_SECONDS = 10.0
 """Of the processor, for a file of some kilobytes."""
@@ -108,9 +110,18 @@ def _is_there(holder: Any, key: Any) -> bool:
 
 def bring_in(data: bytes, chats: Chats) -> None:
     """Import, keep, load, ask and export, as the program does."""
+    session = Session(
+        ScriptedEngine(),
+        None,
+        template=Template("plain"),
+        formats=PromptFormat,
+        sampling=SamplingParams(),
+    )
     for conversation in import_text(data, 1e9).conversations:
         kept = chats.load(chats.add(conversation).id).conversation
-        prompt_for(kept, kept.leaf, replace(FACTS, sha256="ab" * 32), PromptFormat())
+        session.conversation = kept
+        session.facts = replace(FACTS, sha256="ab" * 32)
+        session.prompt_for(kept.leaf)
         kept.mean_logprobs()
         kept.branch_points()
         for form in EXPORT_FORMATS.values():

@@ -13,8 +13,8 @@ from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.served import SERVERS, UNTOLD
 from chatapp.engine.served.kinds import Weighed
 from chatapp.engine.served.record import make_record
-from chatapp.store.export_file import export_text, find_export_format
-from chatapp.store.import_file import import_text
+from chatapp.store.formats.export_file import export_text, find_export_format
+from chatapp.store.formats.import_file import import_text
 from chatapp.store.store import Store
 
 TOP = tuple(Weighed(b, math.log(p)) for b, p in ((b"Red", 0.5), (b"Blue", 0.25)))

@@ -16,7 +16,7 @@ from chatapp.chat.conversation import Conversation, Message, Reply
 from chatapp.chat.record import Candidate, TokenRecord, perplexity
 from chatapp.chat.served import entropy_at_least, id_words
 from chatapp.chat.text import sanitise, visible_token
-from chatapp.store.export_markdown import SPEAKERS, title
+from chatapp.store.formats.export_markdown import SPEAKERS, title
 
 _STEPS = ((0.9, "≥ 90 %"), (0.5, "50–90 %"), (0.2, "20–50 %"), (0.05, "5–20 %"), (0.0, "< 5 %"))
 """From which model probability on each colour holds, and how the legend calls it."""

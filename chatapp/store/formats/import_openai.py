@@ -12,7 +12,7 @@ from typing import Any
 
 from chatapp.chat.conversation import Conversation, Message, new_id, title_from
 from chatapp.chat.prompt import Role
-from chatapp.store.import_errors import ImportFailed
+from chatapp.store.formats.import_errors import ImportFailed
 from chatapp.store.unicode import well_formed
 
 _ROLES: dict[str, Role] = {

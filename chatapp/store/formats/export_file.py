@@ -8,10 +8,10 @@ from pathlib import PurePath
 
 from chatapp.chat.conversation import Conversation
 from chatapp.chat.errors import StoreError, UsageError
-from chatapp.store.export_html import export_html
-from chatapp.store.export_json import export_json
-from chatapp.store.export_markdown import export_markdown
-from chatapp.store.export_records import export_csv, export_jsonl
+from chatapp.store.formats.export_html import export_html
+from chatapp.store.formats.export_json import export_json
+from chatapp.store.formats.export_markdown import export_markdown
+from chatapp.store.formats.export_records import export_csv, export_jsonl
 from chatapp.store.packing import PackingError
 
 

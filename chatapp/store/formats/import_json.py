@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from chatapp.chat.conversation import Conversation, ConversationError, Message
-from chatapp.store.export_json import KIND, VERSION
-from chatapp.store.import_errors import LAST_TIME, ImportFailed
+from chatapp.store.formats.export_json import KIND, VERSION
+from chatapp.store.formats.import_errors import LAST_TIME, ImportFailed
 from chatapp.store.unicode import well_formed
 
 

@@ -1,0 +1,1 @@
+"""Conversations in files: out in five forms, in from three."""
