@@ -16,7 +16,7 @@ from textual.screen import Screen
 from chatapp.ui.chat.screen import ChatScreen
 from chatapp.ui.clipboard import copy_with_tool, find_tool, outcome
 from chatapp.ui.dialogs.compare import CompareScreen
-from chatapp.ui.driver import driver_class
+from chatapp.ui.driver import driver_class, end_by_force
 from chatapp.ui.keys import unknown_actions
 from chatapp.ui.palette import ActionsProvider
 from chatapp.ui.services import Services
@@ -98,6 +98,7 @@ class ChatApp(TypedKeys):
         self.chat.say("Ctrl+C once more leaves chatapp; Esc stops a reply")
 
     def _end_by_signal(self, number: int) -> None:
+        end_by_force()
         self.run_worker(self._leave(_EXIT_BY_SIGNAL + number), group="leave")
 
     async def _leave(self, status: int) -> None:

@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 import termios
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pexpect
@@ -52,10 +53,14 @@ class Terminal:
 
     def wait_for(self, text: str) -> None:
         """Read until the screen shows a text. Fails when it does not."""
+        self.wait(lambda shown: text in shown, repr(text))
+
+    def wait(self, condition: Callable[[str], bool], what: str) -> None:
+        """Read until what the screen shows fulfils a condition. Fails when it does not."""
         end = time.monotonic() + SECONDS
-        while text not in "\n".join(self.screen.display):
+        while not condition(shown := "\n".join(self.screen.display)):
             if time.monotonic() > end:
-                raise AssertionError(f"no {text!r} on:\n" + "\n".join(self.screen.display))
+                raise AssertionError(f"no {what} on:\n{shown}")
             self.read()
 
     def resize(self, width: int, height: int) -> None:
@@ -136,6 +141,30 @@ def test_a_chat_with_a_storm_of_sizes(tmp_path: Path) -> None:
         terminal.child.send("\x1b[1;5A")  # Ctrl+Up
         terminal.wait_for("T 0.75")
         terminal.child.send("\x1b")
+        terminal.child.send("\x11")
+        assert terminal.wait_for_end() == 0
+        left_as_found(terminal)
+    finally:
+        terminal.child.close(force=True)
+
+
+def test_keys_in_one_burst_are_a_paste_that_sends_nothing(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path / "saved.json")
+    try:
+        terminal.wait_for("Scripted-1M")
+        lines = [f"line {number} of what a terminal types without brackets" for number in range(1000)]
+        burst = "\r".join(lines) + "\r\x11the end"  # Ctrl+Q among them is no key either
+        assert len(burst) > 50_000
+        writer = threading.Thread(target=terminal.child.send, args=(burst,))
+        writer.start()
+        terminal.wait_for("the end")
+        writer.join()
+        assert not terminal.file.exists()
+        terminal.child.send("\x7f\x7f\x7f")  # Backspace: typed keys are keys again
+        terminal.wait_for("line 999 of")
+        terminal.wait(lambda text: "the end" not in text, "the end rubbed out")
+        terminal.child.send("\r")
+        terminal.wait_for("not sent")
         terminal.child.send("\x11")
         assert terminal.wait_for_end() == 0
         left_as_found(terminal)
