@@ -88,6 +88,10 @@ class Terminal:
         self._child.setwinsize(rows, columns)
         self.screen.resize(rows, columns)
 
+    def hang_up(self) -> None:
+        """Close the window."""
+        self._child.ptyproc.fileobj.close()
+
     def processes(self) -> list[psutil.Process]:
         """The program and everything below it."""
         return psutil.Process(self._child.pid).children(recursive=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -93,3 +96,39 @@ def test_a_killed_engine_is_said_and_started_again(home: Path) -> None:
         assert terminal.wait_until_left() == 0
         terminal.check_left_as_found()
     assert (home / "data" / "chats.db").is_file()
+
+
+@pytest.fixture
+def dead_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A model hub that takes every call and answers none."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        yield
+
+
+@pytest.mark.parametrize(
+    ("model", "sent", "shown"),
+    [
+        ("", "", "loading"),
+        ("", STORY, "tok/s"),
+        ("", "one line\rmore text " * 20_000, "more text"),
+        ("nobody/nothing", "", "nobody/nothing"),
+    ],
+    ids=["loading", "streaming", "pasting", "pulling"],
+)
+@pytest.mark.usefixtures("dead_server")
+def test_a_closed_terminal_leaves_no_process(
+    model: str, sent: str, shown: str, tiny_gguf: str
+) -> None:
+    with Terminal("--model", model or tiny_gguf, *LONG) as terminal:
+        if sent:
+            ready(terminal)
+            writer = threading.Thread(target=terminal.send, args=(sent,), daemon=True)
+            writer.start()
+        terminal.wait_for(shown)
+        processes = terminal.processes()
+        assert processes
+        if sent:
+            writer.join()
+        terminal.hang_up()
+        assert gone(processes)

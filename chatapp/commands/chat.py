@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from chatapp.chat.errors import ChatappError
 from chatapp.commands.options import add_generation_options, add_resume
@@ -35,16 +36,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(latest=False, resume=None)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the interface until the user leaves it."""
+def run(args: argparse.Namespace) -> NoReturn:
+    """Run the interface until the user leaves it, and end the process."""
     from chatapp.commands.setup import Setup
 
     if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
         raise ChatappError("the interface needs a terminal; for pipes there is: chatapp ask PROMPT")
-    return asyncio.run(_run(Setup.from_args(args), args))
+    asyncio.run(_run(Setup.from_args(args), args))
 
 
-async def _run(setup: Setup, args: argparse.Namespace) -> int:
+async def _run(setup: Setup, args: argparse.Namespace) -> NoReturn:
     wanted = args.resume if args.resume else LATEST if args.latest else None
     async with interface(setup, wanted) as app:
         # Records come by the thousand, in no cycles: looking for some took a fifth of the time that
@@ -52,7 +53,10 @@ async def _run(setup: Setup, args: argparse.Namespace) -> int:
         gc.freeze()
         gc.set_threshold(100_000, 20, 100)
         await app.run_async()
-        return app.return_code or 0
+    # All is kept. A thread that still waits for a server or a disk would be waited for.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(app.return_code or 0)
 
 
 @asynccontextmanager

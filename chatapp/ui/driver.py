@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 QUIET_SECONDS = 0.15
 """A burst is over when nothing came for so long: its parts may come through a slow network."""
 BURST_LENGTH = 256
-"""No hand types as many characters before they are read; a single line of fewer is sent as typed."""
+"""No hand types as many characters before they are read; one line of fewer is sent as typed."""
 END_SECONDS = 10.0
 """How long the program may take to end in order once its terminal is gone."""
 

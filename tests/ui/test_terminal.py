@@ -121,13 +121,26 @@ def test_sigterm_saves_and_leaves_the_terminal_as_it_was(held: Terminal) -> None
     assert held.saved()[1].startswith("The **primary** colours")
 
 
-def test_a_closed_terminal_ends_the_program_and_what_came_is_saved(held: Terminal) -> None:
-    held.child.ptyproc.fileobj.close()  # the window is gone: the kernel sends SIGHUP
+def end_of_closed(terminal: Terminal) -> None:
+    """Close the window, and wait for the end of the program."""
+    terminal.child.ptyproc.fileobj.close()  # the kernel sends SIGHUP
     end = time.monotonic() + SECONDS
-    while held.child.isalive():
+    while terminal.child.isalive():
         assert time.monotonic() < end, "the program lives on without its terminal"
         time.sleep(0.02)  # nothing tells of an end but asking: the terminal is gone
+
+
+def test_a_closed_terminal_ends_the_program_and_what_came_is_saved(held: Terminal) -> None:
+    end_of_closed(held)
     assert held.saved()[1].startswith("The **primary** colours")
+
+
+def test_a_closed_terminal_ends_a_program_that_is_stuck(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path / "saved.json", "--stuck")
+    terminal.wait_for("Scripted-1M")
+    terminal.child.send("/theme\r")
+    terminal.wait(lambda _: terminal.file.exists(), "beginning of what never ends")
+    end_of_closed(terminal)
 
 
 def test_a_chat_with_a_storm_of_sizes(tmp_path: Path) -> None:
@@ -152,7 +165,7 @@ def test_keys_in_one_burst_are_a_paste_that_sends_nothing(tmp_path: Path) -> Non
     terminal = Terminal(tmp_path / "saved.json")
     try:
         terminal.wait_for("Scripted-1M")
-        lines = [f"line {number} of what a terminal types without brackets" for number in range(1000)]
+        lines = [f"line {number} of what is typed without any brackets" for number in range(1200)]
         burst = "\r".join(lines) + "\r\x11the end"  # Ctrl+Q among them is no key either
         assert len(burst) > 50_000
         writer = threading.Thread(target=terminal.child.send, args=(burst,))
@@ -161,7 +174,7 @@ def test_keys_in_one_burst_are_a_paste_that_sends_nothing(tmp_path: Path) -> Non
         writer.join()
         assert not terminal.file.exists()
         terminal.child.send("\x7f\x7f\x7f")  # Backspace: typed keys are keys again
-        terminal.wait_for("line 999 of")
+        terminal.wait_for("line 1199 of")
         terminal.wait(lambda text: "the end" not in text, "the end rubbed out")
         terminal.child.send("\r")
         terminal.wait_for("not sent")
