@@ -161,9 +161,17 @@ class Session:
         Raises:
             StoreError: it cannot be read.
         """
+        self.take(await self.load(conversation_id))
+
+    async def load(self, conversation_id: str) -> Conversation:
+        """A kept conversation, as it is on disk. Raises StoreError."""
         if self.store is None:
             raise StoreError("conversations are not kept in this session")
-        self.conversation = await self.store.load(conversation_id)
+        return await self.store.load(conversation_id)
+
+    def take(self, conversation: Conversation) -> None:
+        """Make a loaded conversation the current one; no reply may be under way."""
+        self.conversation = conversation
         self._unsaved = []
         if (sampling := self._last_drawn_with()) is not None:
             self.set_sampling(sampling)

@@ -8,6 +8,8 @@ And one that moves late would have letters judged where they were not meant.
 
 from __future__ import annotations
 
+import asyncio
+
 from textual import events, on
 from textual.app import App
 from textual.message import Message
@@ -34,6 +36,9 @@ class TypedKeys(App[None]):
     async def on_event(self, event: events.Event) -> None:
         """Pass an event on, but for what waits for the prompt and all that is typed behind it."""
         if isinstance(event, events.Key | events.Paste) and not event.is_forwarded:
+            # A key that opens a screen is quicker than the screen, which has nothing in it yet.
+            while self.is_running and not self.screen.is_mounted:  # noqa: ASYNC110 (no event tells)
+                await asyncio.sleep(0)
             if self._typed is not None and not self._is_at_once(event):
                 self._typed.append(event)
                 return

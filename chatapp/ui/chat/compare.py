@@ -13,7 +13,7 @@ from chatapp.settings.presets import BUILT_IN
 from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.models import Models
-from chatapp.ui.chat.turns import Turns
+from chatapp.ui.chat.turns import BUSY, Turns
 from chatapp.ui.dialogs.compare import CompareScreen, Setting
 from chatapp.ui.dialogs.search_view import SearchScreen
 from chatapp.ui.layout.searches import LEGEND, BeamTree, ContrastiveTable, Found
@@ -140,6 +140,6 @@ class Compare:
     async def _parent_to_answer(self) -> str | None:
         """The message to answer. Raises ChatappError."""
         if self._turns.busy:
-            raise ChatappError("a reply is under way; Esc stops it first")
+            raise ChatappError(BUSY)
         await self._models.ready()
         return self._session.parent_for_reply()

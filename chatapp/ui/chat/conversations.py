@@ -78,8 +78,13 @@ class Conversations:
 
     async def open(self, conversation_id: str) -> None:
         """Make a kept conversation the current one. Raises StoreError."""
-        await self._turns.stop()
-        await self._session.open(conversation_id)
+        while True:
+            await self._turns.stop()
+            before = self._session.conversation
+            loaded = await self._session.load(conversation_id)
+            if not self._turns.busy and self._session.conversation is before:
+                break  # else something was said while it was read
+        self._session.take(loaded)
         self._view.conversation_changed()
         await self.say_model()
 
@@ -127,9 +132,12 @@ class Conversations:
 
     async def _keep(self, changed: Callable[[Conversation], Conversation]) -> None:
         """Change the current conversation and save it; a reply under way goes on."""
-        if failed := await self._session.change(changed(self._session.conversation)):
+        try:
+            failed = await self._session.change(changed(self._session.conversation))
+        finally:  # it is changed, though whoever wanted it may not be waiting any more
+            self._view.conversation_changed()
+        if failed:
             self._view.say_error(f"not saved: {failed.message}; the chat goes on in memory")
-        self._view.conversation_changed()
 
     async def move_beside(self, message: Message, steps: int) -> str | None:
         """Go to the sibling before or after a message. Returns its id; None where there is none."""

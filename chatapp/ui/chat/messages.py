@@ -8,13 +8,11 @@ from chatapp.chat.conversation import Message
 from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.conversations import Conversations
-from chatapp.ui.chat.turns import Turns
+from chatapp.ui.chat.turns import BUSY, Turns
 from chatapp.ui.dialogs.tree import TreeMove, TreeScreen
 from chatapp.ui.dialogs.write import WriteScreen
 from chatapp.ui.layout.markdown import code_blocks
 from chatapp.ui.layout.system import SystemBlock
-
-_BUSY = "a reply is under way; Esc stops it first"
 
 
 class Messages:
@@ -216,5 +214,5 @@ class Messages:
 
     def _busy(self) -> bool:
         if self._turns.busy:
-            self._chat.say(_BUSY, "warning")
+            self._chat.say(BUSY, "warning")
         return self._turns.busy

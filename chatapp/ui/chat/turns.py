@@ -24,6 +24,7 @@ DRAWS_PER_SECOND = 12
 busy, so the words alone are drawn at this pace; the numbers beside them have a slower one."""
 STOP_SECONDS = 3.0
 """How long the engine may take to obey a stop before the turn is abandoned (and saved)."""
+BUSY = "a reply is under way; Esc stops it first"
 _DRAWING_SHARE = 3.0
 """Drawing may take one part in so many and one of the time."""
 
@@ -109,8 +110,12 @@ class Turns:
     def start(self, events: AsyncIterator[TurnEvent], *, sends: bool = False) -> None:
         """Take a turn. `sends` when it begins with a message of the person's.
 
-        Such a message is on disk and on the screen before the model is waited for.
+        Such a message is on disk and on the screen before the model is waited for. While another
+        turn is under way it is not taken, which is said.
         """
+        if self.busy:
+            self._view.say_error(BUSY)
+            return
         self._count = 0
         self._speed = Speed()
         self._task = asyncio.create_task(self._run(events, sends))
@@ -123,15 +128,16 @@ class Turns:
         self._session.cancel()
 
     async def stop(self) -> None:
-        """Stop the turn, and wait until it is over and saved."""
-        task = self._task
-        if task is None:
-            return
-        self.cancel()
-        done, _ = await asyncio.wait([task], timeout=STOP_SECONDS)
-        if not done:
-            task.cancel()
-            await asyncio.wait([task])
+        """Stop the turn, and wait until it is over and saved.
+
+        None is under way when this returns: one that began meanwhile is stopped too.
+        """
+        while (task := self._task) is not None:
+            self.cancel()
+            done, _ = await asyncio.wait([task], timeout=STOP_SECONDS)
+            if not done:
+                task.cancel()
+                await asyncio.wait([task])
 
     async def close(self) -> None:
         """Stop the turn, and show nothing any more: the screen is going away."""
