@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from textual import on
 from textual.binding import Binding, BindingType
+from textual.command import CommandPalette
 from textual.screen import Screen
 
 from chatapp.ui.chat.screen import ChatScreen
@@ -109,6 +110,11 @@ class ChatApp(TypedKeys):
         self.exit(return_code=status)
 
     # Everywhere
+
+    def action_command_palette(self) -> None:
+        """Show all actions, unless they are there already, perhaps below another screen."""
+        if not any(isinstance(screen, CommandPalette) for screen in self.screen_stack):
+            super().action_command_palette()
 
     def action_warm(self, steps: int) -> None:
         """Turn the temperature, for the very next token: of the chat, or of a column compared."""

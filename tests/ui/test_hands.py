@@ -229,7 +229,8 @@ class Walk:
         loop = asyncio.get_running_loop()
         end = loop.time() + 20
         while len(self.app.screen_stack) > 1 or self.chat.turns.busy:
-            assert loop.time() < end, f"it does not come to rest: {self.app.screen_stack}"
+            state = (self.app.screen_stack, self.app.focused, list(self.app.workers))
+            assert loop.time() < end, f"it does not come to rest: {state}"
             self.engine.allow(20)
             if len(self.app.screen_stack) > 1:
                 self.key("escape")

@@ -181,6 +181,8 @@ def check_tokenizer(tokenizer: ModelTokenizer, where: str) -> None:
     Raises:
         EngineError: everything becomes one and the same token that doesn't say it.
     """
+    if tokenizer.vocab_size < 2:  # asked first: it tells of an id that no model has
+        raise EngineError(f"the tokenizer of {where} has no vocabulary; fetch it again")
     ids = tokenizer.encode_text(_PROBE)
     said = b"".join(map(tokenizer.token_bytes, ids))
     if len(set(ids)) <= 1 and _PROBE.encode() not in said:
