@@ -10,6 +10,7 @@ import signal
 from typing import ClassVar
 
 from textual import on
+from textual.await_complete import AwaitComplete
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
 from textual.screen import Screen
@@ -115,6 +116,10 @@ class ChatApp(TypedKeys):
         """Show all actions, unless they are there already, perhaps below another screen."""
         if not any(isinstance(screen, CommandPalette) for screen in self.screen_stack):
             super().action_command_palette()
+    def pop_screen(self) -> AwaitComplete:
+        """Close the uppermost screen, and end what still works for it: it would find no widgets."""
+        self.workers.cancel_node(self.screen)
+        return super().pop_screen()
 
     def action_warm(self, steps: int) -> None:
         """Turn the temperature, for the very next token: of the chat, or of a column compared."""

@@ -7,7 +7,8 @@ itself is slow (a small machine, a huge code block), it is done less often, neve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Protocol
 
 from chatapp.chat.conversation import Message
@@ -84,6 +85,7 @@ class Turns:
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
         self._waiting = False
+        self._stopped = False
         self._closed = False
         self._pending: list[TokenRecord] = []
         self._not_before = 0.0
@@ -107,7 +109,7 @@ class Turns:
         """The present speed; 0 before there is one."""
         return self._speed.rate
 
-    def start(self, events: AsyncIterator[TurnEvent], *, sends: bool = False) -> None:
+    def start(self, events: AsyncGenerator[TurnEvent], *, sends: bool = False) -> None:
         """Take a turn. `sends` when it begins with a message of the person's.
 
         Such a message is on disk and on the screen before the model is waited for. While another
@@ -116,6 +118,7 @@ class Turns:
         if self.busy:
             self._view.say_error(BUSY)
             return
+        self._stopped = False
         self._count = 0
         self._speed = Speed()
         self._task = asyncio.create_task(self._run(events, sends))
@@ -123,6 +126,7 @@ class Turns:
 
     def cancel(self) -> None:
         """Stop the reply within one token; what came is kept."""
+        self._stopped = True  # it may not have been asked for yet
         if self._waiting and self._task is not None:
             self._task.cancel()
         self._session.cancel()
@@ -151,15 +155,20 @@ class Turns:
             self._hand_on()
             self._not_before = now + _DRAWING_SHARE * (self._clock() - now)
 
-    async def _run(self, events: AsyncIterator[TurnEvent], sends: bool) -> None:
+    async def _run(self, events: AsyncGenerator[TurnEvent], sends: bool) -> None:
         try:
-            if not sends:
-                await self._wait_for_model()
-            async for event in events:
-                self._take(event)
-                if sends and isinstance(event, MessageAdded):
-                    sends = False
+            async with contextlib.aclosing(events):
+                if not sends:
                     await self._wait_for_model()
+                async for event in events:
+                    self._take(event)
+                    if sends and isinstance(event, MessageAdded):
+                        if self._stopped:
+                            break
+                        sends = False
+                        await self._wait_for_model()
+                    elif self._stopped:
+                        self._session.cancel()
         except ChatappError as error:
             if not self._closed:
                 self._view.say_error(str(error))
