@@ -116,6 +116,7 @@ class ChatApp(TypedKeys):
         """Show all actions, unless they are there already, perhaps below another screen."""
         if not any(isinstance(screen, CommandPalette) for screen in self.screen_stack):
             super().action_command_palette()
+
     def pop_screen(self) -> AwaitComplete:
         """Close the uppermost screen, and end what still works for it: it would find no widgets."""
         self.workers.cancel_node(self.screen)
