@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import resource
@@ -61,7 +62,7 @@ def change_json(file: Path, chance: random.Random) -> None:
         if chance.random() < 0.3:
             del owner[last]
         else:
-            owner[last] = chance.choice(VALUES)
+            owner[last] = copy.deepcopy(chance.choice(VALUES))
     file.write_text(json.dumps(value))
 
 
