@@ -1,7 +1,7 @@
 """What all tests share: a home of their own, and the real model, fetched once.
 
 The default model (98 MB) and its prepared copy are kept between runs in a folder of the tests' own,
-beside the caches of other programs; no test touches the person's conversations or settings.
+beside the caches of other programs; no test touches the user's conversations or settings.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A text file that is sent with a message: what can be one, and how it stands in the message.
 
 The file's text goes into the message itself, in a fenced block that names it. So what the model
-reads is what the person sees, and a conversation stays whole when the file changes.
+reads is what the user sees, and a conversation stays whole when the file changes.
 """
 
 from __future__ import annotations

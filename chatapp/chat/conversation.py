@@ -77,7 +77,7 @@ class Message:
     created: float
     """Seconds since the epoch, UTC."""
     reply: Reply | None = None
-    """For what a model wrote; None for what a person wrote or edited."""
+    """For what a model wrote; None for what a user wrote or edited."""
     deleted: float | None = None
     """When it was deleted, and all below it with it; None while it stands."""
 
@@ -200,7 +200,7 @@ class Conversation:
         """Put another wording beside a message and stand on it; what followed stays below the old.
 
         Args:
-            message_id: whose message is edited, the person's or the model's.
+            message_id: whose message is edited, the user's or the model's.
             text: the new wording. It has no token records: no model wrote it.
             created: seconds since the epoch.
 

@@ -1,11 +1,11 @@
-"""Errors a person can do something about: what happened, to what, and what to do, in one line.
+"""Errors a user can do something about: what happened, to what, and what to do, in one line.
 
-Whatever reaches the person is a `ChatappError`; anything else is a fault of the program.
+Whatever reaches the user is a `ChatappError`; anything else is a fault of the program.
 """
 
 
 class ChatappError(Exception):
-    """A failure with a message for the person: one line, no traceback."""
+    """A failure with a message for the user: one line, no traceback."""
 
 
 class UsageError(ChatappError):

@@ -28,7 +28,7 @@ class FinishReason(StrEnum):
     CONTEXT = "context"
     """No room is left in the context."""
     CANCELLED = "cancelled"
-    """The person stopped it."""
+    """The user stopped it."""
     ERROR = "error"
     """The engine failed; what came before is kept."""
 
@@ -44,7 +44,7 @@ class Removal:
 
     stage: str
     setting: float
-    """What the person had set: 0.05 for "min-p 0.05"."""
+    """What the user had set: 0.05 for "min-p 0.05"."""
     threshold: float
     """What the candidate needed."""
     value: float
@@ -60,7 +60,7 @@ class Candidate:
     """The token's bytes as text, with what is not valid UTF-8 written as \\xNN."""
     bytes: Bytes
     logprob: float
-    """ln p under the model alone ("model"); nothing the person sets changes it."""
+    """ln p under the model alone ("model"); nothing the user sets changes it."""
     tempered_prob: float
     """After logit edits and temperature ("T")."""
     prob: float

@@ -1,4 +1,4 @@
-"""The numbers a person turns, with their bounds.
+"""The numbers a user turns, with their bounds.
 
 One table, `PARAMETERS`, is read off the fields of `SamplingParams`. The command line, the slash
 commands, the configuration file, the templates and the sliders all take their names, bounds and
@@ -63,7 +63,7 @@ class ParameterError(ChatappError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One number a person can turn: what it is called, what it may be, when it does nothing."""
+    """One number a user can turn: what it is called, what it may be, when it does nothing."""
 
     name: str
     label: str
@@ -79,7 +79,7 @@ class Parameter:
     """One sentence for help."""
 
     def parse(self, text: str) -> float | int:
-        """Read a value a person typed.
+        """Read a value a user typed.
 
         Raises:
             ParameterError: it is no number, or outside the bounds.
@@ -250,7 +250,7 @@ class SamplingParams:
                 raise ParameterError("a logit bias must be a number")
 
     def with_text(self, name: str, text: str) -> SamplingParams:
-        """A copy with one number replaced by what a person typed.
+        """A copy with one number replaced by what a user typed.
 
         Raises:
             ParameterError: no such parameter, or no such value; the message says what is allowed.

@@ -1,7 +1,7 @@
 """Sampling parameters as a table of TOML: written and read one way for presets and templates.
 
 A preset holds all parameters, so what it leaves out has its default. A template holds those it
-wants, and leaves the others to the person's settings.
+wants, and leaves the others to the user's settings.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class ConversationSummary:
     """How many there are in the whole tree."""
     pinned: bool
     first_words: str
-    """The beginning of the person's first message, on one line."""
+    """The beginning of the user's first message, on one line."""
     deleted: float | None = None
     """When it was deleted; None while it stands."""
 

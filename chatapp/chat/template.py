@@ -35,7 +35,7 @@ class Template:
     system: str = ""
     format: str = "auto"
     first_message: str = ""
-    """What the assistant says before the person does; empty for nothing."""
+    """What the assistant says before the user does; empty for nothing."""
     sampling: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     """By the names of `SamplingParams`; each within its bounds."""
     stop: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ class StageTrace:
 
     stage: str
     setting: float | None
-    """What the person had set; None for "model", and for "bias", which has one per token."""
+    """What the user had set; None for "model", and for "bias", which has one per token."""
     threshold: float | None
     """What a token needed to stay, in the measure that `Removal` names; None where nothing was."""
     temperature: float | None

@@ -1,4 +1,4 @@
-"""Writing a message in the person's own editor."""
+"""Writing a message in the user's own editor."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class ModelChoice:
     """One line of the list of models."""
 
     ref: str
-    """What the person writes to mean it."""
+    """What the user writes to mean it."""
     name: str
     detail: str = ""
     """Format, size, licence: in one short line."""
@@ -134,7 +134,7 @@ class Services:
     sampling_for: Callable[[Template], SamplingParams] = _template_sampling
     """What replies are drawn with in a chat made from a template. Raises PresetError."""
     save_template: Callable[[Template, SamplingParams], Path] | None = None
-    """Keep one of the person's own for the next start; returns its file. Raises TemplateError."""
+    """Keep one of the user's own for the next start; returns its file. Raises TemplateError."""
     formats: Sequence[str] = ("auto",)
     """The names of the prompt formats."""
     chats: Chats | None = None
@@ -148,7 +148,7 @@ class Services:
     save_setting: Callable[[str, object], None] | None = None
     """Keep a setting for the next start, by its name in the settings file. Raises ChatappError."""
     settings_file: str = ""
-    """Where the settings are, to be named to the person."""
+    """Where the settings are, to be named to the user."""
     theme: str = ""
     """One of Textual's themes; empty for its default."""
     titles: TitleWriter | None = None
@@ -164,6 +164,6 @@ class Services:
     keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Other keys for actions, by the action's id (see Help)."""
     notices: Sequence[str] = ()
-    """What the person should know at once: a broken template file, say."""
+    """What the user should know at once: a broken template file, say."""
     clock: Callable[[], float] = time.monotonic
     """Seconds, for speeds."""

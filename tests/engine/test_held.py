@@ -105,7 +105,7 @@ def test_the_time_a_reply_is_held_is_not_its_own(
     end = None
     for event in generate(qwen, qwen.sequence(), task, controls):
         if isinstance(event, Paused):
-            clock[0] += 1000  # the person looks at it
+            clock[0] += 1000  # the user looks at it
             controls.step()
         elif isinstance(event, PromptRead | TokenStep):
             clock[0] += 2

@@ -1,4 +1,4 @@
-"""The model titles a conversation once, never over a person's title, and gives way."""
+"""The model titles a conversation once, never over a user's title, and gives way."""
 
 from __future__ import annotations
 

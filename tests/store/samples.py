@@ -112,7 +112,7 @@ def make_message(
     reply: Reply | None = None,
     created: float = 1000.0,
 ) -> Message:
-    """A message: the person's, or a model's where it has a reply."""
+    """A message: the user's, or a model's where it has a reply."""
     return Message(
         id=message_id,
         parent=parent,

@@ -245,7 +245,7 @@ def shown(chat: ChatScreen) -> str:
 
 
 def notice(chat: ChatScreen) -> str:
-    """What is being said to the person."""
+    """What is being said to the user."""
     from chatapp.ui.widgets.notices import Notices
 
     return chat.query_one(Notices).words

@@ -35,7 +35,7 @@ def make_kept_app(engine: ScriptedEngine, store: Store, **changes: Any) -> ChatA
 
 
 def talk(conversation_id: str, *texts: str, title: str = "", at: float = 1000.0) -> Conversation:
-    """A conversation in which the person and a model without records take turns."""
+    """A conversation in which the user and a model without records take turns."""
     conversation = Conversation(
         id=conversation_id, created=at, title=title or texts[0], model="Scripted-1M"
     )

@@ -1,4 +1,4 @@
-"""The application around the chat: the person's own keys, themes, colours, first notices."""
+"""The application around the chat: the user's own keys, themes, colours, first notices."""
 
 from __future__ import annotations
 

@@ -286,7 +286,7 @@ async def test_an_edited_message_is_a_sibling_and_is_answered() -> None:
         chat.transcript.focus()
         await pilot.press("up", "up")
         assert chat.transcript.cursor is not None
-        assert chat.transcript.cursor.token is None  # on the person's own message
+        assert chat.transcript.cursor.token is None  # on the user's own message
         await pilot.press("e")
         await pilot.press(*" two", "ctrl+s")
         await until(pilot, lambda: "Answer two." in shown(chat), "the new answer")

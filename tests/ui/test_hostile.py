@@ -118,7 +118,7 @@ async def test_the_panel_folds_below_its_size_and_comes_back() -> None:
         assert not side.display
         await pilot.resize_terminal(100, 30)
         await pilot.pause()
-        assert not side.display  # the person said so
+        assert not side.display  # the user said so
 
 
 def test_the_scripts_hold_what_they_say() -> None:

@@ -1,4 +1,4 @@
-"""Writing: rows, history, pasting, counting, the person's own editor."""
+"""Writing: rows, history, pasting, counting, the user's own editor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How sure: scales by key and command, a reply's summary, the person's own words scored."""
+"""How sure: scales by key and command, a reply's summary, the user's own words scored."""
 
 from __future__ import annotations
 

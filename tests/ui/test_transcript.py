@@ -187,7 +187,7 @@ async def test_the_cursor_walks_tokens_and_the_panel_follows() -> None:
         assert transcript.cursor == Cursor(first.id, 3)
         await pilot.press("right")
         assert transcript.cursor == Cursor(last.id, 0)
-        await pilot.press("up")  # on to the person's message
+        await pilot.press("up")  # on to the user's message
         assert transcript.cursor == Cursor(chat.session.conversation.path()[2].id, None)
         await pilot.press("escape")
         assert transcript.cursor is None

@@ -123,7 +123,7 @@ async def test_the_vocabulary_is_listed_under_what_is_tried() -> None:
         await until(pilot, lambda: len(found.listed) > 100, "a page")
         sampling = engine.asked[-1].sampling
         assert sampling is not None and sampling.temperature == 0.75
-        # Turned again while the person reads far down: as deep a list, and the same candidate.
+        # Turned again while the user reads far down: as deep a list, and the same candidate.
         await pilot.press("end", "up", "up")
         depth, pointed = len(found.listed), found.candidate
         assert pointed is not None and found.row > 60

@@ -14,7 +14,7 @@ class Leave:
     """A held reply may take one token."""
 
     token_id: int | None = None
-    """The one the person chose; None draws it."""
+    """The one the user chose; None draws it."""
 
 
 class Controls:
@@ -60,7 +60,7 @@ class Controls:
             self._paused = True
 
     def resume(self) -> None:
-        """Go on by itself, once what the person chose is taken."""
+        """Go on by itself, once what the user chose is taken."""
         with self._changed:
             self._paused = False
             self._leaves = [leave for leave in self._leaves if leave.token_id is not None]
@@ -74,7 +74,7 @@ class Controls:
 
     @property
     def chosen(self) -> int:
-        """How many tokens that the person chose are still to be taken."""
+        """How many tokens that the user chose are still to be taken."""
         with self._changed:
             return sum(leave.token_id is not None for leave in self._leaves)
 

@@ -44,7 +44,7 @@ class Limit:
 
 
 def untaken(reason: FinishReason, count: int) -> str:
-    """What to say when a reply is over before all tokens that the person chose are taken.
+    """What to say when a reply is over before all tokens that the user chose are taken.
 
     Args:
         reason: why it is over.

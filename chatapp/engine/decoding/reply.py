@@ -35,7 +35,7 @@ class Task:
     end_ids: tuple[int, ...]
     """All ids that end this reply: the model's, and those the format asks for."""
     stop: tuple[str, ...] = ()
-    """All stop sequences: the person's, the template's, the format's."""
+    """All stop sequences: the user's, the template's, the format's."""
     reply_ids: tuple[int, ...] = ()
     """The start of the reply that is there already; the prompt's last ids."""
     reply_text: str | None = None
@@ -119,7 +119,7 @@ class Reply:
             forced: the token to take instead of drawing one.
 
         Raises:
-            EngineError: the logits, or the person's own bans, leave no token to take.
+            EngineError: the logits, or the user's own bans, leave no token to take.
         """
         outcome = run_chain(logits, sampling, self._context(sampling), self._state)
         if forced is None:
@@ -150,7 +150,7 @@ class Reply:
         Args:
             reason: why it is over where that isn't for the reply to know: cancelled, failed.
             words: what happened and what to do.
-            chosen: how many tokens the person chose while it was held, that it has not taken.
+            chosen: how many tokens the user chose while it was held, that it has not taken.
         """
         if reason is None:
             reason = self.finished

@@ -105,7 +105,7 @@ class _Column:
         """The token taken last."""
 
     def is_cancelled(self) -> bool:
-        """Whether the person stopped it."""
+        """Whether the user stopped it."""
         return self.controls.cancelled
 
     def step(self, logits: Floats) -> Iterator[ColumnEvent]:

@@ -40,7 +40,7 @@ class PromptIds:
     reply_ids: tuple[int, ...]
     """The start of the reply that is to be continued: the last of `ids`."""
     rendered: RenderedPrompt
-    """The same for a person's eyes."""
+    """The same for a user's eyes."""
 
 
 def render_prompt(tokenizer: ModelTokenizer, prompt: Prompt) -> PromptIds:
@@ -205,7 +205,7 @@ def _joined(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
 
 
 def _merged(system: str, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
-    """The system text put before the first message of the person."""
+    """The system text put before the first message of the user."""
     if not system:
         return turns
     for index, turn in enumerate(turns):

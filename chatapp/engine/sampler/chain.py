@@ -1,4 +1,4 @@
-"""The chain: one step's logits through every stage in the person's order, and the draw.
+"""The chain: one step's logits through every stage in the user's order, and the draw.
 
 `run_chain` keeps what each stage found and left, unjudged; the record and the trace read it off
 there. So there is one code path, and the explanation of a token cannot differ from how it was
@@ -28,7 +28,7 @@ class BadLogits(EngineError):
 
 
 class NothingLeft(EngineError):
-    """The person's own bans and rules leave no token to take."""
+    """The user's own bans and rules leave no token to take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class ChainState:
     def observe(self, outcome: Outcome, token_id: int) -> None:
         """Tell the state which token was taken, drawn or forced: μ −= η·(surprisal − τ).
 
-        The surprisal is that of the final distribution. A token that the chain had cut (the person
+        The surprisal is that of the final distribution. A token that the chain had cut (the user
         forced it) tells nothing about the chain and leaves μ as it is. Source: llama.cpp's
         mirostat v2.
         """
@@ -148,7 +148,7 @@ class Outcome:
 
     @cached_property
     def temperature(self) -> float:
-        """What the logits were divided by: the person's, or dynamic temperature's; 0 is arg-max."""
+        """What the logits were divided by: the user's, or dynamic temperature's; 0 is arg-max."""
         used = [stage.cut.temperature for stage in self.stages if stage.name == "temperature"]
         return 1.0 if not used or used[0] is None else used[0]
 
@@ -305,7 +305,7 @@ def _check_edited(edited: Alive) -> None:
 
 
 def _run_stages(edited: Alive, params: SamplingParams, state: ChainState) -> list[Stage]:
-    """Temperature and the filters that are on, in the person's order."""
+    """Temperature and the filters that are on, in the user's order."""
     stages: list[Stage] = []
     alive = edited
     for name in params.order:

@@ -210,7 +210,7 @@ def ban(logits: Array, ids: Iterable[int], stage: str, setting: float) -> Edit:
 def force_end(logits: Array, edited: Array, ends: Iterable[int]) -> Edit:
     """Leave only the tokens that end a reply, with the model's own logits.
 
-    The person has asked for the end now, so no earlier edit (a ban, a repeated n-gram) can refuse
+    The user has asked for the end now, so no earlier edit (a ban, a repeated n-gram) can refuse
     it. Source: transformers' ForcedEOSTokenLogitsProcessor, for several end tokens.
     """
     after = np.full_like(edited, -math.inf)

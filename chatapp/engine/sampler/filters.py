@@ -1,4 +1,4 @@
-"""Filters and temperature: the stages whose order the person chooses.
+"""Filters and temperature: the stages whose order the user chooses.
 
 Each function is pure: a set of living tokens and a setting in, a `Cut` out. Probabilities are those
 among the living at that moment, so an order matters. Every function leaves at least one token.

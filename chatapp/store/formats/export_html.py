@@ -76,7 +76,7 @@ def export_html(conversation: Conversation) -> str:
 
 
 def percent(probability: float) -> str:
-    """A probability as a person reads it: 85.0 %, 0.31 %, <0.01 %."""
+    """A probability as a user reads it: 85.0 %, 0.31 %, <0.01 %."""
     if math.isnan(probability):
         return "n/a"
     value = 100 * max(probability, 0.0)  # what is left over may be a rounding below nothing

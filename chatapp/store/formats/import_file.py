@@ -22,7 +22,7 @@ class ImportedFile:
 
     conversations: tuple[Conversation, ...]
     left_out: int = 0
-    """Messages that hold no text of a person or a model: tool calls, pictures."""
+    """Messages that hold no text of a user or a model: tool calls, pictures."""
 
 
 def import_text(data: bytes, now: float) -> ImportedFile:
@@ -47,7 +47,7 @@ def import_text(data: bytes, now: float) -> ImportedFile:
             conversations, left_out = read(document, now)
             kept = tuple(item for item in conversations if item.messages)
             if not kept:
-                raise ImportFailed("there is no message of a person or a model in it")
+                raise ImportFailed("there is no message of a user or a model in it")
             return ImportedFile(kept, left_out)
     raise ImportFailed(
         "it is neither chatapp's own JSON, nor a list of messages with role and content, "

@@ -1,4 +1,4 @@
-"""How probable the person's own words are: which tokens of a prompt belong to which message.
+"""How probable the user's own words are: which tokens of a prompt belong to which message.
 
 The model reads one text, made by the format out of the system text and all messages. A message is
 found in it by its exact bytes, in the order of the conversation; a token that reaches into it

@@ -110,7 +110,7 @@ class Turns:
         return self._speed.rate
 
     def start(self, events: AsyncGenerator[TurnEvent], *, sends: bool = False) -> None:
-        """Take a turn. `sends` when it begins with a message of the person's.
+        """Take a turn. `sends` when it begins with a message of the user's.
 
         Such a message is on disk and on the screen before the model is waited for. While another
         turn is under way it is not taken, which is said.
@@ -209,7 +209,7 @@ class Turns:
                 self._view.prompt_read(event)
             case Paused():
                 self._hand_on()
-                self._speed = Speed()  # the person's own time is not the model's
+                self._speed = Speed()  # the user's own time is not the model's
                 self._view.reply_paused(event)
             case ReplyEnded():
                 self._hand_on()

@@ -90,7 +90,7 @@ class HitRow:
 
 
 class ChatsScreen(ModalScreen[Place | None]):
-    """Choose a chat, or a place in one; None when the person stays where they are."""
+    """Choose a chat, or a place in one; None when the user stays where they are."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "leave", id="chats.leave"),
@@ -213,7 +213,7 @@ class ChatsScreen(ModalScreen[Place | None]):
         self._list.action_page(pages)
 
     def action_leave(self) -> None:
-        """Stay where the person was."""
+        """Stay where the user was."""
         self.dismiss(None)
 
     def action_help(self) -> None:
@@ -303,7 +303,7 @@ class ChatsScreen(ModalScreen[Place | None]):
         self._work(do)
 
     def say(self, words: str) -> None:
-        """Tell the person something."""
+        """Tell the user something."""
         self.query_one("#chats-words", Static).update(Content(sanitise(words)))
 
     def _act(self, do: Callable[[ConversationSummary], Awaitable[str]]) -> None:

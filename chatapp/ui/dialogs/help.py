@@ -1,4 +1,4 @@
-"""Help for where the person is, then all keys and commands: read from the tables that rule them."""
+"""Help for where the user is, then all keys and commands: read from the tables that rule them."""
 
 from __future__ import annotations
 

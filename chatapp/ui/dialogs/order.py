@@ -1,4 +1,4 @@
-"""The order of the sampler's stages, changed by the person."""
+"""The order of the sampler's stages, changed by the user."""
 
 from __future__ import annotations
 

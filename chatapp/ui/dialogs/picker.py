@@ -40,7 +40,7 @@ class Choice:
 
 
 class PickerScreen(ModalScreen[str | None]):
-    """Choose one of some things; None when the person leaves."""
+    """Choose one of some things; None when the user leaves."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "leave", id="picker.leave"),

@@ -22,7 +22,7 @@ from chatapp.ui.widgets.row_list import RowList
 
 @dataclass(frozen=True, slots=True)
 class TreeMove:
-    """Where the person wants to go."""
+    """Where the user wants to go."""
 
     message_id: str
     ends_there: bool
@@ -30,7 +30,7 @@ class TreeMove:
 
 
 class TreeScreen(ModalScreen[TreeMove | None]):
-    """Choose a message of the tree; None when the person stays where they are."""
+    """Choose a message of the tree; None when the user stays where they are."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "leave", "leave", id="tree.leave"),
@@ -74,7 +74,7 @@ class TreeScreen(ModalScreen[TreeMove | None]):
 
     @property
     def highlighted(self) -> Message | None:
-        """The message the person stands on."""
+        """The message the user stands on."""
         rows = self._tree.rows
         return rows[self.query_one(RowList).highlighted].message if rows else None
 
@@ -99,7 +99,7 @@ class TreeScreen(ModalScreen[TreeMove | None]):
             listed.highlighted = place
 
     def action_leave(self) -> None:
-        """Stay where the person was."""
+        """Stay where the user was."""
         self.dismiss(None)
 
     def action_help(self) -> None:

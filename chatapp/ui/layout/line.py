@@ -24,7 +24,7 @@ class Line:
 
     @property
     def text(self) -> str:
-        """What a person copies from this row."""
+        """What a user copies from this row."""
         return self.content.plain[self.chrome :]
 
 

@@ -1,6 +1,6 @@
 """The system text and the messages of a path, one below the other: which row belongs to which.
 
-Only the messages from `first` on are laid out; the ones above are counted, and join when the person
+Only the messages from `first` on are laid out; the ones above are counted, and join when the user
 scrolls up to them.
 """
 

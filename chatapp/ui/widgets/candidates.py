@@ -42,11 +42,11 @@ LEGEND = "● taken  × cut  pale: model  bars: ←/→"
 
 
 MORE_CANDIDATES = 100
-"""How many ranks join the list at a time when a person scrolls on."""
+"""How many ranks join the list at a time when a user scrolls on."""
 
 
 class CandidateChosen(Message):
-    """The person wants this token in place of the one that was taken."""
+    """The user wants this token in place of the one that was taken."""
 
     def __init__(self, index: int, token_id: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class CandidateChosen(Message):
 
 
 class MoreWanted(Message):
-    """The person scrolls on, below the candidates that are listed."""
+    """The user scrolls on, below the candidates that are listed."""
 
     def __init__(self, record: TokenRecord, start: int) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ class CandidateList(ScrollView, can_focus=True):
         return candidates[self.row] if 0 <= self.row < len(candidates) else None
 
     def depth(self, record: TokenRecord) -> int:
-        """How far down the vocabulary the person has read at the step of a record."""
+        """How far down the vocabulary the user has read at the step of a record."""
         return self._places if self._is_same_step(record, taken=True) else 0
 
     def _is_same_step(self, record: TokenRecord | None, taken: bool) -> bool:

@@ -1,4 +1,4 @@
-"""The last row: the keys that matter where the person is."""
+"""The last row: the keys that matter where the user is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words for the person, above the prompt: what was done, what failed and what to do.
+"""Words for the user, above the prompt: what was done, what failed and what to do.
 
 Passing notices leave by themselves; a failure stays until Esc or the next message. Nothing here is
 ever read as markup.

@@ -54,7 +54,7 @@ class ParameterRow(Widget):
     value: reactive[float] = reactive(0.0)
     selected: reactive[bool] = reactive(False)
     typed: reactive[str | None] = reactive[str | None](None)
-    """What the person is typing; None when the slider is shown."""
+    """What the user is typing; None when the slider is shown."""
     error: reactive[str] = reactive("", layout=True)
 
     @dataclass

@@ -1,4 +1,4 @@
-"""Where the person writes: several rows, a history, completion, a live count of tokens."""
+"""Where the user writes: several rows, a history, completion, a live count of tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from chatapp.chat.text import sanitise
 from chatapp.ui.widgets.prompt_history import History
 
 COUNT_AFTER_SECONDS = 0.15
-"""How long the person must pause before their tokens are counted."""
+"""How long the user must pause before their tokens are counted."""
 
 
 _IN_TURN = ("submit", "newline", "complete")
@@ -52,12 +52,12 @@ class PromptInput(TextArea):
 
     @dataclass
     class Submitted(Message):
-        """The person pressed Enter."""
+        """The user pressed Enter."""
 
         text: str
 
     class CompletionAsked(Message):
-        """The person pressed Tab."""
+        """The user pressed Tab."""
 
     @dataclass
     class CompletionMoved(Message):
@@ -66,7 +66,7 @@ class PromptInput(TextArea):
         steps: int
 
     class EditorAsked(Message):
-        """The person wants to write elsewhere."""
+        """The user wants to write elsewhere."""
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
         super().__init__(
@@ -122,7 +122,7 @@ class PromptInput(TextArea):
             self.screen.focus_next()
 
     def action_editor(self) -> None:
-        """Write in the person's own editor."""
+        """Write in the user's own editor."""
         self.post_message(self.EditorAsked())
 
     async def _on_key(self, event: events.Key) -> None:
@@ -180,7 +180,7 @@ class PromptBar(Horizontal):
         self.count_soon()
 
     def count_soon(self) -> None:
-        """Count the tokens once the person pauses."""
+        """Count the tokens once the user pauses."""
         if self._timer is not None:
             self._timer.stop()
         if not self.input.text:

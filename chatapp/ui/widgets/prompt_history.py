@@ -8,7 +8,7 @@ _MOST = 500
 
 
 class History:
-    """Texts, oldest first, and where the person is among them."""
+    """Texts, oldest first, and where the user is among them."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self._texts = list(texts)[-_MOST:]

@@ -1,6 +1,6 @@
 """A list of many rows to choose from: only those in view are drawn.
 
-Textual's OptionList measures every option before it shows the first one, which a person with a
+Textual's OptionList measures every option before it shows the first one, which a user with a
 thousand chats would wait for. Here every row has the same height, so nothing has to be measured.
 """
 
@@ -50,7 +50,7 @@ class RowList(ScrollView, can_focus=True):
 
     @dataclass
     class Chosen(Message):
-        """The person pressed Enter on a row, or clicked it."""
+        """The user pressed Enter on a row, or clicked it."""
 
         row: int
 

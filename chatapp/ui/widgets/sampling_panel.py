@@ -1,7 +1,7 @@
 """The sampling controls: every parameter a row that keyboard and mouse can turn at any time.
 
 The rows are built from `PARAMETERS`; nothing here knows what a parameter does. The panel holds one
-immutable `SamplingParams` and posts `Changed` when the person makes another one of it. Setting
+immutable `SamplingParams` and posts `Changed` when the user makes another one of it. Setting
 `sampling` from outside redraws and posts nothing.
 """
 
@@ -68,7 +68,7 @@ class SamplingPanel(VerticalScroll, can_focus=True, inherit_bindings=False):
 
     @dataclass
     class Changed(Message):
-        """The person turned something."""
+        """The user turned something."""
 
         sampling: SamplingParams
 

@@ -111,7 +111,7 @@ class Sparklines(Widget):
 
     @dataclass
     class TokenPointed(Message):
-        """The person clicked on the curves."""
+        """The user clicked on the curves."""
 
         index: int
         """Position in the reply, from 0; where a cell stands for several, the first of them."""

@@ -36,7 +36,7 @@ class TokenCursor(ScrollView):
 
     @dataclass
     class CursorMoved(Notice):
-        """The person pointed at something, or lets the panels follow again (None)."""
+        """The user pointed at something, or lets the panels follow again (None)."""
 
         cursor: Cursor | None
 

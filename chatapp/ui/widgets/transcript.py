@@ -1,8 +1,8 @@
 """The conversation on the screen: messages drawn as lines, with one cursor walking their tokens.
 
 One widget draws everything, so that a long conversation costs no more than a short one: only the
-last messages are laid out until the person scrolls up to older ones, and only the rows in view
-are drawn. It stays at the bottom while a reply streams, until the person scrolls up; reaching the
+last messages are laid out until the user scrolls up to older ones, and only the rows in view
+are drawn. It stays at the bottom while a reply streams, until the user scrolls up; reaching the
 bottom again, or End, follows again (Textual's own `anchor()` hardly ever does, textual#6677).
 """
 
@@ -234,7 +234,7 @@ class Transcript(TokenCursor, can_focus=True):
             self.vertical_scrollbar.window_virtual_size = new.height
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Tell the person's own scrolling: it decides whether the end is followed."""
+        """Tell the user's own scrolling: it decides whether the end is followed."""
         super().watch_scroll_y(old_value, new_value)
         if self._placing:
             return
@@ -268,7 +268,7 @@ class Transcript(TokenCursor, can_focus=True):
         return strip.adjust_cell_length(self._width, base.rich_style)
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
-        """The text a person selected, without our indents and joined where rows wrap."""
+        """The text a user selected, without our indents and joined where rows wrap."""
         first = selection.start.y if selection.start is not None else 0
         bottom = self._stack.height - 1
         last = selection.end.y if selection.end is not None else bottom
