@@ -238,6 +238,14 @@ def reference_logits(folder: Path, rendered: RenderedPrompt) -> Any:
         return model(ids).logits[0, -1].double().numpy()
 
 
+def test_what_the_makers_recommend_is_told(folder: Path) -> None:
+    assert load(folder).runtime.facts.note == ""
+    file = folder / "generation_config.json"
+    change(file, lambda one: one.update(temperature=0.6, top_k=20, do_sample=True))
+    note = load(folder).runtime.facts.note
+    assert "recommend temperature 0.6, top-k 20;" in note
+
+
 def test_ids_past_the_rows_are_refused_in_words(folder: Path) -> None:
     def add(tokenizer: dict[str, Any]) -> None:
         last = tokenizer["added_tokens"][-1]

@@ -44,6 +44,7 @@ _CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params")
 """What forward calls its cache: since transformers 5.24, before, and before for state spaces."""
 
 _WRITES = ("ForCausalLM", "LMHeadModel", "WithLMHead")
+_RECOMMENDED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 _TURNED_ANEW = ("dynamic", "longrope")
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 
@@ -497,7 +498,7 @@ def _facts(
         control_ids=tuple(sorted(tokenizer.control_ids)),
         has_chat_template=tokenizer.chat_template is not None,
         sha256=source.sha256 or prepared.get("sha256", "") or fingerprint(folder),
-        note=note,
+        note="; ".join(filter(None, (note, _recommended(folder)))),
     )
 
 
@@ -550,6 +551,17 @@ def _exact_context(config: Any, length: int) -> int:
             if isinstance(original, int) and original > 0:
                 length = min(length, original)
     return length
+
+
+def _recommended(folder: Path) -> str:
+    """What the model's makers would have it drawn with, in words; empty where they don't say."""
+    told = _read_json(folder / "generation_config.json")
+    values = [
+        f"{name.replace('_', '-')} {value:g}"
+        for name in _RECOMMENDED
+        if isinstance(value := told.get(name), int | float) and not isinstance(value, bool)
+    ]
+    return f"its makers recommend {', '.join(values)}; /set takes them" if values else ""
 
 
 def _stored(folder: Path) -> str:
