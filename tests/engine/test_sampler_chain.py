@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from scipy import stats
 
 from chatapp.chat.sampling import LLAMA_CPP_ORDER, ORDERS, TRANSFORMERS_ORDER, SamplingParams
-from chatapp.engine.sampler.alive import Alive
+from chatapp.engine.sampler.alive import Alive, _round_up
 from chatapp.engine.sampler.chain import ChainState, Outcome, draw, run_chain
 from tests.engine.numpy_oracle import Filters, softmax
 from tests.engine.sampler_cases import (
@@ -345,3 +345,13 @@ def test_every_order_runs_every_stage_that_is_on() -> None:
         params = SamplingParams(**values, order=order)
         outcome = run_chain(big_logits(0, size=300), params, context(), state())
         assert tuple(stage.name for stage in outcome.stages) == order
+
+
+@given(st.floats(allow_nan=False))
+def test_a_bound_is_rounded_up_to_a_float32(value: float) -> None:
+    found = float(_round_up(value))
+    largest = float(np.finfo(np.float32).max)
+    assert math.isfinite(found) and np.float32(found) == found
+    assert found >= min(value, largest)
+    below = float(np.nextafter(np.float32(found), np.float32(-largest)))
+    assert found in (largest, -largest) or below < value

@@ -396,10 +396,11 @@ def _nth_largest(values: Array, n: int) -> float:
 
 
 def _round_up(value: float) -> np.float32:
-    """The smallest finite float32 which is not below `value`.
+    """The smallest finite float32 which is not below `value`; the largest one where none is.
 
     A comparison of a float32 array with a float rounds the float to float32 first, which could move
     the bound below a logit it lies above.
     """
     rounded = np.float32(max(min(value, float(_FLOAT32.max)), float(_FLOAT32.min)))
-    return np.nextafter(rounded, np.float32(math.inf)) if rounded < value else rounded
+    short = float(rounded) < value and rounded < _FLOAT32.max
+    return np.nextafter(rounded, np.float32(math.inf)) if short else rounded
