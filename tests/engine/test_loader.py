@@ -246,6 +246,20 @@ def test_what_the_makers_recommend_is_told(folder: Path) -> None:
     assert "recommend temperature 0.6, top-k 20;" in note
 
 
+def test_an_adapter_beside_its_base_is_said(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8}')
+    assert "adapter_config.json) isn't used" in load(folder).runtime.facts.note
+
+
+@pytest.mark.parametrize("left", ["tokenizer.model", "qwen.tiktoken", "vocab.json"])
+def test_a_folder_without_a_tokenizer_json_says_what_to_do(folder: Path, left: str) -> None:
+    for file in folder.glob("*token*.json"):
+        file.unlink()
+    (folder / left).write_bytes(b"\x00nothing")
+    words = refused(folder)
+    assert "tokenizer.json, or a .gguf" in words
+
+
 def test_ids_past_the_rows_are_refused_in_words(folder: Path) -> None:
     def add(tokenizer: dict[str, Any]) -> None:
         last = tokenizer["added_tokens"][-1]

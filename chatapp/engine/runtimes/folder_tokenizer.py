@@ -193,7 +193,10 @@ def _read_with_transformers(folder: Path) -> Any:
             folder, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # anything may come out of files from elsewhere
-        raise EngineError(f"{folder} has no tokenizer that can be read: {_line(error)}") from None
+        raise EngineError(
+            f"{folder} has no tokenizer that can be read ({_line(error)[:120]}); take a copy of the"
+            " model with a tokenizer.json, or a .gguf of it"
+        ) from None
     if not hasattr(wrapper, "backend_tokenizer"):
         raise EngineError(f"{folder} has a tokenizer of its own code; a tokenizer.json is needed")
     return wrapper

@@ -498,7 +498,7 @@ def _facts(
         control_ids=tuple(sorted(tokenizer.control_ids)),
         has_chat_template=tokenizer.chat_template is not None,
         sha256=source.sha256 or prepared.get("sha256", "") or fingerprint(folder),
-        note="; ".join(filter(None, (note, _recommended(folder)))),
+        note="; ".join(filter(None, (note, _adapter(folder), _recommended(folder)))),
     )
 
 
@@ -551,6 +551,13 @@ def _exact_context(config: Any, length: int) -> int:
             if isinstance(original, int) and original > 0:
                 length = min(length, original)
     return length
+
+
+def _adapter(folder: Path) -> str:
+    """What to say of an adapter that lies beside its base; empty where there is none."""
+    if not (folder / "adapter_config.json").is_file():
+        return ""
+    return "the adapter beside the model (adapter_config.json) isn't used; merge it to have it"
 
 
 def _recommended(folder: Path) -> str:
