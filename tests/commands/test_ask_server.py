@@ -28,7 +28,11 @@ def test_a_server_of_the_settings_by_its_name(
     call: Call, paths: Paths, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(paths, f'[servers.lab]\nurl = "{address}"\nkey = "LAB_KEY"\n')
-    assert "set LAB_KEY" in one_line(call("ask", "-m", "lab", "hello"), 1)
+    refused = call("ask", "-m", "lab", "hello")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    # The server, in this process, writes lines of its own to standard error.
+    (words,) = [line for line in refused.stderr.splitlines() if line.startswith("chatapp: ")]
+    assert "set LAB_KEY" in words
     monkeypatch.setenv("LAB_KEY", "key-of-the-test")
     asked = ("ask", "-m", "lab", "hello", "--template", "none", "-t", "0", "--max-tokens", "9")
     plain = call(*asked)
