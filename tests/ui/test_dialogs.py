@@ -9,6 +9,7 @@ from chatapp.chat.facts import Progress
 from chatapp.ui.actions import Line
 from chatapp.ui.clipboard import copy_with_tool, find_tool, outcome
 from chatapp.ui.dialogs.download import DownloadScreen, progress_text
+from chatapp.ui.dialogs.help import HelpScreen
 from chatapp.ui.dialogs.picker import PickerScreen
 from chatapp.ui.dialogs.settings import SettingsScreen
 from chatapp.ui.services import ModelState
@@ -35,6 +36,52 @@ async def test_first_start_shows_what_is_fetched_and_goes_on_by_itself() -> None
         await until(pilot, lambda: app.screen is chat, "the chat")
         await ask(pilot, "Hi")
         assert "Hello." in shown(chat)
+
+
+async def test_a_fetch_that_ends_below_another_screen_is_closed_behind_it() -> None:
+    models = ScriptedModels(here=False)
+    app = make_app(ScriptedEngine("Hello."), models=models)
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, DownloadScreen), "the screen")
+        app.chat.actions.find("help")()
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen), "help")
+        models.may_fetch.set()
+        await ready(pilot)
+        assert isinstance(app.screen, HelpScreen)
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.chat, "the chat")
+
+
+async def test_a_screen_that_is_closed_twice_takes_no_other_with_it() -> None:
+    app = make_app(ScriptedEngine())
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await pilot.press("f2")
+        chat.actions.find("help")()
+        await pilot.pause()
+        help_screen = app.screen
+        assert isinstance(help_screen, HelpScreen)
+        help_screen.dismiss(None)
+        help_screen.dismiss(None)
+        await pilot.pause()
+        assert isinstance(app.screen, SettingsScreen)
+        settings = app.screen
+        settings.dismiss(None)
+        settings.dismiss(None)
+        await pilot.pause()
+        assert app.screen is chat
+
+
+async def test_a_stop_between_a_message_and_its_reply_is_not_lost() -> None:
+    engine = ScriptedEngine("Never written.", held=True)
+    app = make_app(engine)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        chat.messages.send("Hi")
+        chat.turns.cancel()  # nothing has been asked of the engine yet
+        await until(pilot, lambda: not chat.turns.busy, "the end of the turn")
+        assert [message.text for message in chat.session.conversation.path()] == ["Hi"]
+        assert engine.requests == []
 
 
 async def test_escape_stops_the_fetch_and_it_can_be_tried_again() -> None:

@@ -423,7 +423,7 @@ class ChatScreen(ChatBase):
         """Take the fetch from the screen."""
         for screen in self.app.screen_stack:
             if isinstance(screen, DownloadScreen):
-                screen.dismiss(None)
+                screen.close()
 
     def model_progressed(self) -> None:
         """Show how far the model is."""

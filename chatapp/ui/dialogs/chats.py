@@ -18,13 +18,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.summary import ConversationSummary, SearchHit
 from chatapp.chat.text import sanitise
 from chatapp.ui.chat.conversations import Conversations, Place
+from chatapp.ui.dialogs.dialog import Dialog
 from chatapp.ui.dialogs.help import help_for
 from chatapp.ui.dialogs.line import LineScreen
 from chatapp.ui.drawing import MUTED
@@ -89,7 +89,7 @@ class HitRow:
         return Place(hit.conversation_id, hit.message_id, words)
 
 
-class ChatsScreen(ModalScreen[Place | None]):
+class ChatsScreen(Dialog[Place | None]):
     """Choose a chat, or a place in one; None when the user stays where they are."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -11,7 +11,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from chatapp.chat.conversation import Reply
@@ -32,6 +31,7 @@ from chatapp.chat.search import (
 from chatapp.session.inspector import Columns, Inspector
 from chatapp.session.protocols import Running
 from chatapp.ui.chat.turns import DRAWS_PER_SECOND
+from chatapp.ui.dialogs.dialog import Dialog
 from chatapp.ui.dialogs.help import help_for
 from chatapp.ui.dialogs.trace import TraceScreen
 from chatapp.ui.drawing import MUTED
@@ -50,7 +50,7 @@ class Setting:
     how: SamplingParams | BeamOptions | ContrastiveOptions
 
 
-class CompareScreen(ModalScreen[Reply | None]):
+class CompareScreen(Dialog[Reply | None]):
     """Gives back the reply that is taken, or None."""
 
     DEFAULT_CSS = """

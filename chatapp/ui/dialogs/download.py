@@ -9,12 +9,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from chatapp.chat import numbers
 from chatapp.chat.facts import Progress
 from chatapp.chat.text import sanitise
+from chatapp.ui.dialogs.dialog import Dialog
 from chatapp.ui.drawing import MUTED, bar
 from chatapp.ui.services import ModelOffer
 from chatapp.ui.speed import Speed
@@ -23,7 +23,7 @@ _DRAWS_PER_SECOND = 8
 _BAR = 40
 
 
-class DownloadScreen(ModalScreen[None]):
+class DownloadScreen(Dialog[None]):
     """Shows a fetch while it runs; Esc stops it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -45,6 +45,17 @@ class DownloadScreen(ModalScreen[None]):
         self._clock = clock
         self._speed = Speed()
         self._last: Progress | None = None
+        self._over = False
+
+    def close(self) -> None:
+        """The fetch is over: close, or as soon as what lies over this is closed."""
+        self._over = True
+        self.dismiss(None)
+
+    def on_screen_resume(self) -> None:
+        """Nothing lies over this any more."""
+        if self._over:
+            self.dismiss(None)
 
     def compose(self) -> ComposeResult:
         """What it is, how far it is, the keys."""

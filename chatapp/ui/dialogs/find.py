@@ -15,7 +15,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
@@ -26,6 +25,7 @@ from chatapp.chat.record import Candidate
 from chatapp.chat.text import sanitise, visible_token
 from chatapp.explain.removal import cut_by, shortfall
 from chatapp.session.inspector import Inspector
+from chatapp.ui.dialogs.dialog import Dialog
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.widgets.cells import fit_token
 
@@ -47,7 +47,7 @@ class _Row:
     content: Content
 
 
-class FindScreen(ModalScreen[tuple[int, ...] | None]):
+class FindScreen(Dialog[tuple[int, ...] | None]):
     """Find a token by text or id; gives back the ids to take in order, or None."""
 
     HELP = (

@@ -11,10 +11,11 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.keys import format_key
-from textual.screen import ModalScreen, Screen
+from textual.screen import Screen
 from textual.widgets import Static
 
 from chatapp.ui.actions import Action
+from chatapp.ui.dialogs.dialog import Dialog
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.line import EMPTY, Line, indent, wrap
 from chatapp.ui.widgets.lines_view import LinesView
@@ -32,7 +33,7 @@ class KeyHelp:
     """What the settings file calls it."""
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Dialog[None]):
     """What can be done here, and everywhere."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

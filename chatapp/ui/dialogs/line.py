@@ -9,14 +9,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from chatapp.chat.text import sanitise
+from chatapp.ui.dialogs.dialog import Dialog
 from chatapp.ui.drawing import MUTED
 
 
-class LineScreen(ModalScreen[str | None]):
+class LineScreen(Dialog[str | None]):
     """A line to be changed; None when it stays as it is."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -10,11 +10,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from chatapp.chat.sampling import EDITS, ORDERS, PARAMETERS, SamplingParams
 from chatapp.explain.removal import parameter_of, stage_name
+from chatapp.ui.dialogs.dialog import Dialog
 from chatapp.ui.dialogs.help import help_for
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.widgets.parameter_row import shown_value
@@ -24,7 +24,7 @@ _KEYS = (
 )
 
 
-class OrderScreen(ModalScreen[None]):
+class OrderScreen(Dialog[None]):
     """Stages in their order; every change holds from the next token on."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -11,11 +11,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from chatapp.chat.text import sanitise
+from chatapp.ui.dialogs.dialog import Dialog
 from chatapp.ui.drawing import MUTED
 
 
@@ -39,7 +39,7 @@ class Choice:
         return title + Content.styled("  " + " ".join(sanitise(self.detail).split()), MUTED)
 
 
-class PickerScreen(ModalScreen[str | None]):
+class PickerScreen(Dialog[str | None]):
     """Choose one of some things; None when the user leaves."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

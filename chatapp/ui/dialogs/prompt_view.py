@@ -8,12 +8,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from chatapp.chat import numbers
 from chatapp.chat.prompt import RenderedPrompt, TokenPiece
 from chatapp.chat.text import sanitise, visible_token
+from chatapp.ui.dialogs.dialog import Dialog
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.line import Line
 from chatapp.ui.layout.tokens import TokenLayout
@@ -23,7 +23,7 @@ _CONTROL = "bold reverse $text-accent"
 _EVEN, _ODD = "on $primary 18%", "on $secondary 18%"
 
 
-class PromptScreen(ModalScreen[None]):
+class PromptScreen(Dialog[None]):
     """Reads out a rendered prompt."""
 
     HELP = "The prompt as tokens or as a table of ids; t changes between the two."

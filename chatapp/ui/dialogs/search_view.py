@@ -8,7 +8,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from chatapp.chat.errors import ChatappError
@@ -16,6 +15,7 @@ from chatapp.chat.facts import Progress
 from chatapp.chat.generation import PromptRead
 from chatapp.chat.search import BeamEvent, ContrastiveEvent
 from chatapp.session.protocols import Running
+from chatapp.ui.dialogs.dialog import Dialog
 from chatapp.ui.dialogs.help import help_for
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.line import Line
@@ -39,7 +39,7 @@ class SearchPicture(Protocol):
         """All of it."""
 
 
-class SearchScreen(ModalScreen[tuple[tuple[int, ...], Found] | None]):
+class SearchScreen(Dialog[tuple[tuple[int, ...], Found] | None]):
     """Gives back the ids of the prompt and what was taken, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

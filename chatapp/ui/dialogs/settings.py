@@ -10,17 +10,17 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from chatapp.chat.sampling import SamplingParams
+from chatapp.ui.dialogs.dialog import Dialog
 from chatapp.ui.dialogs.order import OrderScreen
 from chatapp.ui.dialogs.picker import Choice, PickerScreen
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.widgets.sampling_panel import ALL_PARAMETERS, SamplingPanel
 
 
-class SettingsScreen(ModalScreen[None]):
+class SettingsScreen(Dialog[None]):
     """Turn anything; it holds from the next token on."""
 
     HELP = (

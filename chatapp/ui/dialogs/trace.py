@@ -8,18 +8,18 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from chatapp.chat.inspection import TracedStep
 from chatapp.chat.record import TokenRecord
 from chatapp.chat.text import visible_token
+from chatapp.ui.dialogs.dialog import Dialog
 from chatapp.ui.dialogs.help import help_for
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.widgets.trace_table import TraceTable
 
 
-class TraceScreen(ModalScreen[None]):
+class TraceScreen(Dialog[None]):
     """What each stage did to the candidates of one token."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

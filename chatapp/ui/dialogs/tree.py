@@ -10,10 +10,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from chatapp.chat.conversation import Conversation, Message
+from chatapp.ui.dialogs.dialog import Dialog
 from chatapp.ui.dialogs.help import help_for
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.tree import Tree, make_tree
@@ -29,7 +29,7 @@ class TreeMove:
     """Whether the path ends at that message, so that what is written next goes on from it."""
 
 
-class TreeScreen(ModalScreen[TreeMove | None]):
+class TreeScreen(Dialog[TreeMove | None]):
     """Choose a message of the tree; None when the user stays where they are."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -8,13 +8,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
+from chatapp.ui.dialogs.dialog import Dialog
 from chatapp.ui.drawing import MUTED
 
 
-class WriteScreen(ModalScreen[str | None]):
+class WriteScreen(Dialog[str | None]):
     """A text to be changed; None when it stays as it is."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -1,0 +1,22 @@
+"""What all screens over the chat have in common: each is closed once."""
+
+from __future__ import annotations
+
+from textual.await_complete import AwaitComplete
+from textual.screen import ModalScreen, ScreenResultType
+
+
+class Dialog(ModalScreen[ScreenResultType]):
+    """A screen over the chat."""
+
+    def dismiss(self, result: ScreenResultType | None = None) -> AwaitComplete:
+        """Close it with a result, unless it is closed already.
+
+        Enter or Esc may come twice before the first is obeyed. Textual would close what lies below.
+        """
+        if self.app.screen is not self:
+            return AwaitComplete()
+        if not self.is_mounted:  # it would be built when it has been taken down
+            self.call_later(self.dismiss, result)
+            return AwaitComplete()
+        return super().dismiss(result)
