@@ -72,6 +72,15 @@ async def test_a_screen_that_is_closed_twice_takes_no_other_with_it() -> None:
         assert app.screen is chat
 
 
+@pytest.mark.parametrize("name", ["prompt", "compare", "beam", "contrastive"])
+async def test_what_waits_for_the_model_keeps_no_key_waiting(name: str) -> None:
+    app = make_app(ScriptedEngine(loads=False))
+    async with app.run_test(size=SIZE) as pilot:
+        await app.chat.do(Line(name, ""))
+        await pilot.press("f1")
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen), "help")
+
+
 async def test_a_stop_between_a_message_and_its_reply_is_not_lost() -> None:
     engine = ScriptedEngine("Never written.", held=True)
     app = make_app(engine)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -40,21 +40,23 @@ class Compare:
         usage="[NAMES]",
         values=lambda self: self.names,
     )
-    async def compare(self, argument: str = "") -> None:
+    def compare(self, argument: str = "") -> None:
         """Any of the replies may be taken."""
         names: Sequence[str] = argument.replace(",", " ").split() or USUAL_COLUMNS
         if not COLUMNS_AT_LEAST <= len(names) <= COLUMNS_AT_MOST:
             allowed = f"between {COLUMNS_AT_LEAST} and {COLUMNS_AT_MOST}"
             raise ChatappError(f"{allowed} can be compared, not {len(names)}")
         settings = [self._setting(name) for name in names]
-        parent = await self._parent_to_answer()
 
-        def take(reply: Reply | None) -> None:
-            if reply is not None:
-                self._turns.start(self._session.adopt(reply, parent))
+        def show(parent: str | None) -> None:
+            def take(reply: Reply | None) -> None:
+                if reply is not None:
+                    self._turns.start(self._session.adopt(reply, parent))
 
-        screen = CompareScreen(self._chat.inspector, parent, settings, self._chat.transcript.scale)
-        self._chat.app.push_screen(screen, take)
+            inspector, scale = self._chat.inspector, self._chat.transcript.scale
+            self._chat.app.push_screen(CompareScreen(inspector, parent, settings, scale), take)
+
+        self._answer(show)
 
     @property
     def names(self) -> list[str]:
@@ -78,7 +80,7 @@ class Compare:
         raise ChatappError(f"there is no preset {name!r}; there are {', '.join(self.names)}")
 
     @action("beam", "Answer again by beam search, shown as a tree.", usage="[N]")
-    async def beam(self, argument: str = "") -> None:
+    def beam(self, argument: str = "") -> None:
         """N beams, 4 by default; up to four of the finished ones can be taken."""
         options = BeamOptions(num_return=4)
         if argument:
@@ -86,19 +88,22 @@ class Compare:
                 raise CommandError(f"/beam takes a number of beams, not {argument!r}")
             beams = int(argument)
             options = BeamOptions(num_beams=beams, num_return=max(1, min(beams, 4)))
-        parent = await self._parent_to_answer()
-        running = self._chat.inspector.beam(parent, self._limited(options))
         title = f"Beam search, {options.num_beams} beams"
         legend = f"{LEGEND} · enter or 1–4 take as the reply"
-        screen = SearchScreen(title, running, BeamTree(), legend)
-        self._chat.app.push_screen(screen, lambda taken: self._take_found(taken, parent))
+
+        def show(parent: str | None) -> None:
+            running = self._chat.inspector.beam(parent, self._limited(options))
+            screen = SearchScreen(title, running, BeamTree(), legend)
+            self._chat.app.push_screen(screen, lambda taken: self._take_found(taken, parent))
+
+        self._answer(show)
 
     @action(
         "contrastive",
         "Answer again by contrastive search, penalties shown.",
         usage="[K ALPHA]",
     )
-    async def contrastive(self, argument: str = "") -> None:
+    def contrastive(self, argument: str = "") -> None:
         """K candidates a step, 4 by default; ALPHA weighs the penalty, 0.6 by default."""
         options = ContrastiveOptions()
         if argument:
@@ -111,14 +116,17 @@ class Compare:
                     f" {argument!r}"
                 ) from None
             options = ContrastiveOptions(top_k=k, penalty_alpha=penalty)
-        parent = await self._parent_to_answer()
-        running = self._chat.inspector.contrastive(parent, self._limited(options))
         title = f"Contrastive search, k {options.top_k}, α {options.penalty_alpha:g}"
         legend = (
             "● taken: the highest score · most like: a place in prompt and reply · enter takes it"
         )
-        screen = SearchScreen(title, running, ContrastiveTable(), legend)
-        self._chat.app.push_screen(screen, lambda taken: self._take_found(taken, parent))
+
+        def show(parent: str | None) -> None:
+            running = self._chat.inspector.contrastive(parent, self._limited(options))
+            screen = SearchScreen(title, running, ContrastiveTable(), legend)
+            self._chat.app.push_screen(screen, lambda taken: self._take_found(taken, parent))
+
+        self._answer(show)
 
     def _limited(self, options: _Options) -> _Options:
         """The options with the user's own limit of tokens, where there is one."""
@@ -137,9 +145,18 @@ class Compare:
         else:
             self._turns.start(self._session.adopt(reply, parent))
 
-    async def _parent_to_answer(self) -> str | None:
-        """The message to answer. Raises ChatappError."""
+    def _answer(self, show: Callable[[str | None], None]) -> None:
+        """Show other answers to the message that is to be answered, once a model can write them.
+
+        Raises:
+            ChatappError: a reply is under way.
+        """
+
+        def begin() -> None:
+            if self._turns.busy:
+                raise ChatappError(BUSY)
+            show(self._session.parent_for_reply())
+
         if self._turns.busy:
             raise ChatappError(BUSY)
-        await self._models.ready()
-        return self._session.parent_for_reply()
+        self._models.when_ready(begin)

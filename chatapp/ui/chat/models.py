@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from chatapp.chat.errors import ChatappError, EngineError
@@ -132,6 +133,18 @@ class Models:
             await self._settled.wait()
         if self.state is not ModelState.READY:
             raise EngineError(self.problem or "no model is loaded; choose one with Ctrl+L")
+
+    def when_ready(self, do: Callable[[], Awaitable[None] | None]) -> None:
+        """Do something once a model can reply; keys are obeyed meanwhile."""
+        self._chat.run_worker(self._when_ready(do), group="when-ready", exclusive=True)
+
+    async def _when_ready(self, do: Callable[[], Awaitable[None] | None]) -> None:
+        try:
+            await self.ready()
+            if (waiting := do()) is not None:
+                await waiting
+        except ChatappError as error:
+            self._chat.say(str(error), "warning")
 
     async def close(self) -> None:
         """Give up whatever is under way, and show nothing any more."""

@@ -96,9 +96,11 @@ class View:
         self._chat.panel.brief = not self._chat.panel.brief
 
     @action("prompt", "The exact text and tokens that the model reads.")
-    async def prompt(self, _: str = "") -> None:
+    def prompt(self, _: str = "") -> None:
         """What it would read before the next reply."""
-        await self._models.ready()
+        self._models.when_ready(self._show_prompt)
+
+    async def _show_prompt(self) -> None:
         session = self._chat.session
         rendered = await session.engine.render(session.prompt_for(session.conversation.leaf))
         self._chat.app.push_screen(PromptScreen(rendered))

@@ -17,6 +17,9 @@ class Dialog(ModalScreen[ScreenResultType]):
         if self.app.screen is not self:
             return AwaitComplete()
         if not self.is_mounted:  # it would be built when it has been taken down
-            self.call_later(self.dismiss, result)
+            self.call_later(self._dismiss, result)
             return AwaitComplete()
         return super().dismiss(result)
+
+    def _dismiss(self, result: ScreenResultType | None) -> None:
+        self.dismiss(result)  # a callback would wait for what it returns, and so for itself
