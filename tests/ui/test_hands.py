@@ -19,7 +19,6 @@ from textual.command import CommandPalette
 from textual.geometry import Size
 from textual.pilot import Pilot
 
-from chatapp.chat.conversation import Conversation
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
 from chatapp.chat.generation import GenerateOptions
@@ -150,7 +149,8 @@ class Walk:
         """What was done, for whoever has to understand a failure."""
         self.said: list[tuple[str, str]] = []
         """In which conversation what was said."""
-        session, send = self.chat.session, self.chat.session.send
+        self.session = session = self.chat.session
+        send = session.send
 
         def note(text: str) -> Any:
             self.said.append((session.conversation.id, text))
@@ -261,9 +261,15 @@ class Walk:
             assert block is not None
             assert not block.live
         assert chat.transcript.system_text.strip() == conversation.system.strip()
-        await self.check_store(conversation)
+        await self.check_store()
 
-    async def check_store(self, current: Conversation) -> None:
+    async def check_store(self) -> None:
+        session = self.session
+        current = session.conversation
+        await session.settle()
+        while current is not session.conversation:  # a title came
+            current = session.conversation
+            await session.settle()
         kept = {one.id: one for one in await self.store.list_conversations()}
         deleted = {one.id for one in await self.store.list_conversations(deleted=True)}
         if current.messages and current.id not in deleted:
@@ -327,7 +333,7 @@ async def walk(folder: Path, seed: int, steps: int) -> None:
                 await pilot.pause(chance.random() * 0.1)
                 await app.action_quit()
             engine.allow_all()
-            await hands.check_store(services.session.conversation)
+            await hands.check_store()
             assert not faults
         except BaseException as error:
             error.add_note(f"seed {seed}, last: {done[-30:]}, {faults}")
