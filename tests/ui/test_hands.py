@@ -265,11 +265,11 @@ class Walk:
 
     async def check_store(self) -> None:
         session = self.session
-        current = session.conversation
-        await session.settle()
-        while current is not session.conversation:  # a title came
+        while True:
             current = session.conversation
-            await session.settle()
+            await self.store.list_conversations()  # behind all that is being written
+            if current is session.conversation:
+                break  # else a title came
         kept = {one.id: one for one in await self.store.list_conversations()}
         deleted = {one.id for one in await self.store.list_conversations(deleted=True)}
         if current.messages and current.id not in deleted:
