@@ -42,6 +42,9 @@ class ChatApp(TypedKeys):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+q", "quit", "leave chatapp", id="app.quit", priority=True),
         Binding("ctrl+c", "interrupt", "copy; twice: leave", id="app.interrupt", system=True),
+        Binding(
+            "ctrl+z", "suspend_process", "suspend; fg goes on", id="app.suspend", priority=True
+        ),
         Binding("ctrl+p", "command_palette", "all actions", id="app.palette", priority=True),
         Binding("ctrl+up", "warm(1)", "temperature up", id="app.warmer", priority=True),
         Binding("ctrl+down", "warm(-1)", "temperature down", id="app.colder", priority=True),
@@ -63,6 +66,8 @@ class ChatApp(TypedKeys):
         if self.services.theme in self.available_themes:
             self.theme = self.services.theme
         self.set_keymap(dict(self.services.keys))
+        # After Ctrl+Z Textual takes the terminal again, but draws only what changes from then on.
+        self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             # Textual's own driver leaves these two alone: the terminal would stay raw.

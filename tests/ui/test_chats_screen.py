@@ -62,6 +62,21 @@ async def test_all_chats_stand_there_pinned_first_then_by_time(tmp_path: Path) -
             assert "4 messages · Scripted-1M" in rows[1]
 
 
+async def test_the_chat_that_was_chosen_opens_though_the_list_has_changed(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        await fill(store, [FRUIT, TREES, SEA])
+        app = make_kept_app(ScriptedEngine(), store)
+        async with app.run_test(size=SIZE) as pilot:
+            chat = await ready(pilot)
+            screen = await open_chats(pilot)
+            rows = screen.query_one(RowList)
+            rows.highlighted = titles(screen).index(TREES.title)
+            rows.action_choose()
+            screen._rows = []  # a search found nothing before the choice was heard
+            await until(pilot, lambda: app.screen is chat, "the chat")
+            await until(pilot, lambda: chat.session.conversation.id == "trees", "that chat")
+
+
 async def test_a_hit_is_shown_in_its_context_and_opens_where_it_was_said(tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         await fill(store, [FRUIT, TREES, SEA])

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pexpect
+import psutil
 import pyte
 import pytest
 
@@ -183,3 +184,30 @@ def test_keys_in_one_burst_are_a_paste_that_sends_nothing(tmp_path: Path) -> Non
         left_as_found(terminal)
     finally:
         terminal.child.close(force=True)
+
+
+def test_ctrl_z_gives_the_terminal_back_and_goes_on_when_it_is_continued(held: Terminal) -> None:
+    program = psutil.Process(held.child.pid)
+    held.child.send("\x1a")
+    held.wait(lambda _: program.status() == psutil.STATUS_STOPPED, "a stop")
+    held.read()
+    left_as_found(held)
+    held.screen.reset()
+    program.send_signal(signal.SIGCONT)
+    held.wait_for("primary colours")
+    held.wait_for("Scripted-1M")
+    held.child.send("more")
+    held.wait_for("› more")
+    held.child.send("\x1f")  # Ctrl+_: undo
+    held.wait(lambda text: "› more" not in text, "nothing typed")
+    held.child.send("\x11")
+    assert held.wait_for_end() == 0
+    left_as_found(held)
+
+
+def test_a_window_that_is_closed_while_the_program_is_suspended_ends_it(held: Terminal) -> None:
+    program = psutil.Process(held.child.pid)
+    held.child.send("\x1a")
+    held.wait(lambda _: program.status() == psutil.STATUS_STOPPED, "a stop")
+    end_of_closed(held)  # the kernel continues it
+    assert held.saved()[1].startswith("The **primary** colours")

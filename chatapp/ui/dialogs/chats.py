@@ -202,7 +202,8 @@ class ChatsScreen(Dialog[Place | None]):
     def take(self, event: RowList.Chosen) -> None:
         """Go there."""
         event.stop()
-        self.dismiss(self._rows[event.row].place)
+        if isinstance(event.drawn, ChatRow | HitRow):
+            self.dismiss(event.drawn.place)
 
     def action_move(self, steps: int) -> None:
         """Move in the list, while the text stays where it is."""

@@ -47,6 +47,7 @@ class PromptInput(TextArea):
         Binding("up", "older", "history or row above", id="prompt.up", show=False),
         Binding("down", "newer", "history or row below", id="prompt.down", show=False),
         Binding("tab", "complete", "complete a command", id="prompt.complete"),
+        Binding("ctrl+underscore", "undo", "undo typing", id="prompt.undo", show=False),
         Binding("ctrl+g", "editor", "write in $EDITOR", id="prompt.editor"),
     ]
 

@@ -53,6 +53,8 @@ class RowList(ScrollView, can_focus=True):
         """The user pressed Enter on a row, or clicked it."""
 
         row: int
+        drawn: Row
+        """The row itself: others may stand in its place by the time this is heard."""
 
     def __init__(self, *, height: int = 1, id: str | None = None) -> None:  # noqa: A002
         """`height` is how many lines each row takes."""
@@ -98,7 +100,7 @@ class RowList(ScrollView, can_focus=True):
     def action_choose(self) -> None:
         """Choose what is highlighted."""
         if self.count:
-            self.post_message(self.Chosen(self.highlighted))
+            self.post_message(self.Chosen(self.highlighted, self._rows[self.highlighted]))
 
     def watch_highlighted(self) -> None:
         """Keep it in view."""

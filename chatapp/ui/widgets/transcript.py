@@ -66,7 +66,7 @@ class Transcript(TokenCursor, can_focus=True):
         Binding("e", "screen.act('edit')", "edit", id="message.edit"),
         Binding("y", "screen.act('copy')", "copy", id="message.copy"),
         Binding("d", "screen.act('delete')", "delete", id="message.delete"),
-        Binding("u,ctrl+z", "screen.act('undo')", "undo delete", id="message.undelete"),
+        Binding("u", "screen.act('undo')", "undo delete", id="message.undelete"),
         Binding("left_square_bracket", "screen.act('previous')", "before", id="message.before"),
         Binding("right_square_bracket", "screen.act('next')", "after", id="message.after"),
         Binding("home", "oldest", "first message", id="transcript.home", show=False),
