@@ -41,37 +41,51 @@ class Inside:
         usage="[PAGE]",
         values=lambda _: _PAGES,
     )
-    async def inside(self, page: str = "") -> None:
-        """The page that was opened last, or the one that is named."""
+    def inside(self, page: str = "") -> None:
+        """The first page, or the one that is named."""
         if page and page not in _PAGES:
             raise CommandError(f"/inside takes {', '.join(_PAGES)}, not {page!r}")
-        if self._turns.busy:
-            raise CommandError(
-                "a reply is being written; look inside when it is done, or after Esc"
-            )
-        await self._models.ready()
-        look, message, start = await self._look()
+        self._refuse_busy()
 
-        def point(place: int | None) -> None:
-            """Leave the cursor on the token that was looked at last."""
-            if message is not None and place is not None and place >= start:
-                self._chat.transcript.point(message.id, place - start)
+        async def show() -> None:
+            look, message, start = await self._look()
 
-        self._chat.app.push_screen(PagesScreen(look, page), point)
+            def point(place: int | None) -> None:
+                """Leave the cursor on the token that was looked at last."""
+                transcript = self._chat.transcript
+                if message is None or place is None or place < start:
+                    return
+                if transcript.block_of(message.id) is not None:
+                    transcript.point(message.id, place - start)
+
+            self._chat.app.push_screen(PagesScreen(look, page), point)
+
+        self._models.when_ready(show)
 
     @action("journey", "How the token at the cursor came to be, stage by stage.")
-    async def journey(self, _: str = "") -> None:
+    def journey(self, _: str = "") -> None:
         """Of a reply's token: what was given did not come to be."""
+        self._pointed_reply()
+        self._refuse_busy()
+
+        async def show() -> None:
+            message, index = self._pointed_reply()
+            look, _message, _start = await self._look()
+            journey = Journey(self._chat.session, message.id, index)
+            self._chat.app.push_screen(PagesScreen(look, stages=journey.pages))
+
+        self._models.when_ready(show)
+
+    def _pointed_reply(self) -> tuple[Message, int]:
+        """The reply pointed at, and which token of it. Raises CommandError."""
         pointed = self._chat.transcript.pointed
         if pointed is None or pointed[0].message.reply is None:
             raise CommandError("point at a token of a reply first: Tab, then the arrow keys")
+        return pointed[0].message, pointed[1]
+
+    def _refuse_busy(self) -> None:
         if self._turns.busy:
-            raise CommandError("a reply is being written; look at it when it is done, or after Esc")
-        await self._models.ready()
-        look, _message, _start = await self._look()
-        block, index = pointed
-        journey = Journey(self._chat.session, block.message.id, index)
-        self._chat.app.push_screen(PagesScreen(look, stages=journey.pages))
+            raise CommandError("a reply is being written; look inside when it is done")
 
     async def _look(self) -> tuple[Look, Message | None, int]:
         """What is pointed at, its message, and where that begins. Raises EngineError."""

@@ -13,13 +13,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.facts import Progress
 from chatapp.chat.text import sanitise, visible_token
 from chatapp.explain.views import Made, Page
+from chatapp.ui.dialogs.dialog import Dialog
 from chatapp.ui.dialogs.help import help_for
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.line import Line
@@ -45,7 +45,7 @@ _JOURNEY_HELP = (
 )
 
 
-class PagesScreen(ModalScreen[int]):
+class PagesScreen(Dialog[int]):
     """Shows pages; gives back the place of the token that was looked at last."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
