@@ -20,7 +20,7 @@ from chatapp.ui.clipboard import copy_with_tool, find_tool, outcome
 from chatapp.ui.dialogs.compare import CompareScreen
 from chatapp.ui.driver import driver_class, end_by_force
 from chatapp.ui.keys import unknown_actions
-from chatapp.ui.palette import ActionsProvider
+from chatapp.ui.palette import ActionsProvider, Palette
 from chatapp.ui.services import Services
 from chatapp.ui.typed_keys import TypedKeys
 
@@ -120,7 +120,7 @@ class ChatApp(TypedKeys):
     def action_command_palette(self) -> None:
         """Show all actions, unless they are there already, perhaps below another screen."""
         if not any(isinstance(screen, CommandPalette) for screen in self.screen_stack):
-            super().action_command_palette()
+            self.push_screen(Palette(id="--command-palette"))
 
     def pop_screen(self) -> AwaitComplete:
         """Close the uppermost screen, and end what still works for it: it would find no widgets."""

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
-from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.command import CommandPalette, DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 from textual.keys import format_key
 
 from chatapp.ui.actions import Action
 from chatapp.ui.chat.screen import ChatScreen
 from chatapp.ui.drawing import MUTED
+
+
+class Palette(CommandPalette):
+    """Textual's own, whose list fails at a page key that comes before it is drawn."""
+
+    def _action_command_list(self, action: str) -> None:
+        with contextlib.suppress(KeyError):
+            super()._action_command_list(action)
 
 
 class ActionsProvider(Provider):

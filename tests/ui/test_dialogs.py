@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from textual import events
 from textual.widgets import Static
 
 from chatapp.chat.facts import Progress
@@ -70,6 +71,18 @@ async def test_a_screen_that_is_closed_twice_takes_no_other_with_it() -> None:
         settings.dismiss(None)
         await pilot.pause()
         assert app.screen is chat
+
+
+@pytest.mark.parametrize("key", ["pagedown", "pageup", "escape"])
+async def test_a_key_right_behind_the_one_that_opens_the_palette(key: str) -> None:
+    app = make_app(ScriptedEngine())
+    async with app.run_test(size=SIZE) as pilot:
+        await ready(pilot)
+        for name in ("ctrl+p", key, key):
+            app.post_message(events.Key(name, None))
+        await pilot.pause()
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.chat, "the chat")
 
 
 @pytest.mark.parametrize("name", ["prompt", "compare", "beam", "contrastive"])
