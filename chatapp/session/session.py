@@ -289,6 +289,8 @@ class Session:
             raise EngineError("a reply is already under way; stop it first with Esc")
         if not reply.records:
             raise EngineError("this reply has no tokens yet, so there is nothing to take")
+        if reply.finish_reason is None:  # it was still being written when it was taken
+            reply = replace(reply, finish_reason=FinishReason.CANCELLED)
         text = "".join(record.text for record in reply.records)
         message = self._add("assistant", text, parent=parent, reply=reply)
         self.conversation = replace(self.conversation, model=reply.model)

@@ -120,7 +120,7 @@ class ChatApp(TypedKeys):
     def action_command_palette(self) -> None:
         """Show all actions, unless they are there already, perhaps below another screen."""
         if not any(isinstance(screen, CommandPalette) for screen in self.screen_stack):
-            self.push_screen(Palette(id="--command-palette"))
+            self.push_screen(Palette())
 
     def pop_screen(self) -> AwaitComplete:
         """Close the uppermost screen, and end what still works for it: it would find no widgets."""

@@ -9,6 +9,11 @@ from textual.screen import ModalScreen, ScreenResultType
 class Dialog(ModalScreen[ScreenResultType]):
     """A screen over the chat."""
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys that were on their way when it was closed do nothing any more."""
+        open_still = self in self.app.screen_stack
+        return open_still and super().check_action(action, parameters)
+
     def dismiss(self, result: ScreenResultType | None = None) -> AwaitComplete:
         """Close it with a result, unless it is closed already.
 
