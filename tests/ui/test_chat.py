@@ -302,7 +302,7 @@ async def test_a_deleted_message_comes_back() -> None:
         chat.transcript.focus()
         await pilot.press("d")
         await until(pilot, lambda: "Answer." not in shown(chat), "the deletion")
-        await pilot.press("ctrl+z")
+        await pilot.press("u")
         await until(pilot, lambda: "Answer." in shown(chat), "the undo")
 
 

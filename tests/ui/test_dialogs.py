@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from textual import events
 from textual.widgets import Static
@@ -213,3 +215,38 @@ def test_speed_and_time_left() -> None:
     text = progress_text(Progress("fetching", 50, 100, "bytes"), speed).plain
     assert "50 B of 100 B · 50 % · 10 B/s · 5.0 s left" in text
     assert "left" not in progress_text(Progress("fetching", 50, 0, "bytes"), speed).plain
+
+
+async def test_a_choice_in_the_tree_of_a_chat_that_is_open_no_more_is_said() -> None:
+    app = make_app(ScriptedEngine("Hello."))
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "Hi")
+        await pilot.press("f4")
+        await until(pilot, lambda: app.screen is not chat, "the tree")
+        await chat.conversations.begin()  # an opening that was under way came to its end
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen is chat, "the chat")
+        await until(pilot, lambda: "there is no message" in notice(chat), "words")
+        assert not chat.session.conversation.messages
+
+
+async def test_what_is_found_for_a_closed_screen_is_dropped() -> None:
+    app = make_app(ScriptedEngine())
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await pilot.press("f2")
+        settings = app.screen
+        assert isinstance(settings, SettingsScreen)
+        found = asyncio.Event()
+
+        async def show() -> None:
+            await asyncio.shield(asyncio.create_task(found.wait()))
+            settings.query_one("#of-no-widget")
+
+        settings.dismiss(None)
+        settings.work(show(), "late")
+        found.set()
+        await until(pilot, lambda: app.screen is chat, "the chat")
+        await pilot.pause()
+        assert app.is_running

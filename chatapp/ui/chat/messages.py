@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from chatapp.chat.conversation import Message
+from chatapp.chat.errors import ChatappError
 from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.conversations import Conversations
@@ -82,7 +83,11 @@ class Messages:
         async def take(text: str | None) -> None:
             if text is None:
                 return
-            await self._conversations.edit(message, text)
+            try:
+                await self._conversations.edit(message, text)
+            except ChatappError as error:  # another chat may be open by now
+                self._chat.say(f"not kept: {error}", "warning")
+                return
             if mine:
                 self.regenerate()
             else:
@@ -191,7 +196,11 @@ class Messages:
     async def _move_in_tree(self, move: TreeMove | None) -> None:
         if move is None:
             return
-        message = await self._conversations.move_to(move.message_id, ends_there=move.ends_there)
+        try:
+            message = await self._conversations.move_to(move.message_id, ends_there=move.ends_there)
+        except ChatappError as error:  # another chat may be open by now
+            self._chat.say(str(error), "warning")
+            return
         if not move.ends_there:
             self._chat.point_at(message.id)
             return

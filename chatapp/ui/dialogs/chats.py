@@ -156,7 +156,7 @@ class ChatsScreen(Dialog[Place | None]):
     def search(self, event: Input.Changed) -> None:
         """Look for what is typed; the answer to an older text is dropped."""
         event.stop()
-        self.run_worker(self._search(event.value), group="search", exclusive=True)
+        self.work(self._search(event.value), "search", exclusive=True)
 
     async def _search(self, text: str) -> None:
         if not text.strip():
@@ -328,7 +328,7 @@ class ChatsScreen(Dialog[Place | None]):
             except ChatappError as error:
                 self.say(str(error))
 
-        self.run_worker(run(), group="act")
+        self.work(run(), "act")
 
     async def _renew(self, chosen: str | None = None) -> None:
         """Read the list anew, and stay on a chat."""

@@ -122,7 +122,7 @@ class CompareScreen(Dialog[Reply | None]):
         self.query_one(CandidateList).can_focus = False
         self._views[0].focus()
         self.set_interval(1 / DRAWS_PER_SECOND, self._draw)
-        self.run_worker(self._run(), group="compare")
+        self.work(self._run(), "compare")
 
     async def _run(self) -> None:
         try:
@@ -201,7 +201,7 @@ class CompareScreen(Dialog[Reply | None]):
     def list_further(self, event: MoreWanted) -> None:
         """List the next ranks of the vocabulary below the candidates."""
         event.stop()
-        self.run_worker(self._list_further(event), group="more", exclusive=True)
+        self.work(self._list_further(event), "more", exclusive=True)
 
     async def _list_further(self, event: MoreWanted) -> None:
         candidates = self.query_one(CandidateList)
@@ -235,7 +235,7 @@ class CompareScreen(Dialog[Reply | None]):
     def action_trace(self) -> None:
         """Show what each stage did at the token pointed at."""
         if (step := self._step()) is not None:
-            self.run_worker(self._trace(step), group="trace", exclusive=True)
+            self.work(self._trace(step), "trace", exclusive=True)
 
     async def _trace(self, step: ReplyStep) -> None:
         place = self._here()

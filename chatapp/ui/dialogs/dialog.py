@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 from textual.await_complete import AwaitComplete
+from textual.css.query import NoMatches
 from textual.screen import ModalScreen, ScreenResultType
 
 
@@ -13,6 +17,20 @@ class Dialog(ModalScreen[ScreenResultType]):
         """Keys that were on their way when it was closed do nothing any more."""
         open_still = self in self.app.screen_stack
         return open_still and super().check_action(action, parameters)
+
+    def work(
+        self, doing: Coroutine[Any, Any, None], group: str, *, exclusive: bool = False
+    ) -> None:
+        """Do something beside the keys; what it finds for a screen that is closed is dropped."""
+
+        async def run() -> None:
+            try:
+                await doing
+            except NoMatches:
+                if self in self.app.screen_stack:
+                    raise
+
+        self.run_worker(run(), group=group, exclusive=exclusive)
 
     def dismiss(self, result: ScreenResultType | None = None) -> AwaitComplete:
         """Close it with a result, unless it is closed already.

@@ -99,7 +99,7 @@ class FindScreen(Dialog[tuple[int, ...] | None]):
         if not event.value:
             self._show((), _NOTHING_YET)
             return
-        self.run_worker(self._look(event.value), group="find", exclusive=True)
+        self.work(self._look(event.value), "find", exclusive=True)
 
     async def _look(self, text: str) -> None:
         by_id: Sequence[FoundToken] = ()
