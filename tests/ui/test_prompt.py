@@ -138,6 +138,7 @@ async def test_keys_before_a_letter_are_judged_where_they_were_pressed() -> None
         await until(pilot, lambda: len(engine.requests) == 2, "the branch")
         await until(pilot, lambda: chat.prompt.text == "draft wyz", "the letter")
         assert engine.requests[-1][1].forced_ids == (token_id(OTHER),)
+        await until(pilot, lambda: not chat.turns.busy, "the end of the branch")
 
 
 async def test_letters_behind_a_typed_number_reach_the_prompt() -> None:
