@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from chatapp.chat.errors import UsageError
 from chatapp.commands.options import add_json, add_model_options, add_subcommand, whole
-from chatapp.commands.output import check_standard_output, write, write_json, write_private_file
+from chatapp.commands.output import (
+    check_standard_output,
+    plain,
+    write,
+    write_json,
+    write_private_file,
+)
 from chatapp.commands.running import DONE
 
 if TYPE_CHECKING:
@@ -273,8 +279,7 @@ async def _similarity(asked: Asked) -> Answer:
     found = await asked.session.engine.similarity(
         Passage(asked.args.text), Passage(asked.args.other), on_progress=asked.on_progress
     )
-    answer = {"embedding": found.embedding, "hidden": found.hidden}
-    return Answer(answer, views.similarity(found, asked.width))
+    return Answer(plain(found), views.similarity(found, asked.width))
 
 
 async def _map(asked: Asked) -> Answer:
@@ -302,18 +307,7 @@ async def _attention(asked: Asked) -> Answer:
     if args.heads:
         profiles = await engine.head_profiles(passage, args.token, on_progress=asked.on_progress)
         pieces = await engine.passage(passage)
-        heads = [
-            {
-                "layer": one.layer,
-                "head": one.head,
-                "entropy_bits": one.entropy_bits,
-                "first": one.first,
-                "previous": one.previous,
-                "same": one.same,
-                "induction": one.induction,
-            }
-            for one in profiles
-        ]
+        heads = plain(profiles)
         place = args.token % len(pieces)
         view = views.head_profiles(profiles, pieces[place], asked.width)
         return Answer({"token": place, "heads": heads}, view)
@@ -389,14 +383,7 @@ async def _positions(asked: Asked) -> Answer:
     from chatapp.explain import views
 
     found = await asked.session.engine.positions(asked.args.position, on_progress=asked.on_progress)
-    answer = {
-        "kind": found.kind,
-        "position": found.position,
-        "angles": list(found.angles),
-        "wavelengths": list(found.wavelengths),
-        "falloff": [list(pair) for pair in found.falloff],
-    }
-    return Answer(answer, views.positions(found, asked.width))
+    return Answer(plain(found), views.positions(found, asked.width))
 
 
 async def _anatomy(asked: Asked) -> Answer:
@@ -410,10 +397,6 @@ async def _anatomy(asked: Asked) -> Answer:
         text = Passage("The quick brown fox jumps over the lazy dog. " * 4)
         last = (await engine.cache_run(text, on_progress=asked.on_progress)).points[-1]
         measured = last.tokens / last.with_cache
-    parts = [
-        {"name": part.name, "parameters": part.parameters, "bytes": part.bytes}
-        for part in found.parts
-    ]
     answer = {
         "architecture": found.architecture,
         "parameters": found.parameters,
@@ -428,7 +411,7 @@ async def _anatomy(asked: Asked) -> Answer:
         "activation": found.activation,
         "norm": found.norm,
         "weight_format": found.weight_format,
-        "parts": parts,
+        "parts": plain(found.parts),
         "kv_bytes_per_token": found.kv_bytes_per_token,
         "operations_per_token": found.operations_per_token,
         "bytes_per_token": found.bytes_per_token,

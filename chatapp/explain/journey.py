@@ -17,8 +17,9 @@ from chatapp.chat.xray import Attribution, Passage
 from chatapp.explain import views
 from chatapp.explain.plots import bar, fit
 from chatapp.explain.removal import cut_by, setting_text, shortfall, stage_name
-from chatapp.explain.views import TOKEN_WIDTH, Made, Page, Report, View
+from chatapp.explain.views import TOKEN_WIDTH, Made, Page, View
 from chatapp.session.inspector import Inspector
+from chatapp.session.protocols import Report
 from chatapp.session.session import Session
 
 _CANDIDATES = 8

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from chatapp.chat.facts import Progress
 from chatapp.chat.numbers import count, decimal, percent, size
 from chatapp.chat.numbers import tokens as token_count
 from chatapp.chat.prompt import TokenPiece
@@ -30,6 +29,7 @@ from chatapp.chat.xray import (
     Similarity,
 )
 from chatapp.explain.plots import SHADES_TOLD, bar, cells, fit, rounded, scatter, shade, signed_bar
+from chatapp.session.protocols import Report
 
 Kind = Literal["control", "byte", "word", "inside", "mark"]
 _KIND_WORDS: dict[Kind, str] = {
@@ -64,7 +64,6 @@ class View:
         return [*textwrap.wrap(self.sentence, width), "", *lines, *remark]
 
 
-Report = Callable[[Progress], None]
 Made = Callable[[int], View]
 """A view for lines of so many characters."""
 

@@ -10,21 +10,9 @@ from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.models import Models
 from chatapp.ui.chat.score_places import find_places, parts_of
 from chatapp.ui.chat.turns import Turns
+from chatapp.ui.xray.inside import PAGES
 from chatapp.ui.xray.inside import Inside as Look
 from chatapp.ui.xray.screen import PagesScreen
-
-_PAGES = (
-    "tokens",
-    "attention",
-    "heads",
-    "heat map",
-    "layers",
-    "parts",
-    "words",
-    "position",
-    "anatomy",
-    "cache",
-)
 
 
 class Inside:
@@ -39,12 +27,12 @@ class Inside:
         "inside",
         "Look inside the model at the cursor: tokens, attention, layers, words, anatomy.",
         usage="[PAGE]",
-        values=lambda _: _PAGES,
+        values=lambda _: PAGES,
     )
     def inside(self, page: str = "") -> None:
         """The first page, or the one that is named."""
-        if page and page not in _PAGES:
-            raise CommandError(f"/inside takes {', '.join(_PAGES)}, not {page!r}")
+        if page and page not in PAGES:
+            raise CommandError(f"/inside takes {', '.join(PAGES)}, not {page!r}")
         self._refuse_busy()
 
         async def show() -> None:

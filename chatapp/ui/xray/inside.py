@@ -8,9 +8,22 @@ from chatapp.chat.facts import ModelFacts
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.xray import Passage
 from chatapp.explain import views
-from chatapp.explain.views import Made, Page, Report, View
-from chatapp.session.protocols import Engine
+from chatapp.explain.views import Made, Page, View
+from chatapp.session.protocols import Engine, Report
 
+PAGES = (
+    "tokens",
+    "attention",
+    "heads",
+    "heat map",
+    "layers",
+    "parts",
+    "words",
+    "position",
+    "anatomy",
+    "cache",
+)
+"""What the pages are called, in their order."""
 _CACHE_TOKENS = 64
 """How much of the text is read to measure the cache: some seconds' worth."""
 _SUM = re.compile(r"\s[+\-−]\s")
@@ -51,18 +64,19 @@ class Inside:
         """What was written: a text to be cut into tokens, a word, a sum, or words for the map."""
         self.pieces: tuple[TokenPiece, ...] = ()
         """The tokens of the text, once they are known."""
-        self.pages = (
-            Page("tokens", self._tokens),
-            Page("attention", self._attention),
-            Page("heads", self._heads),
-            Page("heat map", self._heat_map),
-            Page("layers", self._layers),
-            Page("parts", self._parts),
-            Page("words", self._words),
-            Page("position", self._position),
-            Page("anatomy", self._anatomy),
-            Page("cache", self._cache),
+        makers = (
+            self._tokens,
+            self._attention,
+            self._heads,
+            self._heat_map,
+            self._layers,
+            self._parts,
+            self._words,
+            self._position,
+            self._anatomy,
+            self._cache,
         )
+        self.pages = tuple(Page(*one) for one in zip(PAGES, makers, strict=True))
 
     @property
     def state(self) -> tuple[object, ...]:
