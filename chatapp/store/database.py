@@ -28,7 +28,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from chatapp.chat.errors import ChatappError, StoreError
 from chatapp.settings.paths import make_folder
@@ -62,10 +62,26 @@ def journal_mode(
     return "wal" if version >= WAL_SAFE else "truncate"
 
 
+class _Connection(sqlite3.Connection):
+    """Python fails to decode what SQLite says about a schema whose names are damaged."""
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        try:
+            return super().execute(*arguments)
+        except UnicodeDecodeError:
+            error = sqlite3.DatabaseError("names in its schema are no text")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error from None
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """A connection that leaves transactions to us. Raises sqlite3.Error."""
     return sqlite3.connect(
-        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        path,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=_Connection,
     )
 
 

@@ -67,6 +67,10 @@ def zero_first_page(data: bytearray) -> None:
     data[:PAGE] = bytes(PAGE)
 
 
+def garble_names(data: bytearray) -> None:
+    data[:] = data.replace(b"CREATE TABLE chunk", b"CREATE TABLE\x80chunk")
+
+
 def truncate(data: bytearray) -> None:
     del data[len(data) // 2 :]
 
@@ -85,6 +89,7 @@ def noise_in_the_middle(data: bytearray) -> None:
     [
         (zero_header, 96),
         (zero_first_page, 96),
+        (garble_names, 96),
         (truncate, 30),
         (cut_odd, 90),
         (noise_in_the_middle, 60),
