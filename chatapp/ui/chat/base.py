@@ -26,6 +26,7 @@ class ChatBase(Screen[None]):
     """Widgets and a voice; the screen itself says how the rest is drawn."""
 
     services: Services
+    _leaving = False
     session: Session
 
     @dataclass
@@ -61,9 +62,15 @@ class ChatBase(Screen[None]):
         """Answers questions about replies."""
         return Inspector(self.session)
 
+    @property
+    def gone(self) -> bool:
+        """Whether nothing is shown any more: the program ends, its widgets go before the screen."""
+        return self._leaving or not self.app.is_running
+
     def say(self, words: str, level: Level = "note") -> None:
         """Tell the user something."""
-        self.query_one(Notices).say(words, level)
+        if not self.gone:
+            self.query_one(Notices).say(words, level)
 
     def say_error(self, words: str) -> None:
         """Tell the user what failed."""

@@ -188,8 +188,9 @@ class ChatScreen(ChatBase):
 
     async def stop_everything(self) -> None:
         """Before the end: stop the reply, save it, and give up what is asked and loaded."""
+        self._leaving = True
         await self.what_if.close()
-        await self.turns.close()
+        await self.turns.stop()
         await self.models.close()
 
     # Actions

@@ -33,6 +33,10 @@ _DRAWING_SHARE = 3.0
 class TurnView(Protocol):
     """Where what happens in a turn is shown."""
 
+    @property
+    def gone(self) -> bool:
+        """Whether nothing can be shown any more: the screen is being taken apart."""
+
     def message_added(self, message: Message) -> None:
         """A message joined the conversation; a reply has no token yet."""
 
@@ -86,7 +90,6 @@ class Turns:
         self._task: asyncio.Task[None] | None = None
         self._waiting = False
         self._stopped = False
-        self._closed = False
         self._pending: list[TokenRecord] = []
         self._not_before = 0.0
         self._speed = Speed()
@@ -143,11 +146,6 @@ class Turns:
                 task.cancel()
                 await asyncio.wait([task])
 
-    async def close(self) -> None:
-        """Stop the turn, and show nothing any more: the screen is going away."""
-        self._closed = True
-        await self.stop()
-
     def flush(self) -> None:
         """Hand on the tokens that came since the last time, unless drawing takes too much."""
         now = self._clock()
@@ -170,13 +168,13 @@ class Turns:
                     elif self._stopped:
                         self._session.cancel()
         except ChatappError as error:
-            if not self._closed:
+            if not self._view.gone:
                 self._view.say_error(str(error))
         except asyncio.CancelledError:
             pass  # the session has kept what came
         finally:
             self._task = None
-            if not self._closed:
+            if not self._view.gone:
                 self._hand_on()
                 self._view.turn_ended()
 
@@ -193,7 +191,7 @@ class Turns:
             self._waiting = False
 
     def _take(self, event: TurnEvent) -> None:
-        if self._closed:
+        if self._view.gone:
             return
         match event:
             case TokenStep():
