@@ -150,3 +150,61 @@ def test_a_sentencepiece_vocabulary(tmp_path: Path, space: bool) -> None:
     spelt = b"".join(map(tokenizer.token_bytes, tokenizer.encode_text("a<think>b")))
     assert spelt == (b" " if space else b"") + b"a<think>b"
     assert at["<think>"] in tokenizer.encode_rendered("a<think>b")
+
+
+LETTERS = [
+    chr(byte) if 33 <= byte < 127 or 161 <= byte < 173 or byte > 173 else chr(256 + place)
+    for byte, place in (
+        (byte, sum(not (33 <= b < 127 or 161 <= b < 173 or b > 173) for b in range(byte)))
+        for byte in range(256)
+    )
+]
+"""GPT-2's letter for each byte: printable ones stand for themselves, the rest are moved up."""
+
+
+@pytest.mark.parametrize(
+    ("pre", "text", "wanted"),
+    [
+        ("smollm", "1234", ["1", "2", "3", "4"]),
+        ("deepseek-coder", "1234", ["1", "2", "3", "4"]),
+        ("qwen2", "1234", ["1", "2", "3", "4"]),
+        ("falcon", "1234", ["123", "4"]),
+        ("gpt-2", "1234", ["1234"]),
+        ("stablelm2", "1234", ["1", "2", "3", "4"]),
+        ("bloom", "ab1", ["ab1"]),
+        ("gpt-2", "ab1", ["ab", "1"]),
+        ("llama-bpe", "xyz", ["xyz"]),  # ignore_merges: a word that is a token needs no merges
+        ("gpt-2", "xyz", ["x", "y", "z"]),
+    ],
+)
+def test_each_pre_tokenizer_splits_by_its_own_rule(
+    tmp_path: Path, pre: str, text: str, wanted: list[str]
+) -> None:
+    pairs = ["1 2", "12 3", "123 4", "a b", "ab 1"]
+    tokens = [*LETTERS, *(pair.replace(" ", "") for pair in pairs), "xyz", "<|end|>"]
+    end = len(tokens) - 1
+    tokenizer = read_vocabulary(
+        tiny_vocabulary(
+            tmp_path / "bpe.gguf", "gpt2", tokens, [NORMAL] * end + [CONTROL],
+            token_merges=pairs, tokenizer_pre=pre, eos_token_id=end, bos_token_id=end,
+        )
+    )  # fmt: skip
+    assert [tokens[id_] for id_ in tokenizer.encode_text(text)] == wanted
+
+
+def test_control_tokens_outside_the_byte_alphabet(tmp_path: Path) -> None:
+    control = ["<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"]
+    tokens = [*LETTERS, "ab", *control]
+    tokenizer = read_vocabulary(
+        tiny_vocabulary(
+            tmp_path / "deepseek.gguf", "gpt2", tokens, [NORMAL] * 257 + [CONTROL] * 4,
+            token_merges=["a b"], tokenizer_pre="deepseek-r1-qwen",
+            bos_token_id=259, eos_token_id=260,
+        )
+    )  # fmt: skip
+    rendered = "<｜begin▁of▁sentence｜><｜User｜>hi<｜Assistant｜>"
+    assert tokenizer.encode_rendered(rendered) == [259, 257, *b"hi", 258]
+    assert tokenizer.end_ids == (260,)
+    spelt = tokenizer.encode_text(rendered)
+    assert not tokenizer.control_ids.intersection(spelt)
+    assert b"".join(map(tokenizer.token_bytes, spelt)).decode() == rendered

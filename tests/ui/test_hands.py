@@ -245,8 +245,21 @@ class Walk:
         await until(self.pilot, lambda: not self.chat.turns.busy)
 
     async def check(self) -> None:
+        """Check when nothing is under way, and again where something began meanwhile."""
+        for _ in range(20):
+            await self.settle()
+            current = self.session.conversation
+            try:
+                await self.check_all()
+            except AssertionError:
+                if current is self.session.conversation and not self.chat.turns.busy:
+                    raise
+            else:
+                return
+        raise AssertionError("it does not come to rest")
+
+    async def check_all(self) -> None:
         """The screen shows the current chat, and what was said and written is on disk."""
-        await self.settle()
         chat = self.chat
         conversation = chat.session.conversation
         path = conversation.path()
