@@ -86,22 +86,26 @@ class GrowingReply:
         return replace(self._start, records=records, sampling=tuple(self._spans))
 
 
-def kept_to_continue(reply: Reply, text: str) -> tuple[TokenRecord, ...]:
+def kept_to_continue(reply: Reply, text: str) -> tuple[tuple[TokenRecord, ...], str]:
     """The tokens a reply goes on from: without its end token, or the stop sequence it ended by.
 
     Args:
         reply: the reply that was cut.
         text: what is shown of it.
+
+    Returns:
+        The tokens, and what is shown behind them: the start of a token that the stop sequence cut.
     """
     records = reply.records
     if records and reply.finish_reason is FinishReason.STOP:
-        return records[:-1]
+        return records[:-1], ""
     if reply.finish_reason is FinishReason.STOP_SEQUENCE:
         data = b""
         for count, record in enumerate(records):
+            before = data.decode("utf-8", "ignore")
             data += record.bytes
             if not text.startswith(data.decode("utf-8", "ignore")):
-                return records[:count]
+                return records[:count], text[len(before) :]
     if (
         records
         and records[-1].text.endswith(REPLACEMENT)
@@ -109,8 +113,8 @@ def kept_to_continue(reply: Reply, text: str) -> tuple[TokenRecord, ...]:
     ):
         # Half a character was printed as such at the limit; it may be completed now.
         last = replace(records[-1], text=records[-1].text.rstrip(REPLACEMENT))
-        return (*records[:-1], last)
-    return records
+        return (*records[:-1], last), ""
+    return records, ""
 
 
 def spans_before(base: Reply | None, count: int) -> tuple[SamplingSpan, ...]:

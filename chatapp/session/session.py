@@ -249,11 +249,8 @@ class Session:
 
     async def continue_reply(self, message_id: str) -> AsyncGenerator[TurnEvent]:
         """Go on from the exact ids of a reply that was cut; the old one stays beside it."""
-        reply = self._reply_of(message_id)
-        kept = kept_to_continue(reply, self._message(message_id).text)
-        async with contextlib.aclosing(
-            self._reply(self.parent_for_reply(message_id), kept=kept, base=reply)
-        ) as events:
+        last = len(self._reply_of(message_id).records)
+        async with contextlib.aclosing(self.branch(message_id, last, ())) as events:
             async for event in events:
                 yield event
 
@@ -265,7 +262,9 @@ class Session:
         parent = self.parent_for_reply(message_id)
         kept = reply.records[:index]
         if index >= len(reply.records):
-            kept = kept_to_continue(reply, self._message(message_id).text)
+            kept, shown = kept_to_continue(reply, self._message(message_id).text)
+            pieces = await self.engine.tokenize(shown, inside=True) if shown else ()
+            token_ids = (*(piece.id for piece in pieces), *token_ids)
         listed = reply.records[index].candidates if index < len(reply.records) else ()
         texts = {candidate.id: candidate.bytes for candidate in listed}
         async with contextlib.aclosing(

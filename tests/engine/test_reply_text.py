@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from chatapp.chat.conversation import Reply
@@ -72,7 +74,7 @@ def test_a_continued_reply_says_what_an_uncut_one_says(
         first = write(tokenizer, ids[:cut], ending=limit)
         shown = "".join(each.text for each in first)
         reply = Reply(model="m", seed=0, records=tuple(first), finish_reason=ending)
-        kept = kept_to_continue(reply, shown)
+        kept, _ = kept_to_continue(reply, shown)
         rest = write(tokenizer, ids[cut:], kept=kept, ending=FinishReason.LENGTH)
         assert "".join(each.text for each in (*kept, *rest)) == text
 
@@ -87,5 +89,19 @@ def test_a_reply_that_ended_by_a_stop_sequence_goes_on_before_it(
     reply = Reply(
         model="m", seed=0, records=tuple(records), finish_reason=FinishReason.STOP_SEQUENCE
     )
-    kept = kept_to_continue(reply, shown)
+    kept, rest = kept_to_continue(reply, shown)
     assert b"".join(each.bytes for each in kept) == b"Fine."
+    assert rest == ""
+
+
+def test_what_is_shown_of_a_token_that_a_stop_sequence_cuts_is_not_lost(
+    tokenizer: FolderTokenizer,
+) -> None:
+    before = [record(0, "ab", tokenizer), record(0, "é", tokenizer), record(0, "c", tokenizer)]
+    spelt = [b"ab", b"\xc3", b"\xa9c\nUs", b"er:"]
+    records = [replace(one, bytes=data) for one, data in zip((*before, before[0]), spelt)]
+    reply = Reply(
+        model="m", seed=0, records=tuple(records), finish_reason=FinishReason.STOP_SEQUENCE
+    )
+    kept, rest = kept_to_continue(reply, "abéc")
+    assert (len(kept), rest) == (2, "éc")

@@ -108,6 +108,24 @@ async def test_branches_inside_an_emoji_keep_their_ids_and_have_the_models_numbe
     _assert_is_transformers(reference, [reply_of(one) for one in (first, second, third)])
 
 
+async def test_a_reply_that_a_stop_sequence_cut_inside_a_token_goes_on_behind_what_is_shown(
+    session: Session,
+) -> None:
+    _, whole = await run(session.send("Name two animals."))
+    texts = [record.text for record in reply_of(whole).records]
+    place = next(number for number, text in enumerate(texts) if number > 1 and len(text) > 4)
+    session.stop = (texts[place][3:],)
+    _, cut = await run(session.regenerate(whole.id))
+    shown = "".join(texts[:place]) + texts[place][:3]
+    assert reply_of(cut).finish_reason is FinishReason.STOP_SEQUENCE
+    assert cut.text == shown
+    session.stop = ()
+    _, more = await run(session.continue_reply(cut.id))
+    assert more.text.startswith(shown)
+    assert len(more.text) > len(shown)
+    assert reply_of(more).ids[:place] == reply_of(whole).ids[:place]
+
+
 async def test_a_text_is_taken_while_held_through_the_pipe(
     session: Session, reference: Any
 ) -> None:
