@@ -99,7 +99,9 @@ def test_what_is_shown_of_a_token_that_a_stop_sequence_cuts_is_not_lost(
 ) -> None:
     before = [record(0, "ab", tokenizer), record(0, "é", tokenizer), record(0, "c", tokenizer)]
     spelt = [b"ab", b"\xc3", b"\xa9c\nUs", b"er:"]
-    records = [replace(one, bytes=data) for one, data in zip((*before, before[0]), spelt)]
+    records = [
+        replace(one, bytes=data) for one, data in zip((*before, before[0]), spelt, strict=True)
+    ]
     reply = Reply(
         model="m", seed=0, records=tuple(records), finish_reason=FinishReason.STOP_SEQUENCE
     )
