@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return BROKEN_PIPE
     except OSError as error:
-        # Commands name their own files; what is left is the stream they all write to.
+        if error.filename is not None:
+            return _fail(f"{error.filename}: {error.strerror or error}", FAILED)
+        # What has no name is the stream that all commands write to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _fail(f"cannot write standard output: {error.strerror or error}", FAILED)
     return status

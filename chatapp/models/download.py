@@ -110,7 +110,7 @@ def download(
         FetchStopped: the user stopped it. FetchError: it cannot be written.
     """
     while True:
-        taken_up = part_of(target).exists()
+        taken_up = os.path.exists(part_of(target))  # a Path's own fails where a name is too long
         try:
             with gathered(target, item) as part:
                 part.take_up(watch)

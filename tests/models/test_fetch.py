@@ -472,3 +472,10 @@ def test_file_the_repository_lacks(server: Server, content: bytes, paths: Paths)
 def test_sources_are_told_apart() -> None:
     assert str(HubFile("a/b", "c.gguf")) == "the Hub (a/b)"
     assert str(WheelFile("p", "1", "m")) == "the package index (p 1)"
+
+
+def test_a_name_longer_than_the_disk_takes(server: Server, content: bytes, paths: Paths) -> None:
+    name = f"{'x' * 300}.gguf"
+    server.repos[REPO] = {name: content}
+    with pytest.raises(FetchError, match=r"xxx\.gguf.*name too long"):
+        fetch(hub_file_entry(REPO, name), paths)

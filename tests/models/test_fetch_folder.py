@@ -163,3 +163,12 @@ def test_the_hub_is_down(paths: Paths) -> None:
     with pytest.raises(FetchError, match=r"127\.0\.0\.1: it cannot be reached") as caught:
         obtain(REPO, paths)
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_longer_than_the_disk_takes(
+    server: Server, files: dict[str, bytes], paths: Paths
+) -> None:
+    files[f"{'x' * 300}.json"] = b"{}"
+    with pytest.raises(FetchError, match=r"xxx\.json.*name too long"):
+        obtain(REPO, paths)
+    assert not (paths.models / "tiny--Tiny").exists()
