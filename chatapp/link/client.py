@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from chatapp.chat.errors import EngineError
@@ -17,6 +20,11 @@ from chatapp.session.protocols import Comparison, Engine, Generation
 from chatapp.settings.paths import Paths
 
 _Event = TypeVar("_Event")
+
+LOAD_SECONDS = 120.0
+"""What loading the smallest model may take, libraries on a slow disk included."""
+_LOAD_BYTES_PER_SECOND = 1e6
+"""Far less than the slowest disk reads, and than a slow machine converts."""
 
 
 class RemoteStream(Generic[_Event]):
@@ -131,10 +139,24 @@ class EngineClient(Engine):
     async def load(
         self, source: ModelSource, options: LoadOptions, on_progress: Callable[[Progress], None]
     ) -> ModelFacts:
-        """Load a model; starts the process when none runs. Raises EngineError."""
+        """Load a model; starts the process when none runs. Raises EngineError.
+
+        A damaged file can keep a library busy for ever, where no request to stop is heard: then the
+        process is ended.
+        """
         await self._connection.start()
-        call = CALLS["load"]
-        facts: ModelFacts = await self._answer(call, call.pack(source, options), on_progress)
+        call, limit = CALLS["load"], _load_seconds(source)
+        try:
+            async with asyncio.timeout(limit):
+                facts: ModelFacts = await self._answer(
+                    call, call.pack(source, options), on_progress
+                )
+        except TimeoutError:
+            await self._connection.close()
+            raise EngineError(
+                f"the model cannot be loaded: {source.path} was not ready after {limit:.0f} s, and"
+                " its size needs no such time; it is damaged, or this machine is very busy"
+            ) from None
         return facts
 
     async def close(self) -> None:
@@ -155,6 +177,17 @@ class EngineClient(Engine):
         if answers.answer is None:
             raise EngineError("the engine did not answer")
         return answers.answer
+
+
+def _load_seconds(source: ModelSource) -> float | None:
+    """How long loading may take at most; None for a server, which has limits of its own."""
+    if source.kind == "server":
+        return None
+    path = Path(source.path)
+    files = [path] if source.kind == "gguf" else path.glob("*")
+    with contextlib.suppress(OSError):
+        return LOAD_SECONDS + sum(file.stat().st_size for file in files) / _LOAD_BYTES_PER_SECOND
+    return LOAD_SECONDS  # the engine says what is wrong with it
 
 
 def _method(call: Call) -> Callable[..., Any]:

@@ -107,6 +107,24 @@ async def test_whatever_ends_the_work_ends_the_request_in_words_and_nothing_else
         assert len([event async for event in client.generate(saying("on"), options)]) == 3
 
 
+async def test_a_file_that_loads_for_ever_is_given_up_in_words(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "SERVER", COMMAND)
+    client, deaths = EngineClient(paths), list[str]()
+    client.on_death = deaths.append
+    await client.load(ModelSource("m", "/nowhere", "gguf"), LoadOptions(), lambda _: None)
+    monkeypatch.setattr("chatapp.link.client.LOAD_SECONDS", 0.1)
+    async with asyncio.timeout(WAIT):
+        with pytest.raises(EngineError, match="/endless was not ready after 0 s"):
+            await client.load(ModelSource("m", "/endless", "gguf"), LoadOptions(), lambda _: None)
+    assert client.process_id is None and not deaths
+    monkeypatch.undo()
+    monkeypatch.setattr(connection, "SERVER", COMMAND)
+    await client.load(ModelSource("m", "/nowhere", "gguf"), LoadOptions(), lambda _: None)
+    await client.close()
+
+
 @pytest.mark.parametrize("fault", ["badly_sent", "too_long"])
 async def test_what_is_no_event_ends_the_engine_in_words(client: EngineClient, fault: str) -> None:
     deaths: list[str] = []

@@ -290,11 +290,13 @@ class Walk:
             }
             assert on_disk.leaf == current.leaf
             assert on_disk.title == current.title
-        owners: dict[str, str] = {}
+        owners: dict[str, float] = {}
         for id_ in kept:
             conversation = await self.store.load(id_)
             for message in conversation.messages.values():
-                assert owners.setdefault(message.id, id_) == id_
+                # A message belongs to one chat, or to its copy, which keeps the time it was made.
+                made = kept[id_].created
+                assert owners.setdefault(message.id, made) == made
                 assert message.parent is None or message.parent in conversation.messages
                 if message.reply is not None:
                     assert message.text == "".join(one.text for one in message.reply.records)

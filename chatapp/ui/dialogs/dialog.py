@@ -14,9 +14,9 @@ class Dialog(ModalScreen[ScreenResultType]):
     """A screen over the chat."""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Keys that were on their way when it was closed do nothing any more."""
-        open_still = self in self.app.screen_stack
-        return open_still and super().check_action(action, parameters)
+        """Keys that were on their way when it was closed, or not built yet, do nothing."""
+        there = self.is_mounted and self in self.app.screen_stack
+        return there and super().check_action(action, parameters)
 
     def work(
         self, doing: Coroutine[Any, Any, None], group: str, *, exclusive: bool = False
