@@ -120,6 +120,7 @@ def save_gguf(
     template: str = CHAT_TEMPLATE,
     extra: Mapping[str, Sequence[int]] | None = None,
     rope_scaling: str = "",
+    temperature: float | None = None,
 ) -> Path:
     """Save a random Llama of two layers as GGUF, with byte tokens and one merge.
 
@@ -130,6 +131,7 @@ def save_gguf(
         template: its chat template.
         extra: further tensors, by name, with their shapes.
         rope_scaling: how it says that its positions are scaled; empty where they aren't.
+        temperature: what its makers recommend, where they do.
     """
     import gguf
     import numpy as np
@@ -150,6 +152,8 @@ def save_gguf(
     if rope_scaling:
         writer.add_rope_scaling_type(gguf.RopeScalingType(rope_scaling))
         writer.add_rope_scaling_factor(4.0)
+    if temperature is not None:
+        writer.add_sampling_temp(temperature)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")

@@ -168,6 +168,12 @@ def test_what_writes_no_chat_is_refused_by_what_it_is(folder: Path, kind: str) -
     assert kind in words.lower() and "class" not in words
 
 
+def test_an_unknown_scaling_of_positions_is_named(folder: Path) -> None:
+    rope = {"rope_type": "spiral", "rope_theta": 10000.0, "factor": 2.0}
+    change(folder / "config.json", lambda config: config.update(rope_parameters=rope))
+    assert "scales its positions by 'spiral', and transformers knows" in refused(folder)
+
+
 class Forgets:
     """A runtime whose steps know nothing of what stands before."""
 
@@ -244,6 +250,16 @@ def test_what_the_makers_recommend_is_told(folder: Path) -> None:
     change(file, lambda one: one.update(temperature=0.6, top_k=20, do_sample=True))
     note = load(folder).runtime.facts.note
     assert "recommend temperature 0.6, top-k 20;" in note
+
+
+def test_what_a_gguf_says_its_makers_recommend_is_told(tmp_path: Path) -> None:
+    file = save_gguf(tmp_path / "told.gguf", temperature=0.6)
+    source = ModelSource("told", str(file), "gguf")
+    engine = LocalEngine(tmp_path / "prepared")
+    facts = engine.load(source, LoadOptions(runtime="llama.cpp"), lambda _: None)
+    assert facts.note == "its makers recommend temperature 0.6; /set takes them"
+    silent = ModelSource("silent", str(save_gguf(tmp_path / "silent.gguf")), "gguf")
+    assert engine.load(silent, LoadOptions(runtime="llama.cpp"), lambda _: None).note == ""
 
 
 def test_an_adapter_beside_its_base_is_said(folder: Path) -> None:

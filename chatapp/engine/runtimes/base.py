@@ -6,9 +6,9 @@ records, searches, scores and what-if know only what stands here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -138,3 +138,17 @@ def common_prefix(a: Iterable[int], b: Iterable[int]) -> int:
             break
         count += 1
     return count
+
+
+def recommended(told: Mapping[str, Any]) -> str:
+    """What the model's makers would have it drawn with, in words; empty where they don't say.
+
+    Args:
+        told: sampling parameters by name, as generation_config.json has them, and anything else.
+    """
+    values = [
+        f"{name.replace('_', '-')} {value:g}"
+        for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+        if isinstance(value := told.get(name), int | float) and not isinstance(value, bool)
+    ]
+    return f"its makers recommend {', '.join(values)}; /set takes them" if values else ""

@@ -9,6 +9,7 @@ digits, on what is read together and on what else the context holds.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
 import time
@@ -20,7 +21,7 @@ import numpy as np
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
-from chatapp.engine.runtimes.base import CannotFork, Floats, Reading, Stopped, Watch
+from chatapp.engine.runtimes.base import CannotFork, Floats, Reading, Stopped, Watch, recommended
 from chatapp.engine.runtimes.gguf_tokenizer import GgufTokenizer
 from chatapp.engine.runtimes.library import Library, library
 
@@ -34,6 +35,14 @@ MOST_SEQUENCES = 256
 """llama.cpp's bound (LLAMA_MAX_SEQ)."""
 _WATCH_SECONDS = 0.05
 """How often, at most, whoever watches a reading is told."""
+_SAMPLING_KEYS = {
+    "temperature": "temp",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repetition_penalty": "penalty_repeat",
+}
+"""What a GGUF calls the sampling parameters that its makers recommend."""
 _NO_ROOM, _STOPPED = 1, 2
 """What `llama_decode` returns when no cells are free, and when the abort callback stopped it."""
 _VALUE_BYTES = 2
@@ -282,7 +291,15 @@ class LlamaCppRuntime:
             control_ids=tuple(sorted(self.tokenizer.control_ids)),
             has_chat_template=self.tokenizer.chat_template is not None,
             sha256=source.sha256,
+            note=self._recommended(),
         )
+
+    def _recommended(self) -> str:
+        told = {}
+        for name, key in _SAMPLING_KEYS.items():
+            with contextlib.suppress(ValueError):  # empty where the file doesn't say
+                told[name] = float(self._metadata(f"general.sampling.{key}"))
+        return recommended(told)
 
     def _weight_format(self) -> str:
         """The last word of what the library says of a model: "llama 135M Q4_1"."""

@@ -14,7 +14,7 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,14 @@ import torch
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
-from chatapp.engine.runtimes.base import CannotFork, Floats, Reading, Stopped, Watch
+from chatapp.engine.runtimes.base import (
+    CannotFork,
+    Floats,
+    Reading,
+    Stopped,
+    Watch,
+    recommended,
+)
 from chatapp.engine.runtimes.folder_tokenizer import FolderTokenizer
 from chatapp.engine.runtimes.gguf_tokenizer import GgufTokenizer, read_vocabulary
 from chatapp.engine.runtimes.library import NoLibrary
@@ -44,7 +51,6 @@ _CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params")
 """What forward calls its cache: since transformers 5.24, before, and before for state spaces."""
 
 _WRITES = ("ForCausalLM", "LMHeadModel", "WithLMHead")
-_RECOMMENDED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 _TURNED_ANEW = ("dynamic", "longrope")
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 
@@ -414,9 +420,16 @@ def _load_weights(
 
 def _check_kind(config: Any, source: ModelSource) -> None:
     """Refuse what isn't made to go on with a text. Raises EngineError."""
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     kind = str(config.model_type)
+    for scaling, _ in _ropes(config):
+        if scaling not in (known := {"default", *ROPE_INIT_FUNCTIONS}):
+            raise EngineError(
+                f"{source.name} scales its positions by {scaling!r}, and transformers knows"
+                f" {', '.join(sorted(known))}; install a newer one, or choose another model"
+            )
     if getattr(config, "is_encoder_decoder", False):
         raise EngineError(
             f"{source.name} ({kind}) reads with one half and writes with another, as translators"
@@ -468,7 +481,7 @@ def _facts(
     heads = int(getattr(config, "num_attention_heads", 0) or 0)
     whole_context = _context_length(config, folder)
     own_context = _exact_context(config, whole_context)
-    note = ""
+    makers, note = _read_json(folder / "generation_config.json"), ""
     if own_context < whole_context:
         note = (
             f"the context is {own_context} tokens, not {whole_context}: beyond it this model turns"
@@ -498,7 +511,7 @@ def _facts(
         control_ids=tuple(sorted(tokenizer.control_ids)),
         has_chat_template=tokenizer.chat_template is not None,
         sha256=source.sha256 or prepared.get("sha256", "") or fingerprint(folder),
-        note="; ".join(filter(None, (note, _adapter(folder), _recommended(folder)))),
+        note="; ".join(filter(None, (note, _adapter(folder), recommended(makers)))),
     )
 
 
@@ -542,9 +555,8 @@ def _exact_context(config: Any, length: int) -> int:
     Rotary scalings of the kinds "dynamic" and "longrope" turn all positions otherwise once a text
     is longer than the model was trained on, and a KV cache holds keys that were turned before.
     """
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    for one in (rope, *rope.values()):
-        if isinstance(one, dict) and one.get("rope_type", one.get("type")) in _TURNED_ANEW:
+    for kind, one in _ropes(config):
+        if kind in _TURNED_ANEW:
             original = one.get("original_max_position_embeddings") or getattr(
                 config, "original_max_position_embeddings", None
             )
@@ -553,22 +565,19 @@ def _exact_context(config: Any, length: int) -> int:
     return length
 
 
+def _ropes(config: Any) -> Iterator[tuple[object, dict[str, Any]]]:
+    """How positions are turned: the kind of scaling with its numbers, of each kind of layer."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    for one in (rope, *rope.values()):
+        if isinstance(one, dict) and (kind := one.get("rope_type", one.get("type"))) is not None:
+            yield kind, one
+
+
 def _adapter(folder: Path) -> str:
     """What to say of an adapter that lies beside its base; empty where there is none."""
     if not (folder / "adapter_config.json").is_file():
         return ""
     return "the adapter beside the model (adapter_config.json) isn't used; merge it to have it"
-
-
-def _recommended(folder: Path) -> str:
-    """What the model's makers would have it drawn with, in words; empty where they don't say."""
-    told = _read_json(folder / "generation_config.json")
-    values = [
-        f"{name.replace('_', '-')} {value:g}"
-        for name in _RECOMMENDED
-        if isinstance(value := told.get(name), int | float) and not isinstance(value, bool)
-    ]
-    return f"its makers recommend {', '.join(values)}; /set takes them" if values else ""
 
 
 def _stored(folder: Path) -> str:
