@@ -290,6 +290,21 @@ def test_an_assistant_that_may_not_begin_is_left_out() -> None:
     assert "opening words" in made.rendered.note
 
 
+def test_a_system_text_stays_one_where_only_the_opening_words_are_refused() -> None:
+    template = (
+        "{% set rest = messages[1:] if messages[0].role == 'system' else messages %}"
+        "{% if messages[0].role == 'system' %}{{ '[SYS]' + messages[0].content + '[/SYS]' }}"
+        "{% endif %}{% for m in rest %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('roles must alternate') }}{% endif %}"
+        "{{ '[' + m.role + ']' + m.content }}{% endfor %}"
+    )
+    said = (Turn("assistant", "Hello!"), Turn("user", "hi"))
+    made = render_prompt(byte_tokenizer(template), Prompt("Be brief.", said, auto()))
+    assert made.rendered.text == "[SYS]Be brief.[/SYS][user]hi"
+    assert "opening words" in made.rendered.note
+    assert "before your first message" not in made.rendered.note
+
+
 def test_auto_takes_the_transcript_for_models_without_a_template() -> None:
     made = render_prompt(byte_tokenizer(None), Prompt("Intro:", turns("the"), auto()))
     assert made.rendered.format == "transcript"

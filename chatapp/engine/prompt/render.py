@@ -169,28 +169,27 @@ class _Bent:
 
 
 def _bends(system: str, turns: tuple[Turn, ...]) -> Iterator[_Bent]:
-    """The conversation as it is, then without a system turn, then without an opening reply.
+    """The conversation as it is, then bent more and more.
 
-    Some models' templates refuse a system turn (Gemma), or one that the assistant begins.
+    Some models' templates refuse a system turn (Gemma), one that the assistant begins, or two
+    messages of one role in a row.
     """
-    if system:
-        yield _Bent((Turn("system", system), *turns))
-    else:
-        yield _Bent(turns)
-    merged = _merged(system, turns)
-    note = "the format takes no system text; it stands before your first message" if system else ""
-    if system:
-        yield _Bent(merged, note)
+    bodies, notes = [turns], [""]
     opening = next((i for i, turn in enumerate(turns) if turn.role == "user"), len(turns))
     if opening:
-        dropped = "the format lets no assistant begin; its opening words are left out"
-        kept = _merged(system, turns[opening:])
-        yield _Bent(kept, "; ".join(filter(None, (note, dropped))))
-    joined = _joined(turns[opening:])
-    if joined != turns[opening:]:
+        bodies.append(turns[opening:])
+        notes.append("the format lets no assistant begin; its opening words are left out")
+    if (joined := _joined(turns[opening:])) != turns[opening:]:
+        bodies.append(joined)
         what = "the format wants turns to alternate; messages without a reply between are joined"
-        for start in ((Turn("system", system), *joined), _merged(system, joined)):
-            yield _Bent(start, what)
+        notes.append("; ".join(filter(None, (notes[-1], what))))
+    moved = "the format takes no system text; it stands before your first message"
+    for body, note in zip(bodies, notes, strict=True):
+        if system:
+            yield _Bent((Turn("system", system), *body), note)
+            yield _Bent(_merged(system, body), f"{moved}; {note}" if note else moved)
+        else:
+            yield _Bent(body, note)
 
 
 def _joined(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
@@ -206,8 +205,6 @@ def _joined(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
 
 def _merged(system: str, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
     """The system text put before the first message of the user."""
-    if not system:
-        return turns
     for index, turn in enumerate(turns):
         if turn.role == "user":
             first = Turn("user", f"{system}\n\n{turn.text}")
