@@ -7,6 +7,7 @@ trace tells, and what the model's weights say of the same ids.
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 
 from chatapp.chat.numbers import bits, count, decimal, percent, size, temperature
 from chatapp.chat.prompt import TokenPiece
@@ -16,7 +17,6 @@ from chatapp.chat.trace import StageTrace
 from chatapp.chat.xray import Attribution, Passage
 from chatapp.explain import views
 from chatapp.explain.plots import bar, fit
-from chatapp.explain.removal import cut_by, setting_text, shortfall, stage_name
 from chatapp.explain.views import TOKEN_WIDTH, Made, Page, View
 from chatapp.session.inspector import Inspector
 from chatapp.session.protocols import Report
@@ -130,11 +130,7 @@ class Journey:
         place = len(self._before) - 1
         found = await self._engine.positions(place, on_progress=report)
 
-        def view(width: int) -> View:
-            made = views.positions(found, width)
-            return View("4 · Position", made.sentence, made.lines, made.remark)
-
-        return view
+        return lambda width: replace(views.positions(found, width), title="4 · Position")
 
     async def _parts_found(self, report: Report) -> Attribution:
         if self._attribution is None:
@@ -257,34 +253,10 @@ class Journey:
         return lambda _: view
 
     async def _filters(self, _: Report) -> Made:
-        stages, names = await self._traced()
-        cut = {
-            one.id: one.removed_by
-            for one in self._record.candidates
-            if one.removed_by is not None and one.id in names
-        }
-        lines = [f"{'stage':<18} {'setting':>9} {'tokens left':>12} {'share of ' + self._word:>20}"]
-        for stage in stages:
-            mine = next(one.prob for one in stage.tokens if one.id == self._record.id)
-            setting = "" if stage.setting is None else setting_text(stage.stage, stage.setting)
-            lines.append(
-                f"{stage_name(stage.stage):<18} {setting:>9} {count(stage.alive):>12}"
-                f" {percent(mine):>20}"
-            )
-        if cut:
-            lines.append("")
-        lines += [
-            f"{fit(names[id_], TOKEN_WIDTH)} {cut_by(removal)}: {shortfall(removal)}"
-            for id_, removal in cut.items()
-        ]
-        view = View(
-            "10 · Filters",
-            "The tail of thousands of unlikely tokens would now and then be drawn and spoil the"
-            " text; filters cut it away, one after another, and the rest is scaled up to 100 %.",
-            tuple(lines),
-            "Only stages that are on are listed. F3 on a token shows all of it.",
+        stages, _names = await self._traced()
+        return lambda width: replace(
+            views.filters(stages, self._record, width), title="10 · Filters"
         )
-        return lambda _: view
 
     async def _draw(self, _: Report) -> Made:
         record = self._record

@@ -14,7 +14,9 @@ from typing import Literal
 from chatapp.chat.numbers import count, decimal, percent, size
 from chatapp.chat.numbers import tokens as token_count
 from chatapp.chat.prompt import TokenPiece
+from chatapp.chat.record import TokenRecord
 from chatapp.chat.text import sanitise, visible_token
+from chatapp.chat.trace import StageTrace
 from chatapp.chat.xray import (
     Analogy,
     Anatomy,
@@ -29,6 +31,7 @@ from chatapp.chat.xray import (
     Similarity,
 )
 from chatapp.explain.plots import SHADES_TOLD, bar, cells, fit, rounded, scatter, shade, signed_bar
+from chatapp.explain.removal import cut_by, setting_text, shortfall, stage_name
 from chatapp.session.protocols import Report
 
 Kind = Literal["control", "byte", "word", "inside", "mark"]
@@ -43,7 +46,11 @@ TOKEN_WIDTH = 16
 _BAR = 24
 _MOST_ROWS = 48
 _MOST_LOOKED_AT = 24
+_FIRST = 8
+"""Of how many candidates it is told what cut them."""
 MAP_HEIGHT = 18
+_NARROW = 56
+"""Below that many characters a line, tables have fewer columns and no bars: a side panel's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +64,13 @@ class View:
     remark: str = ""
     """What the numbers are, exactly."""
 
-    def rows(self, width: int) -> list[str]:
-        """All of it, for lines of that many characters."""
+    def rows(self, width: int, words_first: bool = True) -> list[str]:
+        """All of it, for lines of that many characters; the sentence first, or behind the lines."""
         remark = ["", *textwrap.wrap(self.remark, width)] if self.remark else []
         lines = [line.rstrip() for line in self.lines]
-        return [*textwrap.wrap(self.sentence, width), "", *lines, *remark]
+        sentence = textwrap.wrap(self.sentence, width)
+        parts = (sentence, lines) if words_first else (lines, sentence)
+        return [*parts[0], "", *parts[1], *remark] if parts[0] else [*parts[1], *remark]
 
 
 Made = Callable[[int], View]
@@ -102,8 +111,22 @@ def kinds_of(pieces: Sequence[TokenPiece]) -> list[Kind]:
     return found
 
 
-def tokens(pieces: Sequence[TokenPiece], width: int = 80) -> View:
-    """A text as its tokens, with why its letters are hard to see for a model."""
+def word_at(pieces: Sequence[TokenPiece], place: int) -> range:
+    """Which tokens are the word that the one at a place belongs to."""
+    kinds = kinds_of(pieces)
+    first, end = place, place + 1
+    while first and kinds[first] in ("inside", "byte") and kinds[first - 1] != "control":
+        first -= 1
+    while end < len(kinds) and kinds[end] in ("inside", "byte"):
+        end += 1
+    return range(first, end)
+
+
+def tokens(pieces: Sequence[TokenPiece], width: int = 80, first: int = 0) -> View:
+    """A text as its tokens, with why its letters are hard to see for a model.
+
+    `first` is the place of the first one in a longer text.
+    """
     plain = [piece for piece in pieces if not piece.control]
     text = b"".join(piece.bytes for piece in plain).decode("utf-8", "replace")
     sentence = (
@@ -113,18 +136,23 @@ def tokens(pieces: Sequence[TokenPiece], width: int = 80) -> View:
     )
     sentence += f", {len(text) / len(plain):.1f} characters a token." if plain else "."
     lines = [*_flowing([visible_token(piece.bytes) for piece in pieces], width), ""]
-    lines.append(f"{'#':>5} {'id':>8}  {'token':<{TOKEN_WIDTH}}  {'':<20} bytes")
-    kinds = kinds_of(pieces)
-    for number, piece in enumerate(pieces):
-        kind = _KIND_WORDS[kinds[number]]
+    narrow = width < _NARROW
+    if not narrow:
+        lines.append(f"{'#':>5} {'id':>8}  {'token':<{TOKEN_WIDTH}}  {'':<20} bytes")
+    for number, (piece, kind) in enumerate(zip(pieces, kinds_of(pieces), strict=True), first):
+        words = _KIND_WORDS[kind]
+        if narrow:
+            lines += [f"{number:>5}  id {piece.id}, {words}", f"       {_hex(piece, width - 7)}"]
+            continue
         shown = fit(piece.bytes, TOKEN_WIDTH)
-        raw = "" if piece.control else _hex(piece.bytes, width - 56)
-        lines.append(f"{number:>5} {piece.id:>8}  {shown}  {kind:<20} {raw}".rstrip())
+        lines.append(
+            f"{number:>5} {piece.id:>8}  {shown}  {words:<20} {_hex(piece, width - 56)}".rstrip()
+        )
     return View("Tokens", sentence, tuple(lines), _letters(plain))
 
 
-def _hex(data: bytes, width: int) -> str:
-    shown = data.hex(" ")
+def _hex(piece: TokenPiece, width: int) -> str:
+    shown = "" if piece.control else piece.bytes.hex(" ")
     return shown if len(shown) <= width else f"{shown[: max(0, width - 2)].rpartition(' ')[0]} …"
 
 
@@ -263,24 +291,35 @@ def word_map(found: EmbeddingMap, width: int = 80) -> View:
     )
 
 
+def shares_without_first(row: Sequence[float]) -> list[float]:
+    """What each token but the first got of the attention that didn't go there; 0 for the first."""
+    rest = 1 - row[0]
+    return [0.0, *(one / rest if rest > 0 else 0.0 for one in row[1:])]
+
+
 def attention(found: Attention, width: int = 80, *, most: int = _MOST_LOOKED_AT) -> View:
     """Which tokens one token looked at, the `most` looked at; with all rows, the heat map."""
     if len(found.rows) > 1:
         return _heat_map(found, width)
     row = found.rows[0]
     word = visible_token(found.tokens[found.token].bytes)
-    rest = 1 - row[0]
-    shown = sorted(sorted(range(len(row)), key=lambda place: -row[place])[:most])
-    largest = max(row[1:], default=0.0)
+    narrow = width < _NARROW
+    others = shares_without_first(row)
+    shown = sorted(sorted(range(len(row)), key=lambda place: -row[place])[: most // (1 + narrow)])
+    largest = max(others) or 1.0
     lines = [f"{'#':>5}  {'token':<{TOKEN_WIDTH}} {'share':>8}  {'':<16}  without the first"]
+    if narrow:
+        lines = [f"{'#':>5} {'token':<10} {'share':>7}  w/o first"]
     for place in shown:
-        other = ""
-        if place and rest > 0:
-            other = f"{percent(row[place] / rest):>8}  {bar(row[place] / (largest or 1), 8)}"
+        name, share = found.tokens[place].bytes, percent(row[place])
+        other = f"{percent(others[place]):>8}" if place else ""
         mark = "  ←" if place == found.token else ""
+        if narrow:
+            lines.append(f"{place:>5} {fit(name, 10)} {share:>7} {other}{mark[1:]}")
+            continue
         lines.append(
-            f"{place:>5}  {fit(found.tokens[place].bytes, TOKEN_WIDTH)}"
-            f" {percent(row[place]):>8}  {bar(row[place], 16):<16}  {other}{mark}"
+            f"{place:>5}  {fit(name, TOKEN_WIDTH)} {share:>8}  {bar(row[place], 16):<16}"
+            f"  {other}  {bar(others[place] / largest, 8)}{mark}"
         )
     remark = f"{_whose(found)}; the shares sum to 1."
     if len(shown) < len(row):
@@ -373,14 +412,20 @@ def lens(found: Lens, width: int = 80) -> View:
     word = visible_token(found.tokens[found.token].bytes)
     last = found.layers[-1]
     winner = visible_token(last.top[0].piece.bytes) if last.top else "?"
+    narrow = width < _NARROW
     lines = [f"{'layer':>7} {'rank':>7} {'bits':>7}  {'':<12}  most probable"]
+    if narrow:
+        lines = [f"{'layer':>6} {'rank':>6} {'bits':>5}  most probable"]
     most = max((one.kl_bits for one in found.layers), default=0.0) or 1.0
     for one in found.layers:
         name = "embed" if one.layer == 0 else "output" if one is last else str(one.layer)
         tops = "  ".join(
-            f"{fit(two.piece.bytes, TOKEN_WIDTH).rstrip()} {percent(two.score)}"
-            for two in one.top[:3]
+            f"{fit(two.piece.bytes, 8 if narrow else TOKEN_WIDTH).rstrip()} {percent(two.score)}"
+            for two in one.top[: 1 if narrow else 3]
         )
+        if narrow:
+            lines.append(f"{name:>6} {count(one.rank):>6} {one.kl_bits:>5.1f}  {tops}"[:width])
+            continue
         lines.append(
             f"{name:>7} {count(one.rank):>7} {one.kl_bits:>7.2f}  {bar(one.kl_bits / most, 12):<12}"
             f"  {tops}"[:width]
@@ -436,6 +481,43 @@ def attribution(found: Attribution, width: int = 80) -> View:
         "Direct logit attribution, with the final norm's scale as it is at this token: the parts"
         " add up to the logit."
         + (f" {left} smaller ones are left out of the list." if left else ""),
+    )
+
+
+def filters(stages: Sequence[StageTrace], record: TokenRecord, width: int = 80) -> View:
+    """What each stage of the sampler left, and what it cut of the first candidates.
+
+    Args:
+        stages: with the share of the token that was taken.
+        record: that token, and what it was chosen from.
+        width: characters a line.
+    """
+    word = visible_token(record.bytes)
+    narrow = width < _NARROW
+    sizes = (11, 6, 7, 8) if narrow else (18, 9, 12, 20)
+    rows = [("stage", "set to", "left", "share")]
+    if not narrow:
+        rows = [("stage", "setting", "tokens left", f"share of {word}")]
+    for stage in stages:
+        mine = next(one.prob for one in stage.tokens if one.id == record.id)
+        setting = "" if stage.setting is None else setting_text(stage.stage, stage.setting)
+        rows.append((stage_name(stage.stage), setting, count(stage.alive), percent(mine)))
+    lines = [
+        f"{name:<{sizes[0]}} {setting:>{sizes[1]}} {left:>{sizes[2]}} {share:>{sizes[3]}}"
+        for name, setting, left, share in rows
+    ]
+    lines.append("")
+    for one in record.candidates[:_FIRST]:
+        if one.removed_by is not None:
+            name = visible_token(one.bytes) if narrow else fit(one.bytes, TOKEN_WIDTH)
+            told = f"{name} {cut_by(one.removed_by)}: {shortfall(one.removed_by)}"
+            lines += textwrap.wrap(told, width, drop_whitespace=False) if narrow else [told]
+    return View(
+        f"What was cut before {word}",
+        "The tail of thousands of unlikely tokens would now and then be drawn and spoil the text;"
+        " filters cut it away, one after another, and the rest is scaled up to 100 %.",
+        tuple(lines),
+        "Only stages that are on are listed. F3 on a token shows all of it.",
     )
 
 

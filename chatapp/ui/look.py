@@ -1,4 +1,4 @@
-"""Another look at one message: other colours for its tokens, and a sign behind some of them."""
+"""Another look at a message: other colours for its tokens, and a sign behind some of them."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ IMPOSSIBLE, DIFFERS = "×", "≠"
 class Look:
     """How the tokens of one message are drawn, in place of the scale."""
 
-    message_id: str
     styles: Sequence[Style]
     """By token."""
-    signs: tuple[str, ...]
+    signs: tuple[str, ...] = ()
     """By token; empty for none."""
+    tokens: tuple[bytes, ...] = ()
+    """What it is made of, for a message whose tokens are not known otherwise."""
 
     def style(self, index: int) -> Style:
         """The style of a token; tokens beyond the known ones are plain."""
         return self.styles[index] if 0 <= index < len(self.styles) else Style()
 
 
-def what_if_look(message_id: str, result: WhatIf, *, dark: bool) -> Look:
+def what_if_look(result: WhatIf, *, dark: bool) -> Look:
     """A reply under other settings, by the final probability of its tokens."""
     return Look(
-        message_id,
         tuple(step_style(step_of(one.prob, "probability"), dark=dark) for one in result.tokens),
         tuple(
             IMPOSSIBLE if one.impossible else DIFFERS if one.differs else ""

@@ -245,7 +245,7 @@ async def test_what_is_found_for_a_closed_screen_is_dropped() -> None:
             settings.query_one("#of-no-widget")
 
         settings.dismiss(None)
-        settings.work(show(), "late")
+        settings.work(show, "late")
         found.set()
         await until(pilot, lambda: app.screen is chat, "the chat")
         await pilot.pause()

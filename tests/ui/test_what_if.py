@@ -35,13 +35,12 @@ async def test_settings_are_tried_on_a_reply_and_given_up() -> None:
         legend = str(chat.query_one("#legend", Static).content)
         assert "total ln p −∞" in legend
         assert "1 impossible ×" in legend and "2 not the model's first choice ≠" in legend
-        look = chat.transcript.look
-        assert look is not None
+        (look,) = chat.transcript.looks.values()
         assert look.style(1) == step_style(5) and look.style(0) == step_style(1)
         await until(pilot, lambda: "what if" in lines(chat.query_one(TokenSummary)), "the panel")
         assert len(engine.requests) == 1  # nothing was written anew
         await pilot.press("f9")
-        assert chat.transcript.look is None
+        assert not chat.transcript.looks
         assert panel.sampling == before
         assert "×" not in shown(chat) and "≠" not in shown(chat)
         assert chat.query_one("#sampling-title", Static).content.plain == "sampling"
@@ -104,7 +103,7 @@ async def test_a_new_message_and_escape_end_it() -> None:
         await pilot.press("f9")
         assert chat.what_if.on
         await ask(pilot, "again")
-        assert not chat.what_if.on and chat.transcript.look is None
+        assert not chat.what_if.on and not chat.transcript.looks
 
 
 async def test_the_vocabulary_is_listed_under_what_is_tried() -> None:

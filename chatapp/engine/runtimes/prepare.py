@@ -12,13 +12,16 @@ import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import ModelSource, Progress
+from chatapp.engine.runtimes.gguf_reader import read_gguf
 from chatapp.engine.runtimes.progress import ProgressBar, report_weights
 from chatapp.engine.runtimes.whole import check_gguf_used
 
@@ -101,13 +104,15 @@ def _convert(
     file = Path(source.path)
     place = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     on_progress(Progress("converting: tokenizer", 0, 0))
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, **place)
-    if _pre_tokenizer(file) in _DIGITS_APART:
-        _take_digits_apart(tokenizer)
-    on_progress(Progress("converting: reading the file", 0, 0))
-    with _report_tensors(on_progress), report_weights(on_progress):
+    reader = read_gguf(file)
+    with _hooked(reader, on_progress), report_weights(on_progress):
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, **place)
+        field = reader.get_field("tokenizer.ggml.pre")
+        if field is not None and field.contents() in _DIGITS_APART:
+            _take_digits_apart(tokenizer)
+        on_progress(Progress("converting: reading the file", 0, 0))
         model = AutoModelForCausalLM.from_pretrained(file.parent, **place)
-    check_gguf_used(file, model)
+    check_gguf_used(file, reader, model)
     on_progress(Progress("converting: writing", 0, 0))
     config = model.config
     if hasattr(config, "quantization_config"):
@@ -119,20 +124,12 @@ def _convert(
     facts = {
         "name": source.name,
         "sha256": sha256,
-        "weight_format": source.weight_format or _weight_format(file),
+        "weight_format": source.weight_format or _weight_format(reader),
     }
     written = folder / PREPARED_FACTS
     written.write_text(json.dumps(facts), "utf-8")
     with written.open("rb") as stream:
         os.fsync(stream.fileno())
-
-
-def _pre_tokenizer(file: Path) -> str:
-    """The name that the file has for how it splits text before it is encoded."""
-    from gguf import GGUFReader
-
-    field = GGUFReader(file).get_field("tokenizer.ggml.pre")
-    return str(field.contents()) if field is not None else ""
 
 
 def _take_digits_apart(tokenizer: Any) -> None:
@@ -146,35 +143,37 @@ def _take_digits_apart(tokenizer: Any) -> None:
     )
 
 
-def _weight_format(file: Path) -> str:
+def _weight_format(reader: Any) -> str:
     """The type most of a GGUF's weights have: Q4_1, Q8_0."""
-    from collections import Counter
-
-    from gguf import GGUFReader
-
     sizes: Counter[str] = Counter()
-    for tensor in GGUFReader(file).tensors:
+    for tensor in reader.tensors:
         sizes[tensor.tensor_type.name] += int(tensor.n_elements)
     return sizes.most_common(1)[0][0] if sizes else "?"
 
 
 @contextmanager
-def _report_tensors(on_progress: Callable[[Progress], None]) -> Iterator[None]:
-    """While it lasts, the bar of transformers' GGUF reader goes to the callback.
+def _hooked(reader: Any, on_progress: Callable[[Progress], None]) -> Iterator[None]:
+    """While it lasts, transformers takes a file from its reader here, and tells how far it is.
 
-    That reader takes tqdm straight from its package and offers no hook, so the name it looks up is
-    replaced for the time of one call.
+    By itself it reads the header again and again and makes the table of names once for each module,
+    20 seconds for a small model; it offers no hook, so the names it looks up are replaced.
     """
-    import transformers.modeling_gguf_pytorch_utils
-
-    reader: Any = transformers.modeling_gguf_pytorch_utils
+    import gguf
+    import transformers.modeling_gguf_pytorch_utils as module
 
     def bar(items: Any, **_kwargs: Any) -> ProgressBar:
         return ProgressBar(items, len(items), "converting", on_progress)
 
-    original = reader.tqdm
-    reader.tqdm = bar
+    hooks: list[tuple[Any, str, Any]] = [
+        (gguf, "GGUFReader", lambda _file: reader),
+        (gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map)),
+        (module, "tqdm", bar),
+    ]
+    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in hooks]
     try:
+        for hook in hooks:
+            setattr(*hook)
         yield
     finally:
-        reader.tqdm = original
+        for original in originals:
+            setattr(*original)

@@ -134,7 +134,7 @@ def _named(names: Sequence[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more tensors"
 
 
-def check_gguf_used(file: Path, model: Any) -> None:
+def check_gguf_used(file: Path, reader: Any, model: Any) -> None:
     """Refuse a GGUF of which transformers' reader leaves something out.
 
     Its reader keeps silent about tensors and scalings that it doesn't know; the numbers that it
@@ -143,9 +143,6 @@ def check_gguf_used(file: Path, model: Any) -> None:
     Raises:
         EngineError: it left something out.
     """
-    from gguf import GGUFReader
-
-    reader = GGUFReader(file)
     way_out = "run the file on llama.cpp (leave --runtime transformers away)"
     for name, field in reader.fields.items():
         if name.endswith(".rope.scaling.type") and field.contents() != "none":

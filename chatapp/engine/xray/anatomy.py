@@ -71,9 +71,9 @@ def anatomy(source: ModelSource, facts: ModelFacts) -> Anatomy:
 
 
 def _of_gguf(file: Path) -> tuple[Iterator[tuple[str, int, int]], Mapping[str, Any]]:
-    from gguf import GGUFReader
+    from chatapp.engine.runtimes.gguf_reader import read_gguf
 
-    reader = GGUFReader(file)
+    reader = read_gguf(file)
 
     def value(key: str) -> Any:
         field = reader.get_field(key)

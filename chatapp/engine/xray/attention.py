@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from chatapp.chat.errors import EngineError
-from chatapp.chat.facts import Progress
 from chatapp.chat.xray import HeadProfile
 from chatapp.engine.xray.weights import Weights
 
 MOST_FOR_ALL = 1024
 """Of longer texts only single rows are computed: all of them would take n² numbers a head."""
-_PIECE = 512
 
 
 @torch.inference_mode()
-def attention_rows(
-    weights: Weights, ids: Sequence[int], on_progress: Callable[[Progress], None]
-) -> list[Tensor]:
+def attention_rows(weights: Weights, ids: Sequence[int], before: Any) -> list[Tensor]:
     """The attention of the last of some ids: by layer, (heads, n), each row summing to 1.
 
-    What stands before is read as usual; attention is computed step by step for the last alone.
-    A sliding window's row has zeros where the window doesn't reach.
+    It is computed step by step for that one alone; `before` is the cache of the others. A sliding
+    window's row has zeros where the window doesn't reach.
 
     Raises:
         EngineError: the model failed, or tells no attention.
     """
-    cache = None
-    device = weights.input.device
     try:
-        for start in range(0, len(ids) - 1, _PIECE):
-            piece = list(ids[start : min(start + _PIECE, len(ids) - 1)])
-            output = weights.model(
-                torch.tensor([piece], device=device),
-                **{weights.cache_argument: cache},
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            cache = getattr(output, weights.cache_argument)
-            on_progress(Progress("reading", start + len(piece), len(ids), "tokens"))
         with weights.eager():
             output = weights.model(
-                torch.tensor([[ids[-1]]], device=device),
-                **{weights.cache_argument: cache},
+                torch.tensor([[ids[-1]]], device=weights.input.device),
+                **{weights.cache_argument: before},
                 use_cache=True,
                 output_attentions=True,
                 logits_to_keep=1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,14 +20,16 @@ _DUST = 1e-6
 
 @torch.inference_mode()
 def lens(
-    weights: Weights, tokenizer: ModelTokenizer, ids: Sequence[int], count: int = 5
+    weights: Weights, tokenizer: ModelTokenizer, token_id: int, before: Any, count: int = 5
 ) -> list[LensLayer]:
-    """The model's prediction behind the last id, after the embedding and after each layer.
+    """The model's prediction behind an id, after the embedding and after each layer.
+
+    `before` is the cache of what stands before it.
 
     A state goes through the final norm once and through the head (nostalgebraist 2020); the last
     row is the model's own output. Raises EngineError.
     """
-    insides = weights.read(ids)
+    insides = weights.read(token_id, before)
     final = torch.log_softmax(insides.logits.double(), dim=-1)
     first = int(final.argmax())
     found: list[LensLayer] = []
@@ -47,7 +50,7 @@ def lens(
 
 @torch.inference_mode()
 def attribution(
-    weights: Weights, ids: Sequence[int], target: int, *, by_head: bool = False
+    weights: Weights, token_id: int, before: Any, target: int, *, by_head: bool = False
 ) -> tuple[list[AttributionPart], float]:
     """What embedding, attention and MLP of each layer add to the logit of one token.
 
@@ -57,8 +60,9 @@ def attribution(
 
     Args:
         weights: the model.
-        ids: what it reads.
-        target: the token behind the last id whose logit is looked at.
+        token_id: the last id that it reads.
+        before: the cache of what stands before that.
+        target: the token behind it whose logit is looked at.
         by_head: whether attention is told head by head.
 
     Returns:
@@ -67,7 +71,7 @@ def attribution(
     Raises:
         EngineError: the model can't be taken apart.
     """
-    insides = weights.read(ids, split=True)
+    insides = weights.read(token_id, before, split=True)
     last = insides.states[-1]
     scale, bias = _frozen(weights.norm, last)
     row = weights.output[target].float()

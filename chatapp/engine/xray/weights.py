@@ -102,11 +102,12 @@ class Weights:
         return (logits if cap is None else torch.tanh(logits / cap) * cap), logits
 
     @torch.inference_mode()
-    def read(self, ids: Sequence[int], *, split: bool = False) -> Insides:
-        """One pass over some ids; what it leaves at the last of them.
+    def read(self, token_id: int, before: Any, *, split: bool = False) -> Insides:
+        """One step over an id, and what it leaves.
 
         Args:
-            ids: at least one.
+            token_id: what is read.
+            before: the cache of what stands before it.
             split: whether what each layer's parts add is wanted.
 
         Raises:
@@ -137,8 +138,9 @@ class Weights:
                                 lambda _m, args: heads.append(_last(args[0]))
                             )
                         )
-            tokens = torch.tensor([list(ids)], device=self.input.device)
-            result = self.model(tokens, use_cache=False, logits_to_keep=1)
+            tokens = torch.tensor([[token_id]], device=self.input.device)
+            cache = {self.cache_argument: before}
+            result = self.model(tokens, **cache, use_cache=True, logits_to_keep=1)
         except (RuntimeError, MemoryError, ValueError) as error:
             raise EngineError(f"the model failed: {str(error)[:200]}") from error
         finally:

@@ -28,10 +28,12 @@ from chatapp.chat.xray import (
     Positions,
     Similarity,
 )
-from chatapp.engine.runtimes.base import Runtime
+from chatapp.engine.runtimes.base import CannotFork, Runtime, common_prefix
 from chatapp.engine.xray import anatomy
 
 _CACHE_LENGTHS = (8, 16, 32, 64, 128)
+_PIECE = 512
+"""Tokens read at once: the more, the quicker, and the later one hears that nobody waits."""
 
 Report = Callable[[Progress], None]
 
@@ -52,6 +54,8 @@ class XRay:
         self._source = source
         self._prepared = prepared
         self._weights: Any = None
+        self._exact: Any = None  # the runtime whose weights they are
+        self._read: Any = None  # its sequence: the text that was looked at last
 
     def anatomy(self) -> Anatomy:
         """What the model is made of. Raises EngineError."""
@@ -110,7 +114,8 @@ class XRay:
         if every_row:
             chosen = all_attention(weights, ids)[number]
         else:
-            chosen = attention_rows(weights, ids[: place + 1], on_progress)[number][:, None]
+            before = self._before(ids[:place], on_progress)
+            chosen = attention_rows(weights, ids[: place + 1], before)[number][:, None]
         rows = chosen.mean(dim=0) if which is None else chosen[which]
         return Attention(
             self._tokenizer.pieces(ids),
@@ -127,9 +132,11 @@ class XRay:
         from chatapp.engine.xray.attention import attention_rows, profiles
 
         ids = self._ids(passage)
-        before = ids[: _place(token, ids) + 1]
-        rows = attention_rows(self._loaded(on_progress), before, on_progress)
-        return tuple(profiles(rows, before))
+        upto = ids[: _place(token, ids) + 1]
+        weights = self._loaded(on_progress)
+        return tuple(
+            profiles(attention_rows(weights, upto, self._before(upto[:-1], on_progress)), upto)
+        )
 
     def lens(self, passage: Passage, token: int, count: int, on_progress: Report) -> Lens:
         """The prediction behind a token after every layer. Raises EngineError."""
@@ -137,7 +144,8 @@ class XRay:
 
         ids = self._ids(passage)
         place = _place(token, ids)
-        layers = lens(self._loaded(on_progress), self._tokenizer, ids[: place + 1], count)
+        weights, before = self._loaded(on_progress), self._before(ids[:place], on_progress)
+        layers = lens(weights, self._tokenizer, ids[place], before, count)
         return Lens(self._tokenizer.pieces(ids), place, tuple(layers))
 
     def attribution(
@@ -163,8 +171,10 @@ class XRay:
         if chosen is None and place + 1 < len(ids):
             chosen = ids[place + 1]
         if chosen is None:
-            chosen = int(weights.read(ids[: place + 1]).logits.argmax())
-        parts, logit = attribution(weights, ids[: place + 1], chosen, by_head=by_head)
+            before = self._before(ids[:place], on_progress)
+            chosen = int(weights.read(ids[place], before).logits.argmax())
+        before = self._before(ids[:place], on_progress)
+        parts, logit = attribution(weights, ids[place], before, chosen, by_head=by_head)
         return Attribution(
             self._tokenizer.pieces(ids),
             place,
@@ -250,7 +260,37 @@ class XRay:
                 runtime = load_transformers(self._source, options, self._prepared, on_progress)
             assert isinstance(runtime, TransformersRuntime)
             self._weights = Weights(runtime.model, runtime.facts.name, runtime.cache_argument)
+            self._exact, self._read = runtime, runtime.sequence()
         return self._weights
+
+    def _before(self, ids: Sequence[int], on_progress: Report) -> Any:
+        """A cache that has read some ids, to go on from; the weights are loaded.
+
+        What was read for the last question is kept, whole: so the cursor goes back and forth in a
+        long text, and each token is read once. Raises EngineError.
+        """
+        runtime, kept = self._exact, self._read
+        shared = common_prefix(kept.ids, ids)
+        if shared < min(len(kept.ids), len(ids)):
+            kept.crop(shared)
+        if len(kept.ids) > len(ids):
+            try:
+                return kept.fork(len(ids)).cache
+            except CannotFork:
+                kept.clear()
+        size = _PIECE
+        if runtime.recurrent:
+            size = 1 if kept.ids else max(1, len(ids))
+        while (start := len(kept.ids)) < len(ids):
+            piece = ids[start : start + size]
+            try:
+                kept.cache, _, _ = runtime.run([piece], kept.cache, 0, states=False)
+            except BaseException:
+                kept.clear()  # half of the layers may have taken the ids, the others not
+                raise
+            kept.ids.extend(piece)
+            on_progress(Progress("reading", len(kept.ids), len(ids), "tokens"))
+        return kept.fork(len(ids)).cache
 
 
 def _place(token: int, ids: Sequence[int]) -> int:

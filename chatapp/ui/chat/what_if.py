@@ -178,10 +178,11 @@ class WhatIf:
         """Show the newest answer."""
         transcript = self._chat.transcript
         if self.question is None:
-            transcript.look = None
+            transcript.looks = {}
         elif self.result is not None and self.answered is not None:
             dark = self._chat.app.current_theme.dark
-            transcript.look = what_if_look(self.answered.message_id, self.result, dark=dark)
+            look = what_if_look(self.result, dark=dark)
+            transcript.looks = {self.answered.message_id: look}
         self._chat.show_sampling()
         self._chat.show_legend()
         self._chat.show_token()

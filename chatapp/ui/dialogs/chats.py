@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -156,7 +157,7 @@ class ChatsScreen(Dialog[Place | None]):
     def search(self, event: Input.Changed) -> None:
         """Look for what is typed; the answer to an older text is dropped."""
         event.stop()
-        self.work(self._search(event.value), "search", exclusive=True)
+        self.work(partial(self._search, event.value), "search", exclusive=True)
 
     async def _search(self, text: str) -> None:
         if not text.strip():
@@ -328,7 +329,7 @@ class ChatsScreen(Dialog[Place | None]):
             except ChatappError as error:
                 self.say(str(error))
 
-        self.work(run(), "act")
+        self.work(run, "act")
 
     async def _renew(self, chosen: str | None = None) -> None:
         """Read the list anew, and stay on a chat."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from textual import on
@@ -122,7 +123,7 @@ class CompareScreen(Dialog[Reply | None]):
         self.query_one(CandidateList).can_focus = False
         self._views[0].focus()
         self.set_interval(1 / DRAWS_PER_SECOND, self._draw)
-        self.work(self._run(), "compare")
+        self.work(self._run, "compare")
 
     async def _run(self) -> None:
         try:
@@ -201,7 +202,7 @@ class CompareScreen(Dialog[Reply | None]):
     def list_further(self, event: MoreWanted) -> None:
         """List the next ranks of the vocabulary below the candidates."""
         event.stop()
-        self.work(self._list_further(event), "more", exclusive=True)
+        self.work(partial(self._list_further, event), "more", exclusive=True)
 
     async def _list_further(self, event: MoreWanted) -> None:
         candidates = self.query_one(CandidateList)
@@ -235,7 +236,7 @@ class CompareScreen(Dialog[Reply | None]):
     def action_trace(self) -> None:
         """Show what each stage did at the token pointed at."""
         if (step := self._step()) is not None:
-            self.work(self._trace(step), "trace", exclusive=True)
+            self.work(partial(self._trace, step), "trace", exclusive=True)
 
     async def _trace(self, step: ReplyStep) -> None:
         place = self._here()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from textual.await_complete import AwaitComplete
 from textual.css.query import NoMatches
 from textual.screen import ModalScreen, ScreenResultType
+from textual.worker import WorkType
 
 
 class Dialog(ModalScreen[ScreenResultType]):
@@ -19,18 +20,26 @@ class Dialog(ModalScreen[ScreenResultType]):
         return there and super().check_action(action, parameters)
 
     def work(
-        self, doing: Coroutine[Any, Any, None], group: str, *, exclusive: bool = False
+        self,
+        doing: Callable[[], Coroutine[Any, Any, None]],
+        group: str,
+        *,
+        exclusive: bool = False,
     ) -> None:
-        """Do something beside the keys; what it finds for a screen that is closed is dropped."""
+        """Do something beside the keys; what it finds for a screen that is closed is dropped.
+
+        It is called when its turn comes: of a screen that goes first, nothing is left unawaited.
+        """
 
         async def run() -> None:
             try:
-                await doing
+                await doing()
             except NoMatches:
                 if self in self.app.screen_stack:
                     raise
 
-        self.run_worker(run(), group=group, exclusive=exclusive)
+        called: WorkType[None] = run
+        self.run_worker(called, group=group, exclusive=exclusive)
 
     def dismiss(self, result: ScreenResultType | None = None) -> AwaitComplete:
         """Close it with a result, unless it is closed already.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from textual import on
@@ -99,7 +100,7 @@ class FindScreen(Dialog[tuple[int, ...] | None]):
         if not event.value:
             self._show((), _NOTHING_YET)
             return
-        self.work(self._look(event.value), "find", exclusive=True)
+        self.work(partial(self._look, event.value), "find", exclusive=True)
 
     async def _look(self, text: str) -> None:
         by_id: Sequence[FoundToken] = ()

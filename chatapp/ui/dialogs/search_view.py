@@ -78,7 +78,7 @@ class SearchScreen(Dialog[tuple[tuple[int, ...], Found] | None]):
     def on_mount(self) -> None:
         """Begin."""
         self.query_one(LinesView).focus()
-        self.work(self._run(), "search")
+        self.work(self._run, "search")
 
     async def _run(self) -> None:
         try:

@@ -17,7 +17,7 @@ from chatapp.ui.layout.growing import GrowingMarkdown
 from chatapp.ui.layout.line import EMPTY, Line, alike, indent, wrap
 from chatapp.ui.layout.summary import reply_summary, text_summary
 from chatapp.ui.layout.tokens import TokenLayout
-from chatapp.ui.look import with_sign
+from chatapp.ui.look import Look, with_sign
 
 View = Literal["markdown", "tokens"]
 
@@ -56,7 +56,8 @@ class MessageBlock:
         self._records: list[TokenRecord] | None = None if message.reply else []
         self._markdown: GrowingMarkdown | None = None
         self._tokens: TokenLayout | None = None
-        self._signs: Sequence[str] = ()
+        self._signs: tuple[str, ...] = ()
+        self._pieces: tuple[bytes, ...] = ()
         self._summary: tuple[Reply, str] | None = None
         self._given: str | None = None
         self._width = 0
@@ -114,12 +115,12 @@ class MessageBlock:
         self._tokens = None
         self._given = None
 
-    def take_signs(self, signs: Sequence[str]) -> bool:
-        """Draw a sign behind some tokens. Returns whether rows may have moved."""
-        if tuple(signs) == tuple(self._signs):
+    def take_look(self, look: Look | None) -> bool:
+        """Draw its tokens as another look has them. Returns whether rows may have moved."""
+        signs, pieces = (look.signs, look.tokens) if look is not None else ((), ())
+        if (signs, pieces) == (self._signs, self._pieces):
             return False
-        self._signs = signs
-        self._tokens = None
+        self._signs, self._pieces, self._tokens = signs, pieces, None
         return True
 
     def feed(self, records: Sequence[TokenRecord]) -> int:
@@ -147,7 +148,7 @@ class MessageBlock:
             self.records = list(message.reply.records)
             self._tokens = None
 
-    def row(self, y: int, style: Callable[[TokenRecord], Style | str], cursor: int | None) -> Line:
+    def row(self, y: int, style: Callable[[int], Style | str], cursor: int | None) -> Line:
         """One row; `style` colours tokens, `cursor` is the token pointed at, if it is here."""
         head = self._head()
         if y < len(head):
@@ -191,7 +192,7 @@ class MessageBlock:
 
     @property
     def _shows_tokens(self) -> bool:
-        return self.view == "tokens" and self.has_tokens
+        return self.view == "tokens" and (self.has_tokens or bool(self._pieces))
 
     @property
     def _token_layout(self) -> TokenLayout:
@@ -201,6 +202,8 @@ class MessageBlock:
 
     def _drawn(self) -> Iterator[bytes]:
         """The bytes of all tokens, with a sign behind those that have one."""
+        if not self.records:
+            yield from self._pieces
         for index, record in enumerate(self.records):
             sign = self._signs[index] if index < len(self._signs) else ""
             yield with_sign(record.bytes, sign) if sign else record.bytes
@@ -210,12 +213,9 @@ class MessageBlock:
             return self._token_layout.height
         return len(self._text_rows())
 
-    def _body_row(
-        self, y: int, style: Callable[[TokenRecord], Style | str], cursor: int | None
-    ) -> Line:
+    def _body_row(self, y: int, style: Callable[[int], Style | str], cursor: int | None) -> Line:
         if self._shows_tokens:
-            records = self.records
-            line = self._token_layout.row(y, lambda index: style(records[index]), cursor)
+            line = self._token_layout.row(y, style, cursor)
         else:
             line = self._text_rows()[y]
         if self.live and y == self._body_height() - 1:
@@ -252,7 +252,8 @@ class MessageBlock:
         if self.live:
             return []
         if reply is None:
-            return self._notes([self._given_summary()], MUTED) if self._shows_tokens else []
+            scored = self._shows_tokens and self.has_tokens
+            return self._notes([self._given_summary()], MUTED) if scored else []
         notes: list[str] = []
         changes = [
             f"T {span.sampling.temperature:.2f} from token {span.start + 1}"

@@ -8,7 +8,7 @@ bottom again, or End, follows again (Textual's own `anchor()` hardly ever does, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -81,8 +81,8 @@ class Transcript(TokenCursor, can_focus=True):
     """How replies are shown; the one under the cursor always shows its tokens."""
     scale: var[Scale] = var[Scale]("probability")
     """What the colours of tokens mean."""
-    look: var[Look | None] = var[Look | None](None)
-    """Another look at one message, in place of the scale."""
+    looks: var[Mapping[str, Look]] = var[Mapping[str, Look]]({})
+    """Another look at some messages, by their ids, in place of the scale."""
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
         super().__init__(id=id)
@@ -205,15 +205,14 @@ class Transcript(TokenCursor, can_focus=True):
         """Colour tokens by another scale."""
         self.refresh()
 
-    def watch_look(self, old: Look | None, new: Look | None) -> None:
-        """Draw a message in its other look."""
-        signs = {} if new is None else {new.message_id: new.signs}
-        changed = False
-        for look in (old, new):
-            block = self.block_of(look.message_id) if look is not None else None
-            if block is not None:
-                changed |= block.take_signs(signs.get(block.message.id, ()))
-        if changed:
+    def watch_looks(self, old: Mapping[str, Look], new: Mapping[str, Look]) -> None:
+        """Draw messages in their other look."""
+        moved = [
+            block.take_look(new.get(block.message.id)) or block.view != self._view_of(block)
+            for block in self._stack.blocks
+            if block.message.id in old or block.message.id in new
+        ]
+        if any(moved):
             self._lay_out(())
         self.refresh()
 
@@ -301,9 +300,8 @@ class Transcript(TokenCursor, can_focus=True):
         for block in changed:
             block.resize(self._width)
         for block in stack.shown:
-            pointed = self.cursor is not None and self.cursor.message_id == block.message.id
-            block.pointed = pointed
-            block.view = "tokens" if pointed else self.view
+            block.pointed = self._is_pointed(block)
+            block.view = self._view_of(block)
         stack.measure()
         self._place(anchor, top)
         self.refresh()
@@ -364,17 +362,23 @@ class Transcript(TokenCursor, can_focus=True):
         cursor = self.cursor
         here = cursor is not None and cursor.message_id == block.message.id
         token = cursor.token if here and cursor is not None else None
-        look = self.look
-        if look is not None and look.message_id == block.message.id:
-            line = block.row(row - start, lambda record: look.style(record.index), token)
-        else:
-            line = block.row(row - start, self._style_of, token)
+        look = self.looks.get(block.message.id)
+        line = block.row(row - start, self._style_of(block) if look is None else look.style, token)
         if here and row == start:
             line = Line(line.content + Content.styled("  ◂", "$text-accent"), chrome=line.chrome)
         return line
 
-    def _style_of(self, record: TokenRecord) -> Style | str:
-        return token_style(record, self.scale, dark=self.app.current_theme.dark)
+    def _is_pointed(self, block: MessageBlock) -> bool:
+        return self.cursor is not None and self.cursor.message_id == block.message.id
+
+    def _view_of(self, block: MessageBlock) -> View:
+        look = self.looks.get(block.message.id)
+        shows_tokens = self._is_pointed(block) or (look is not None and look.styles)
+        return "tokens" if shows_tokens else self.view
+
+    def _style_of(self, block: MessageBlock) -> Callable[[int], Style]:
+        dark = self.app.current_theme.dark
+        return lambda index: token_style(block.records[index], self.scale, dark=dark)
 
 
 def _welcome(row: int, width: int) -> Line:

@@ -3,9 +3,8 @@ looked at, with progress; leaving it withdraws the question."""
 
 from __future__ import annotations
 
-import re
-import textwrap
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 from textual import on
@@ -16,17 +15,14 @@ from textual.content import Content
 from textual.widgets import Input, Static
 
 from chatapp.chat.errors import ChatappError
-from chatapp.chat.facts import Progress
-from chatapp.chat.text import sanitise, visible_token
+from chatapp.chat.text import visible_token
 from chatapp.explain.views import Made, Page
 from chatapp.ui.dialogs.dialog import Dialog
 from chatapp.ui.dialogs.help import help_for
 from chatapp.ui.drawing import MUTED
-from chatapp.ui.layout.line import Line
-from chatapp.ui.widgets.lines_view import LinesView
+from chatapp.ui.widgets.page_view import PageView
 from chatapp.ui.xray.inside import Inside
 
-_DRAWN = re.compile("[\u2580-\u2593·•]+")  # blocks, shades, points
 _WRITES = ("tokens", "words")
 """Pages on which something can be written."""
 _PLACEHOLDERS = {
@@ -89,13 +85,13 @@ class PagesScreen(Dialog[int]):
         with Vertical(classes="dialog tall inside"):
             yield Static(Content(""), markup=False, id="inside-tabs")
             yield Static(Content(""), markup=False, id="inside-where")
-            yield LinesView(lambda _: [], id="inside-lines")
+            yield PageView(id="inside-lines")
             yield Input(id="inside-words", compact=True)
             yield Static(Content(""), markup=False, id="inside-keys")
 
     def on_mount(self) -> None:
         """Begin with the first page."""
-        self.query_one(LinesView).focus()
+        self.query_one(PageView).focus()
         self._show()
 
     @property
@@ -106,7 +102,7 @@ class PagesScreen(Dialog[int]):
     @property
     def text_rows(self) -> list[str]:
         """What stands on it, as plain text."""
-        return self.query_one(LinesView).text_rows
+        return self.query_one(PageView).text_rows
 
     # Keys
 
@@ -181,7 +177,7 @@ class PagesScreen(Dialog[int]):
 
     def _forget_words(self) -> None:
         self._inside.words = self.query_one(Input).value = ""
-        self.query_one(LinesView).focus()
+        self.query_one(PageView).focus()
 
     def _show(self) -> None:
         page, words = self.page, self.query_one(Input)
@@ -191,36 +187,22 @@ class PagesScreen(Dialog[int]):
         key = (page.name, *self._inside.state)
         if (made := self._made.get(key)) is not None:
             self.workers.cancel_group(self, "page")
-            self._show_made(made)
+            self.query_one(PageView).show_page(made)
         else:
-            self.run_worker(self._make(page, key), group="page", exclusive=True)
+            self.work(partial(self._make, page, key), "page", exclusive=True)
 
     async def _make(self, page: Page, key: tuple[object, ...]) -> None:
-        def report(progress: Progress) -> None:
-            done = f" {progress.done}/{progress.total} {progress.unit}" if progress.total else ""
-            self._say(f"{progress.stage}{done} …")
-
+        view = self.query_one(PageView)
         try:
             if not self._inside.pieces and self._inside.ids:
                 await self._inside.read()
                 self._show_head()
-            made = await page.make(report)
+            made = await page.make(view.report)
         except ChatappError as error:
-            self._say(str(error))
+            view.say(str(error))
         else:
             self._made[key] = made
-            self._show_made(made)
-
-    def _say(self, words: str) -> None:
-        text = sanitise(words)
-        self.query_one(LinesView).show(
-            lambda width: [Line(Content(row)) for row in _wrapped(text, width)]
-        )
-
-    def _show_made(self, made: Made) -> None:
-        self.query_one(LinesView).show(
-            lambda width: [Line(_coloured(row)) for row in made(width).rows(width)]
-        )
+            view.show_page(made)
 
     def _show_head(self) -> None:
         parts = []
@@ -258,18 +240,3 @@ class PagesScreen(Dialog[int]):
             + Content.styled(after, MUTED)
             + Content.styled(looked, "bold")
         )
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, max(1, width)) or [""]
-
-
-def _coloured(row: str) -> Content:
-    """A row with what is drawn in it in the accent's colour."""
-    parts: list[Content] = []
-    end = 0
-    for match in _DRAWN.finditer(row):
-        parts.append(Content(row[end : match.start()]))
-        parts.append(Content.styled(match.group(), "$accent"))
-        end = match.end()
-    return Content("").join([*parts, Content(row[end:])])

@@ -1,0 +1,52 @@
+"""A page about the inside of the model: its sentence, its lines, its remark, made for the width."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+
+from textual.content import Content
+
+from chatapp.chat.facts import Progress
+from chatapp.chat.text import sanitise
+from chatapp.explain.views import Made
+from chatapp.ui.layout.line import Line
+from chatapp.ui.widgets.lines_view import LinesView
+
+_DRAWN = re.compile("[\u2580-\u2593·•]+")  # blocks, shades, points
+
+
+class PageView(LinesView):
+    """Shows what an answer says, or how far it is."""
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
+        super().__init__(lambda _: [], id=id)
+
+    def say(self, words: str) -> None:
+        """Say something in place of an answer."""
+        text = sanitise(words)
+        self.show(
+            lambda width: [Line(Content(row)) for row in textwrap.wrap(text, max(1, width)) or [""]]
+        )
+
+    def report(self, progress: Progress) -> None:
+        """Say how far the answer is."""
+        done = f" {progress.done}/{progress.total} {progress.unit}" if progress.total else ""
+        self.say(f"{progress.stage}{done} …")
+
+    def show_page(self, made: Made, *, words_first: bool = True) -> None:
+        """Show an answer; its sentence before its lines, or behind them."""
+        self.show(
+            lambda width: [Line(_coloured(row)) for row in made(width).rows(width, words_first)]
+        )
+
+
+def _coloured(row: str) -> Content:
+    """A row with what is drawn in it in the accent's colour."""
+    parts: list[Content] = []
+    end = 0
+    for match in _DRAWN.finditer(row):
+        parts.append(Content(row[end : match.start()]))
+        parts.append(Content.styled(match.group(), "$accent"))
+        end = match.end()
+    return Content("").join([*parts, Content(row[end:])])
