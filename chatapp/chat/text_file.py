@@ -11,8 +11,7 @@ from chatapp.chat.attachment import MOST_BYTES, Attachment, AttachmentError, rea
 def read_file(path: Path) -> Attachment:
     """Read a text file.
 
-    Raises:
-        AttachmentError: there is none, it can't be read, or it is no text.
+    Raises AttachmentError: there is none, it can't be read, or it is no text.
     """
     try:
         status = path.stat()

@@ -63,9 +63,7 @@ async def _run(setup: Setup, args: argparse.Namespace) -> NoReturn:
 async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[ChatApp]:
     """The interface over the real engine and store, ready to run; both are ended behind it.
 
-    Args:
-        setup: what was asked for.
-        resume: how the id of the conversation to open begins; LATEST for the last one.
+    `resume`: how the id of the conversation to open begins; LATEST for the last one.
     """
     from chatapp.commands.setup import open_conversation, open_store
     from chatapp.link.client import EngineClient

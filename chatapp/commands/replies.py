@@ -99,11 +99,8 @@ async def write_replies(
 ) -> list[Reply]:
     """Write replies as they come. Returns them; a failed one has its error.
 
-    Args:
-        events: those of a turn, of a generation, or of several replies side by side.
-        reply: one of them as far as it has come, by its place.
-        count: how many there are.
-        as_json: as JSON lines, not as text.
+    `events`: those of a turn, of a generation, or of several replies side by side. `reply`: one of
+    them as far as it has come, by its place.
     """
     from chatapp.chat.generation import GenerationEnd, PromptRead, TokenStep
     from chatapp.chat.search import ColumnEvent

@@ -105,8 +105,7 @@ class Setup:
     def sampling_for(self, template: Template) -> SamplingParams:
         """What replies are drawn with in a chat made from a template.
 
-        Raises:
-            PresetError: it names a preset that is not there, or cannot be used.
+        Raises PresetError: it names a preset that is not there, or cannot be used.
         """
         presets = Presets(self.paths.presets)
         return self.settings.sampling_for(with_preset(template, presets))
@@ -161,9 +160,7 @@ class Setup:
     ) -> AsyncIterator[Session]:
         """A session with its model loaded and progress on standard error; ended behind it.
 
-        Args:
-            keep: whether the conversation is kept in the store.
-            top_logprobs: how many candidates each record carries; None asks the settings.
+        `top_logprobs`: how many candidates each record carries; None asks the settings.
         """
         for notice in self.notices:
             tell(notice)
@@ -193,8 +190,7 @@ async def open_store(paths: Paths) -> Store:
 async def open_conversation(session: Session, wanted: str | None) -> None:
     """Make a kept conversation current: the one whose id begins so, or the last one.
 
-    Raises:
-        StoreError: there is none, or several.
+    Raises StoreError: there is none, or several.
     """
     store = session.store
     assert store is not None  # only a session that keeps its conversation continues one

@@ -81,15 +81,8 @@ def bench(
 ) -> Iterator[BenchEvent]:
     """Yield how far it is, and at last what was measured, in whole rounds.
 
-    Args:
-        runtime: the model.
-        source: its files.
-        history: keeps the logits where they are kept; what it holds may be forgotten.
-        options: how much to read and write.
-        cancelled: asked between two measurements.
-
-    Raises:
-        EngineError: prompt and new tokens do not fit into the model's context, or it failed.
+    `history`: keeps the logits where they are kept; what it holds may be forgotten. Raises
+    EngineError: prompt and new tokens do not fit into the model's context, or it failed.
     """
     import psutil
 

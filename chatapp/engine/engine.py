@@ -222,16 +222,9 @@ class LocalEngine:
         What stands before the first wanted token is not read again where the chat's sequence has
         read it.
 
-        Args:
-            prompt: the prompt.
-            top_logprobs: how many candidates each record lists.
-            on_progress: told how far it is.
-            cancelled: asked between records.
-            places: which of the prompt's tokens are wanted; None is all of them.
-            background: tell nothing of a prompt that the chat's sequence hasn't read.
-
-        Raises:
-            EngineError: the prompt cannot be made or read.
+        `places`: which of the prompt's tokens are wanted; None is all of them. `background`: tell
+        nothing of a prompt that the chat's sequence hasn't read. Raises EngineError: the prompt
+        cannot be made or read.
         """
         ids = self._read(prompt).ids
         known = self.sequence
@@ -271,9 +264,7 @@ class LocalEngine:
     def tokenize(self, text: str, *, inside: bool = False) -> tuple[TokenPiece, ...]:
         """A text in tokens, as ordinary text. Raises EngineError when no model is loaded.
 
-        Args:
-            text: no control token is read in it.
-            inside: it goes on in a reply; else it stands by itself.
+        `inside`: it goes on in a reply; else it stands by itself.
         """
         tokenizer = self._model().tokenizer
         encode = tokenizer.encode_inside if inside else tokenizer.encode_text
@@ -336,8 +327,7 @@ class LocalEngine:
     def _check_size(self, *texts: str) -> None:
         """Refuse at once what is far too long, since tokenizing it would take a long time.
 
-        Raises:
-            EngineError: it has more tokens than the model can read, however it is tokenized.
+        Raises EngineError: it has more tokens than the model can read, however it is tokenized.
         """
         most = self._model().facts.context_length
         length = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)

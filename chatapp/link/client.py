@@ -103,9 +103,7 @@ class EngineClient(Engine):
     def __init__(self, paths: Paths, on_death: Callable[[str], None] | None = None) -> None:
         """Nothing is started before the first `load`.
 
-        Args:
-            paths: where logs and prepared models go.
-            on_death: told in words when the process ends unasked.
+        `on_death`: told in words when the process ends unasked.
         """
         self._connection = Connection(paths, on_death)
 

@@ -135,11 +135,7 @@ class Server:
     ) -> None:
         """Read and write nothing yet.
 
-        Args:
-            requests: frames from the interface.
-            events: frames for it.
-            prepared: the folder that converted models are kept in.
-            engine: what does the work; None makes one for the first model.
+        `engine`: what does the work; None makes one for the first model.
         """
         self._requests = requests
         self._outbox = Outbox(events)

@@ -28,10 +28,8 @@ class GrowingReply:
     ) -> None:
         """Begin a reply.
 
-        Args:
-            start: what is known before the first token.
-            sampling: what the next token will be drawn with.
-            kept: the start that is taken over from another reply.
+        `start`: what is known before the first token. `kept`: the start that is taken over from
+        another reply.
         """
         self._start = start
         self._kept = len(kept)
@@ -89,9 +87,7 @@ class GrowingReply:
 def kept_to_continue(reply: Reply, text: str) -> tuple[TokenRecord, ...]:
     """The tokens a reply goes on from: without its end token, or the stop sequence it ended by.
 
-    Args:
-        reply: the reply that was cut.
-        text: what is shown of it.
+    `text`: what is shown of it.
     """
     records = reply.records
     if records and reply.finish_reason is FinishReason.STOP:

@@ -42,11 +42,8 @@ class Inspector:
     ) -> ReplyStep:
         """One token of a reply, as the engine is asked about it.
 
-        Args:
-            message_id: the reply.
-            index: which of its tokens, from 0; the one behind the last is not taken yet.
-            sampling: other settings to look at it with; None takes those it was drawn with, or
-                would be.
+        `index`: which of its tokens, from 0; the one behind the last is not taken yet. `sampling`:
+        other settings to look at it with; None takes those it was drawn with, or would be.
         """
         reply = self._session.written(message_id)
         if not 0 <= index <= len(reply.ids):
@@ -100,7 +97,6 @@ class Inspector:
 
         Args:
             leaf: the last message to read; None is the current one.
-            top_logprobs: how many candidates each record lists.
             places: which of the `prompt_tokens` are wanted; None is all of them.
             background: only what costs no reading and holds nothing up; see `Engine.score_prompt`.
         """
@@ -115,9 +111,7 @@ class Inspector:
     ) -> Columns:
         """Write several replies to a message side by side.
 
-        Args:
-            parent: the message to answer; see `Session.parent_for_reply`.
-            columns: each one's settings, or all of its options.
+        `columns`: each one's settings, or all of its options.
         """
         options = tuple(
             one if isinstance(one, GenerateOptions) else self._session.options(one)
@@ -144,10 +138,8 @@ class Inspector:
 
         The records tell the model's own distribution, since nothing was sampled.
 
-        Args:
-            prompt_ids: what the search read, as its `PromptRead` tells.
-            ids: what it found, with the end token where there is one.
-            reason: why it ends there.
+        `prompt_ids`: what the search read, as its `PromptRead` tells. `ids`: what it found, with
+        the end token where there is one.
         """
         engine = self._session.engine
         records = [

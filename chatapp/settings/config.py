@@ -198,14 +198,13 @@ def load_settings(
 ) -> Settings:
     """Read all settings.
 
+    Raises ConfigError: the file cannot be read or a value cannot be used, wherever it comes from.
+
     Args:
         paths: where config.toml is; it need not be there.
         environ: the environment. HF_HUB_OFFLINE counts as CHATAPP_OFFLINE.
-        flags: what was given on the command line, by the setting's name. None is not given; names
-            that are no settings are passed over.
-
-    Raises:
-        ConfigError: the file cannot be read or a value cannot be used, wherever it comes from.
+        flags: what was given on the command line, by the setting's name. None is not given;
+            names that are no settings are passed over.
     """
     settings = _from_file(paths.config_file)
     if environ.get("HF_HUB_OFFLINE", "").strip().lower() in _YES:
@@ -222,8 +221,7 @@ def load_settings(
 def with_flags(settings: Settings, flags: Mapping[str, object]) -> Settings:
     """The settings with those of the command line over them; see `load_settings` for both.
 
-    Raises:
-        ConfigError: a flag's value cannot be used.
+    Raises ConfigError: a flag's value cannot be used.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     return _over(settings, given, lambda name: "--" + name.replace("_", "-"))
@@ -232,13 +230,12 @@ def with_flags(settings: Settings, flags: Mapping[str, object]) -> Settings:
 def save_setting(paths: Paths, key: str, value: object) -> None:
     """Change one setting in the user's file, and nothing else in it: comments stay.
 
+    Raises ConfigError: no such setting, no such value, or the file cannot be read or written.
+
     Args:
         paths: where config.toml is; it is made when it isn't there.
         key: the setting's name, a sampling parameter's name, or `keys.ACTION`.
         value: its new value; None removes the line.
-
-    Raises:
-        ConfigError: no such setting, no such value, or the file cannot be read or written.
     """
     import tomlkit  # only here: reading needs the standard library alone
 

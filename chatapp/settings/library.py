@@ -42,8 +42,7 @@ class Templates:
     def template(self, name: str) -> Template:
         """The template of that name; "none" is the one that adds nothing.
 
-        Raises:
-            TemplateError: there is none; the message names those that are near.
+        Raises TemplateError: there is none; the message names those that are near.
         """
         if name == NO_TEMPLATE.name:
             return NO_TEMPLATE
@@ -63,8 +62,7 @@ class Formats:
     def format(self, name: str) -> PromptFormat:
         """The format of that name: auto, model, one of ours, or the user's own.
 
-        Raises:
-            TemplateError: there is none; the message names those that are near.
+        Raises TemplateError: there is none; the message names those that are near.
         """
         if name not in self.by_name:
             raise TemplateError(_unknown("format", name, tuple(self.by_name)))
@@ -88,14 +86,9 @@ def load_templates(paths: Paths) -> Templates:
 def save_template(paths: Paths, template: Template, sampling: SamplingParams) -> Path:
     """Write one of the user's templates, in place of the one of that name.
 
-    Args:
-        paths: where templates are.
-        template: its texts; see `template_text`.
-        sampling: what its chats are to be drawn with.
-
-    Raises:
-        TemplateError: the name is none for a file, its file holds a template of another name, or
-            it cannot be written.
+    `template`: its texts; see `template_text`. `sampling`: what its chats are to be drawn with.
+    Raises TemplateError: the name is none for a file, its file holds a template of another name, or
+    it cannot be written.
     """
     if not FILE_NAME.fullmatch(template.name) or template.name == NO_TEMPLATE.name:
         raise TemplateError(f"a template's name is {FILE_NAME_WORDS}, not {template.name!r}")

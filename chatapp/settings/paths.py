@@ -90,8 +90,7 @@ FILE_NAME_WORDS = "up to 40 letters, digits, blanks, dots, dashes"
 def make_folder(folder: Path) -> Path:
     """Make a folder only its owner can enter, with its parents.
 
-    Raises:
-        PathError: it cannot be made.
+    Raises PathError: it cannot be made.
     """
     try:
         for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
@@ -106,9 +105,8 @@ def make_folder(folder: Path) -> Path:
 def write_file(file: Path, text: str) -> None:
     """Put a whole new file in the place of the old one, readable by its owner only.
 
-    Raises:
-        PathError: its folder cannot be made.
-        OSError: it cannot be written; the old one stands.
+    Raises PathError: its folder cannot be made. Raises OSError: it cannot be written; the old one
+    stands.
     """
     make_folder(file.parent)
     put_in_place(file.resolve(), text)  # a link to the file kept elsewhere stays a link

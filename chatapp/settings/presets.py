@@ -52,8 +52,7 @@ class Presets:
     def load(self, name: str) -> SamplingParams:
         """The parameters of that name.
 
-        Raises:
-            PresetError: there is none, or its file cannot be used.
+        Raises PresetError: there is none, or its file cannot be used.
         """
         file = self._file(name)
         if not file.is_file():
@@ -108,8 +107,7 @@ def parse_preset(source: str) -> SamplingParams:
 def with_preset(template: Template, presets: Presets) -> Template:
     """The template with the parameters of the preset it names, beneath its own.
 
-    Raises:
-        PresetError: there is no such preset, or its file cannot be used.
+    Raises PresetError: there is no such preset, or its file cannot be used.
     """
     if not template.preset:
         return template

@@ -53,10 +53,8 @@ def is_local(address: str) -> bool:
 def server_source(ref: str, servers: Mapping[str, ServerSetting]) -> ModelSource | None:
     """The server and the model that a reference means; None where it means no server.
 
-    An address that stands in the settings, with whichever model, takes its key from there.
-
-    Raises:
-        ModelError: the address can't be used.
+    An address that stands in the settings, with whichever model, takes its key from there. Raises
+    ModelError: the address can't be used.
     """
     ref = ref.strip()
     if (named := servers.get(ref)) is not None:

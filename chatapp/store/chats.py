@@ -99,8 +99,7 @@ class Chats:
     def save_message(self, conversation_id: str, message: Message) -> None:
         """Save a message, in place of the one of the same id; on disk when this returns.
 
-        Raises:
-            Refused: a number in its reply is out of range, or its place is nowhere.
+        Raises Refused: a number in its reply is out of range, or its place is nowhere.
         """
         unwritten = self._unwritten_of(conversation_id)
         unwritten.messages[message.id] = message
@@ -110,8 +109,7 @@ class Chats:
     def append(self, conversation_id: str, message: Message) -> None:
         """Save a reply that has grown; of its records `message` holds only the new ones.
 
-        Raises:
-            Refused: as `save_message`.
+        Raises Refused: as `save_message`.
         """
         unwritten = self._unwritten_of(conversation_id)
         before = unwritten.messages.get(message.id)
@@ -218,9 +216,7 @@ class Chats:
     def resolve(self, prefix: str, *, deleted: bool = False) -> str:
         """The one conversation whose id begins so.
 
-        Args:
-            prefix: the beginning of an id, or all of it.
-            deleted: look among the deleted ones instead.
+        `prefix`: the beginning of an id, or all of it.
         """
         with self.database.reading() as connection:
             rows = connection.execute(

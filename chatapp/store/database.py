@@ -97,9 +97,8 @@ class Database:
     ) -> None:
         """Open the file, making it and bringing its schema up to date where needed.
 
-        Raises:
-            DamagedDatabase: the file is no intact database.
-            StoreError: it cannot be made, read or brought up to date, or is another program's.
+        Raises DamagedDatabase: the file is no intact database. Raises StoreError: it cannot be
+        made, read or brought up to date, or is another program's.
         """
         self.path = path
         self.read_only = ""
@@ -128,11 +127,7 @@ class Database:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """One consistent view of the file.
-
-        Raises:
-            StoreError: it cannot be read.
-        """
+        """One consistent view of the file. Raises StoreError: it cannot be read."""
         with self._translated("read"):
             connection = self._connected()
             try:
@@ -146,8 +141,7 @@ class Database:
     def writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction: all of it is on disk when the block ends, or none of it.
 
-        Raises:
-            StoreError: it could not be written; what was committed before stands.
+        Raises StoreError: it could not be written; what was committed before stands.
         """
         if self.read_only:
             raise StoreError(self.read_only)
@@ -193,8 +187,7 @@ class Database:
 def prepare_file(path: Path) -> None:
     """Make the folder and the empty file, for their owner alone.
 
-    Raises:
-        StoreError: they cannot be made or reached.
+    Raises StoreError: they cannot be made or reached.
     """
     try:
         make_folder(path.parent)

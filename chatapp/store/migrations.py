@@ -138,8 +138,7 @@ _BOOKKEEPING = "CREATE TABLE IF NOT EXISTS migration (name TEXT PRIMARY KEY, app
 def applied(connection: sqlite3.Connection) -> tuple[str, ...]:
     """The names of the steps that this database has been through; none for an empty file.
 
-    Raises:
-        sqlite3.Error: it cannot be read.
+    Raises sqlite3.Error: it cannot be read.
     """
     tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'migration'")
     if tables.fetchone() is None:
@@ -150,8 +149,7 @@ def applied(connection: sqlite3.Connection) -> tuple[str, ...]:
 def is_foreign(connection: sqlite3.Connection) -> bool:
     """Whether the file is some other program's database.
 
-    Raises:
-        sqlite3.Error: it cannot be read.
+    Raises sqlite3.Error: it cannot be read.
     """
     (count,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     return count > 0 and not applied(connection)
@@ -162,8 +160,7 @@ def newer_steps(
 ) -> tuple[str, ...]:
     """The steps in the database that this version does not know.
 
-    Raises:
-        sqlite3.Error: it cannot be read.
+    Raises sqlite3.Error: it cannot be read.
     """
     names = {migration.name for migration in known}
     return tuple(name for name in applied(connection) if name not in names)
@@ -176,8 +173,7 @@ def migrate(
 ) -> None:
     """Run every step that is missing, each in a transaction of its own.
 
-    Raises:
-        sqlite3.Error: a step failed; the database is as it was before that step.
+    Raises sqlite3.Error: a step failed; the database is as it was before that step.
     """
     if len(applied(connection)) == len(known):
         return

@@ -65,8 +65,7 @@ class Store:
     ) -> Store:
         """Open the database, made where there is none, recovered where it is damaged.
 
-        Raises:
-            StoreError: the folder or the file cannot be made, read or recovered.
+        Raises StoreError: the folder or the file cannot be made, read or recovered.
         """
         worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         loop = asyncio.get_running_loop()

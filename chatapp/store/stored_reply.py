@@ -38,10 +38,8 @@ class StoredReply(Reply):
     def packed(cls, chunks: tuple[PackedChunk, ...], prompt: bytes, **values: Any) -> StoredReply:
         """A reply whose records and prompt ids are still packed.
 
-        Args:
-            chunks: the records, checked and without gaps.
-            prompt: the prompt ids as `packing.pack_ids` packs them; empty for none.
-            values: the other fields of a `Reply`.
+        `chunks`: the records, checked and without gaps. `prompt`: the prompt ids as
+        `packing.pack_ids` packs them; empty for none.
         """
         reply = cls(**values)
         object.__setattr__(reply, "chunks", chunks)

@@ -56,16 +56,9 @@ def beam_search(
     Yields `Progress` while the prompt is read, `PromptRead`, a `BeamStep` for each level of the
     tree, and a `BeamEnd`, which also tells of what went wrong in mid-search.
 
-    Args:
-        runtime: the model.
-        sequence: holds the prompt afterwards, and may hold some of it before.
-        prompt_ids: what to continue; at least one id.
-        options: how to search.
-        end_ids: the tokens that end a continuation.
-        cancelled: asked before every step.
-
-    Raises:
-        CannotFork: this model's state cannot be split into beams (an EngineError).
+    `sequence`: holds the prompt afterwards, and may hold some of it before. `prompt_ids`: what to
+    continue; at least one id. Raises CannotFork: this model's state cannot be split into beams (an
+    EngineError).
     """
     search = _BeamSearch(runtime, len(prompt_ids), options, end_ids)
     if search.limit.room <= 0:
@@ -113,10 +106,7 @@ class _BeamSearch:
     def run(self, rows: Rows, logits: Floats, cancelled: Callable[[], bool]) -> Iterator[BeamEvent]:
         """Search.
 
-        Args:
-            rows: one row, which has read the prompt.
-            logits: what it made of it, (1, V).
-            cancelled: asked before every step.
+        `rows`: one row, which has read the prompt. `logits`: what it made of it, (1, V).
         """
         self._first_at = self._last_at = time.monotonic()
         totals = np.zeros(1, dtype=np.float32)
@@ -150,10 +140,7 @@ class _BeamSearch:
     def _choose(self, logits: Floats, totals: Floats, length: int) -> BeamStep:
         """Extend every beam, and decide what lives, what is finished and what is dropped.
 
-        Args:
-            logits: (beams, V).
-            totals: the beams' sums of logprobs, (beams,).
-            length: how many tokens an extension has.
+        `logits`: (beams, V). `totals`: the beams' sums of logprobs, (beams,).
         """
         most = self._options.num_beams
         extensions = self._extend(logits, totals, length)
@@ -207,9 +194,7 @@ class _BeamSearch:
     def _stop(self, totals: Floats, length: int) -> BeamStop | None:
         """Whether the search is over.
 
-        Args:
-            totals: the living beams' sums of logprobs, best first, (beams,).
-            length: how many tokens they have.
+        `totals`: the living beams' sums of logprobs, best first, (beams,).
         """
         if length == self.limit.longest:
             return BeamStop(self.limit.reason.value)

@@ -11,11 +11,8 @@ from chatapp.engine.sampler.chain import BadLogits
 def check_logits(logits: Floats) -> None:
     """See that every row of logits makes a distribution.
 
-    Args:
-        logits: (V,) or (rows, V) float32; -inf is allowed.
-
-    Raises:
-        BadLogits: NaN, +inf, or nothing but -inf.
+    `logits`: (V,) or (rows, V) float32; -inf is allowed. Raises BadLogits: NaN, +inf, or nothing
+    but -inf.
     """
     if not np.isfinite(logits.max(axis=-1)).all():  # the largest is NaN where any is
         raise BadLogits(

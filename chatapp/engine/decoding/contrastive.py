@@ -53,17 +53,9 @@ def contrastive_search(
     `ContrastiveEnd`, which also tells of what went wrong in mid-search. The prompt is always read
     in whole: its hidden states are needed, and no sequence keeps them.
 
-    Args:
-        runtime: the model.
-        prompt_ids: what to continue; at least one id.
-        options: how to search.
-        end_ids: the tokens that end a reply.
-        cancelled: asked before every step.
-        stop: stop sequences.
-        reply_ids: the start of the reply that is there already; the prompt's last ids.
-
-    Raises:
-        CannotFork: this model's state cannot be split into candidates (an EngineError).
+    `prompt_ids`: what to continue; at least one id. `reply_ids`: the start of the reply that is
+    there already; the prompt's last ids. Raises CannotFork: this model's state cannot be split into
+    candidates (an EngineError).
     """
     search = _ContrastiveSearch(runtime, len(prompt_ids), options)
     text = ReplyText(runtime.tokenizer, end_ids, stop, reply_ids)
@@ -107,7 +99,6 @@ def weigh(probs: Floats, hidden: Floats, context: Floats, alpha: float) -> Weigh
         probs: the candidates' model probabilities, (k,).
         hidden: their hidden states, scaled to length 1, (k, d).
         context: those of everything before them, scaled to length 1, (n, d).
-        alpha: how much the penalty counts.
     """
     likeness = hidden @ context.T
     closest = likeness.argmax(axis=1)
@@ -142,12 +133,8 @@ class _ContrastiveSearch:
     ) -> Iterator[ContrastiveEvent]:
         """Search.
 
-        Args:
-            rows: one row, which has read the prompt.
-            prompt: what the model made of it: the last logits, and all hidden states.
-            text: what the tokens become.
-            start: the index of the first token.
-            cancelled: asked before every step.
+        `rows`: one row, which has read the prompt. `prompt`: what the model made of it: the last
+        logits, and all hidden states.
         """
         self._first_at = self._last_at = time.monotonic()
         self._states.append(_unit(prompt.states))

@@ -32,11 +32,7 @@ class Limit:
         return FinishReason.CONTEXT if self.longest >= self.room else FinishReason.LENGTH
 
     def words(self, count: int) -> str:
-        """What to say when the context is full.
-
-        Args:
-            count: how many tokens follow the prompt.
-        """
+        """What to say when the context is full. `count`: how many tokens follow the prompt."""
         return (
             f"the context is full: {self.prompt_length + count} of {self.context_length} tokens; "
             "start a new chat, branch from an earlier message, or shorten what is there"
@@ -46,9 +42,7 @@ class Limit:
 def untaken(reason: FinishReason, count: int) -> str:
     """What to say when a reply is over before all tokens that the user chose are taken.
 
-    Args:
-        reason: why it is over.
-        count: how many of them are left; 0 needs no words.
+    `count`: how many of them are left; 0 needs no words.
     """
     if count == 0:
         return ""

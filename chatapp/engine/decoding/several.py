@@ -57,16 +57,9 @@ def generate_several(
     tells of what went wrong in mid-reply. A column whose own settings leave it no token takes none
     of the others with it.
 
-    Args:
-        runtime: the model.
-        sequence: holds the prompt afterwards, and may hold some of it before.
-        tasks: one a column; options, end ids and stop sequences may differ, the prompt may not.
-        controls: one a column.
-        history: keeps what each token was taken from, where there is one.
-        batched: False writes one after the other.
-
-    Raises:
-        SearchError: no columns, too many, not as many controls, or prompts that differ.
+    `sequence`: holds the prompt afterwards, and may hold some of it before. `tasks`: one a column;
+    options, end ids and stop sequences may differ, the prompt may not. Raises SearchError: no
+    columns, too many, not as many controls, or prompts that differ.
     """
     _check(tasks, controls)
     columns = [
@@ -109,11 +102,7 @@ class _Column:
         return self.controls.cancelled
 
     def step(self, logits: Floats) -> Iterator[ColumnEvent]:
-        """Take one token and say so, or end.
-
-        Args:
-            logits: (V,).
-        """
+        """Take one token and say so, or end."""
         if self.is_cancelled():
             yield self.end(FinishReason.CANCELLED)
             return
@@ -177,10 +166,7 @@ def _write_together(
 ) -> Iterator[SeveralEvent]:
     """Decode all columns in one batch; rows whose reply is over are dropped from it.
 
-    Args:
-        rows: one row, which has read the prompt.
-        columns: what to write.
-        logits: after the prompt, (V,).
+    `rows`: one row, which has read the prompt. `logits`: after the prompt, (V,).
     """
     running = list(columns)
     rows.select([0] * len(running))
@@ -200,13 +186,7 @@ def _write_together(
 def _write_in_turn(
     sequence: KVSequence, columns: Sequence[_Column], read: Prefilled | None
 ) -> Iterator[SeveralEvent]:
-    """Decode one column after the other; each goes back to the prompt in the same sequence.
-
-    Args:
-        sequence: holds the prompt.
-        columns: what to write.
-        read: what came of reading it.
-    """
+    """Decode one column after the other; each goes back to the prompt in the same sequence."""
     for column in columns:
         if column is not columns[0]:
             read = yield from prefill(sequence, column.task.prompt_ids, column.is_cancelled)

@@ -77,8 +77,7 @@ class LogitRow:
     def alive(self, total: float | None = None) -> Alive:
         """The row as it goes through the chain; the head alone is at hand, the rest when needed.
 
-        Args:
-            total: the set's `total`, where it is known already.
+        `total`: the set's `total`, where it is known already.
         """
         count = None if self.has_dead else self.steps.size
         return Alive(self.logits, None, self.steps.size, head=self.head, count=count, total=total)
@@ -154,10 +153,9 @@ class LogitHistory:
     def begin(self, prompt_ids: Sequence[int], reply_ids: Sequence[int] = ()) -> Recording:
         """Begin to record a reply.
 
-        Args:
-            prompt_ids: what the model reads before the reply.
-            reply_ids: the start of the reply that is there already, when it goes on or branches;
-                rows of it that are known are taken over.
+        `prompt_ids`: what the model reads before the reply. `reply_ids`: the start of the reply
+        that is there already, when it goes on or branches; rows of it that are known are taken
+        over.
         """
         ids = [*prompt_ids, *reply_ids]
         with self._lock:
@@ -250,13 +248,8 @@ def recompute(
     """The rows of a reply from one pass of the model over prompt and reply.
 
     For replies that are gone from the history, and for chats of an earlier day. The chat's KV cache
-    is not touched. Give the result to `LogitHistory.keep`.
-
-    Returns:
-        None when it was cancelled.
-
-    Raises:
-        EngineError: prompt and reply are longer than the model's context, or the model failed.
+    is not touched. Give the result to `LogitHistory.keep`. Returns None when it was cancelled.
+    Raises EngineError: prompt and reply are longer than the model's context, or the model failed.
     """
     ids = [*prompt_ids, *reply_ids]
     pieces = force(runtime, ids, len(prompt_ids), on_progress, cancelled)

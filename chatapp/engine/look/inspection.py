@@ -105,13 +105,8 @@ class Inspection:
     ) -> None:
         """Look at a model's replies.
 
-        Args:
-            runtime: the model.
-            history: the logits of recent replies.
-            held: the step that a reply under way is held at.
-            limit_bytes: how much the history may hold.
-            end_ids: the tokens that end a reply with these stop sequences in that format.
-            dry_breakers: the tokens over which DRY follows no repeat.
+        `end_ids`: the tokens that end a reply with these stop sequences in that format.
+        `dry_breakers`: the tokens over which DRY follows no repeat.
         """
         self._runtime = runtime
         self._history = history
@@ -127,14 +122,8 @@ class Inspection:
     def trace(self, step: ReplyStep, ids: Sequence[int], *, recomputed: bool = False) -> TracedStep:
         """One step stage by stage.
 
-        Args:
-            step: which one.
-            ids: the tokens to follow.
-            recomputed: whether the model was run for this answer.
-
-        Raises:
-            LogitsGone: `recompute` first.
-            EngineError: no such step or token, or the settings leave no token to take.
+        `recomputed`: whether the model was run for this answer. Raises LogitsGone: `recompute`
+        first. Raises EngineError: no such step or token, or the settings leave no token to take.
         """
         with self._lock:
             asked = list(dict.fromkeys(self._check_ids(ids)))
@@ -190,9 +179,8 @@ class Inspection:
     def what_if(self, reply: WrittenReply, sampling: SamplingParams) -> WhatIf:
         """A reply under other settings; quick when it is the same reply as before.
 
-        Raises:
-            LogitsGone: `recompute` first.
-            EngineError: the settings leave no token to take somewhere.
+        Raises LogitsGone: `recompute` first. Raises EngineError: the settings leave no token to
+        take somewhere.
         """
         with self._lock:
             return self._under_test(reply).under(sampling)
@@ -206,18 +194,9 @@ class Inspection:
     ) -> bool:
         """Run the model over a reply again to have its logits.
 
-        Args:
-            reply: which one.
-            index: the step that is asked about, also the one behind the last token; None where
-                all of them are.
-            on_progress: told how much has been read.
-            cancelled: asked in between.
-
-        Returns:
-            Whether it was done; False when it was cancelled.
-
-        Raises:
-            EngineError: the reply does not fit into the model's context, or the model failed.
+        `index`: the step that is asked about, also the one behind the last token; None where all of
+        them are. Returns whether it was done; False when it was cancelled. Raises EngineError: the
+        reply does not fit into the model's context, or the model failed.
         """
         # What a row is about is decided by the ids before it: any id may stand for the next one.
         whole = (*reply.ids, 0) if index == len(reply.ids) else reply.ids
@@ -305,12 +284,7 @@ class Inspection:
         return under
 
     def _describe(self, seen: _Seen, listed: Sequence[int]) -> tuple[Candidate, ...]:
-        """Candidates as records have them.
-
-        Args:
-            seen: the step.
-            listed: ids, in any order, each once.
-        """
+        """Candidates as records have them."""
         lookup = Lookup(seen.outcome, listed)
         return make_candidates(lookup, self._runtime.tokenizer.token_bytes)
 

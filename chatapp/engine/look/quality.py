@@ -28,18 +28,9 @@ def quality(
 ) -> Quality | None:
     """Let both read the same text.
 
-    Args:
-        runtime: the model as it runs.
-        reference: the same weights in float32, with the same vocabulary.
-        ids: the text.
-        on_progress: told how far the reading is.
-        cancelled: asked while it is read.
-
-    Returns:
-        None when it was cancelled.
-
-    Raises:
-        EngineError: the text does not fit into the context, or the two are not the same model.
+    `reference`: the same weights in float32, with the same vocabulary. Returns None when it was
+    cancelled. Raises EngineError: the text does not fit into the context, or the two are not the
+    same model.
     """
     divergences: list[float] = []
     agreed: list[bool] = []

@@ -43,11 +43,8 @@ def state_before(
 ) -> Before:
     """The state of the chain before a token of a reply.
 
-    Args:
-        reply: with draws, probabilities and spans.
-        index: which token, from 0.
-        run: sends the step of an index through the chain; asked only for tokens that were taken
-            without a draw while XTC was on.
+    `run`: sends the step of an index through the chain; asked only for tokens that were taken
+    without a draw while XTC was on.
     """
     seed = reply.seed % 2**64
     if not _depends(reply, index):

@@ -44,20 +44,13 @@ def score(
     """Yield a record for each token of a text that has a context.
 
     The records come piece by piece while the text is read; a record's `index` is the token's place
-    in `ids`. When `cancelled` becomes true it ends early.
+    in `ids`. When `cancelled` becomes true it ends early. Raises EngineError: the text is longer
+    than the model's context, or the model failed.
 
     Args:
-        runtime: the model.
-        ids: the text, with whatever stands before it.
         start: the first token to score; what is before it is context only. 0 is the same as 1.
-        top_logprobs: how many candidates each record lists.
-        on_progress: told how much has been read.
-        cancelled: asked while the text is read and between records.
         places: which tokens are wanted, from `start` on; None is all of them.
         known: a sequence that has read the start of the text, maybe; it is left as it is.
-
-    Raises:
-        EngineError: the text is longer than the model's context, or the model failed.
     """
     start = max(start, 1)
     all_places = range(start, len(ids))

@@ -58,12 +58,8 @@ class ReplyUnderTest:
     ) -> None:
         """Take hold of what does not depend on the settings.
 
-        Args:
-            rows: the logits that each token of the reply was taken from, one a token.
-            prompt_ids: what the model read before the reply.
-            reply_ids: the reply.
-            end_ids: the tokens that end a reply.
-            dry_breakers: the tokens over which DRY follows no repeat; asked for while DRY is on.
+        `rows`: the logits that each token of the reply was taken from, one a token. `dry_breakers`:
+        the tokens over which DRY follows no repeat; asked for while DRY is on.
         """
         if len(rows) != len(reply_ids):
             raise ValueError(f"{len(rows)} rows of logits for {len(reply_ids)} tokens")
@@ -77,9 +73,8 @@ class ReplyUnderTest:
     def under(self, params: SamplingParams) -> WhatIf:
         """The reply under these settings.
 
-        Raises:
-            EngineError: at some token the settings leave nothing to take, or a bias or penalty
-                makes a logit infinite.
+        Raises EngineError: at some token the settings leave nothing to take, or a bias or penalty
+        makes a logit infinite.
         """
         coin = _Coin.of(params)
         state = ChainState(0)  # carries mirostat's bound from token to token, and nothing else

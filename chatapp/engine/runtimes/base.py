@@ -55,15 +55,8 @@ class KVSequence(Protocol):
     ) -> Reading:
         """Read further ids.
 
-        Args:
-            ids: at least one.
-            last: for how many of them, from the end, the logits are wanted.
-            watch: told how far it is.
-            states: whether the hidden states are wanted too.
-
-        Raises:
-            Stopped: `watch` said so.
-            EngineError: the model failed; the sequence is empty then.
+        `last`: for how many of them, from the end, the logits are wanted. Raises Stopped: `watch`
+        said so. Raises EngineError: the model failed; the sequence is empty then.
         """
 
     def crop(self, length: int) -> None:
@@ -120,10 +113,8 @@ class Runtime(Protocol):
 def reuse(sequence: KVSequence, ids: Sequence[int]) -> int:
     """Make a sequence hold the longest prefix of `ids` that it can, but not all of them.
 
-    At least one id is left to read, since the logits come from reading.
-
-    Returns:
-        How many of the ids it holds now.
+    At least one id is left to read, since the logits come from reading. Returns how many of the ids
+    it holds now.
     """
     keep = min(common_prefix(sequence.ids, ids), len(ids) - 1)
     sequence.crop(max(keep, 0))

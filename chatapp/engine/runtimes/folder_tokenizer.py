@@ -48,11 +48,7 @@ class FolderTokenizer(ModelTokenizer):
     ) -> None:
         """Wrap a tokenizer.
 
-        Args:
-            backend: the tokenizer as its file describes it.
-            special_tokens: the special tokens by their names in chat templates (bos_token, ...).
-            chat_template: the model's own chat template, a Jinja source.
-            add_bos: whether a text begins with the BOS token; None leaves it to the backend.
+        `add_bos`: whether a text begins with the BOS token; None leaves it to the backend.
         """
         backend.no_truncation()
         backend.no_padding()
@@ -68,8 +64,7 @@ class FolderTokenizer(ModelTokenizer):
     def from_folder(cls, folder: Path | str) -> FolderTokenizer:
         """Read the tokenizer of a model's folder.
 
-        Raises:
-            EngineError: there is none, or it cannot be read.
+        Raises EngineError: there is none, or it cannot be read.
         """
         folder = Path(folder)
         config = _read_json(folder / "tokenizer_config.json")

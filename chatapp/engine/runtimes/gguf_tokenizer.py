@@ -193,9 +193,7 @@ class GgufTokenizer(ModelTokenizer):
 def read_vocabulary(file: Path) -> GgufTokenizer:
     """The tokenizer of a GGUF file alone, without its weights.
 
-    Raises:
-        NoLibrary: llama.cpp can't be used here.
-        EngineError: the file can't be read.
+    Raises NoLibrary: llama.cpp can't be used here. Raises EngineError: the file can't be read.
     """
     lib = library()
     params = lib.c.llama_model_default_params()

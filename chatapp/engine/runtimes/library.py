@@ -164,8 +164,7 @@ class Library:
 def library() -> Library:
     """Load and check the library, once a process.
 
-    Raises:
-        NoLibrary: no package has it here, or it isn't the build that is declared.
+    Raises NoLibrary: no package has it here, or it isn't the build that is declared.
     """
     try:
         import cffi

@@ -56,9 +56,8 @@ class LlamaCppRuntime:
     ) -> None:
         """Load a file.
 
-        Raises:
-            NoLibrary: llama.cpp can't be used here.
-            EngineError: the file is no model that it runs, or doesn't fit into memory.
+        Raises NoLibrary: llama.cpp can't be used here. Raises EngineError: the file is no model
+        that it runs, or doesn't fit into memory.
         """
         self._lib = lib = library()
         self._c, self._ffi = lib.c, lib.ffi
@@ -133,16 +132,13 @@ class LlamaCppRuntime:
     ) -> Reading:
         """Read some tokens in one batch.
 
+        Raises Stopped, EngineError.
+
         Args:
             ids: at most `BATCH` tokens.
             places: where each stands in its sequence.
-            numbers: the sequence of each.
             last: for how many, from the end, the logits are wanted.
             watch: as in `base.KVSequence.read`, with how many of these tokens are read.
-            states: whether the hidden states of all of them are wanted.
-
-        Raises:
-            Stopped, EngineError.
         """
         c, ffi = self._c, self._ffi
         count = len(ids)

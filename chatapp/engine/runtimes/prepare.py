@@ -42,8 +42,7 @@ def prepare_gguf(
 ) -> Path:
     """The prepared folder of a GGUF file, converted now if it never was.
 
-    Raises:
-        EngineError: the file cannot be converted, or the folder cannot be written.
+    Raises EngineError: the file cannot be converted, or the folder cannot be written.
     """
     sha256 = source.sha256 or hash_file(Path(source.path), on_progress)
     folder = prepared / f"{sha256[:32]}-{_LAYOUT}"

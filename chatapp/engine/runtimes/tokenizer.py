@@ -38,10 +38,8 @@ class ModelTokenizer(ABC):
     ) -> None:
         """Keep what every kind of tokenizer has.
 
-        Args:
-            controls: the control tokens, by id.
-            special_tokens: the special tokens by their names in chat templates (bos_token, ...).
-            chat_template: the model's own chat template, a Jinja source.
+        `special_tokens`: the special tokens by their names in chat templates (bos_token, ...).
+        `chat_template`: the model's own chat template, a Jinja source.
         """
         self.special_tokens: Mapping[str, str] = dict(special_tokens)
         self.chat_template = chat_template
@@ -178,8 +176,7 @@ _PROBE = "The cat: 09, é 漢 🙂"
 def check_tokenizer(tokenizer: ModelTokenizer, where: str) -> None:
     """Encode a short text, and hold what comes out against it.
 
-    Raises:
-        EngineError: everything becomes one and the same token that doesn't say it.
+    Raises EngineError: everything becomes one and the same token that doesn't say it.
     """
     if tokenizer.vocab_size < 2:  # asked first: it tells of an id that no model has
         raise EngineError(f"the tokenizer of {where} has no vocabulary; fetch it again")

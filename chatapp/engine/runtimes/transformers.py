@@ -88,12 +88,9 @@ class TransformersRuntime:
     ) -> tuple[Any, torch.Tensor, torch.Tensor]:
         """One pass of the model over (rows, n) further ids.
 
-        Returns:
-            The cache; the logits of the last ids, (rows, last, V); the hidden states of all of
-            them, (rows, n, d), where n is 0 if they aren't wanted.
-
-        Raises:
-            EngineError: the model failed.
+        Returns the cache; the logits of the last ids, (rows, last, V); the hidden states of all of
+        them, (rows, n, d), where n is 0 if they aren't wanted. Raises EngineError: the model
+        failed.
         """
         arguments: dict[str, Any] = {"use_cache": True, "logits_to_keep": max(last, 1)}
         if cache is not None:
@@ -243,8 +240,7 @@ def load_transformers(
 ) -> TransformersRuntime:
     """Load a causal language model from a folder or a GGUF file.
 
-    Raises:
-        EngineError: the files are no such model, or it does not fit; one line says what to do.
+    Raises EngineError: the files are no such model, or it does not fit; one line says what to do.
     """
     if source.kind == "gguf":
         folder = prepare_gguf(source, prepared, on_progress)
@@ -295,8 +291,7 @@ def _load_tokenizer(source: ModelSource, folder: Path) -> ModelTokenizer:
 def pick_device(wanted: str) -> torch.device:
     """The device to run on; `auto` takes CUDA, else Apple's MPS, else the CPU.
 
-    Raises:
-        EngineError: no such device here.
+    Raises EngineError: no such device here.
     """
     if wanted == "auto":
         if torch.cuda.is_available():

@@ -119,11 +119,8 @@ class Alive:
 
         Args:
             logits: as above; or what gives them, called when all of them are needed.
-            ids: as above.
             vocabulary: V, where it can't be seen from the logits.
             head: the largest of a whole vocabulary in the sorted form, where they are known.
-            count: how many are alive, where it is known.
-            total: `total`, where it is known.
         """
         self._logits = logits
         self.ids = ids
@@ -210,13 +207,12 @@ class Alive:
     def look_up(self, values: Array, ids: Ids, missing: float) -> Array:
         """What some ids have of values that go with `logits`.
 
+        Returns (m,), of the values' type.
+
         Args:
             values: as long as `logits`.
             ids: (m,).
             missing: what an id has that is not in the sorted form; at most the least of the values.
-
-        Returns:
-            (m,), of the values' type.
         """
         if self.ids is None:
             return values[ids]
@@ -249,9 +245,8 @@ class Alive:
     def at_least(self, bound: float, *, compact: bool = False) -> Alive:
         """Those with logits of at least `bound`, compared exactly.
 
-        Args:
-            bound: in float64; a float32 logit is compared with it as the number it is.
-            compact: return the sorted form however many they are.
+        `bound`: in float64; a float32 logit is compared with it as the number it is. `compact`:
+        return the sorted form however many they are.
         """
         if self.ids is not None:
             kept = int(np.count_nonzero(self.logits >= bound))
@@ -276,9 +271,7 @@ class Alive:
     def leaders(self, n: int, *, compact: bool = True) -> Alive:
         """The n largest, and what ties with the last of them; all there are where there are fewer.
 
-        Args:
-            n: at least 1.
-            compact: return the sorted form however many they are.
+        `compact`: return the sorted form however many they are.
         """
         return self.at_least(self.nth_largest(n), compact=compact)
 
@@ -370,8 +363,7 @@ class Alive:
         The order is fixed: most probable first, lower ids first among equals. So a draw can be
         followed by eye along the candidates as they are shown.
 
-        Args:
-            uniform: in [0, 1).
+        `uniform`: in [0, 1).
         """
         found = self.crossing(uniform)
         equals = self.equal_to(found.key)

@@ -182,16 +182,14 @@ def run_chain(
 ) -> Outcome:
     """Send one step's logits through edits and stages.
 
-    Args:
-        logits: (V,) float32, or the set that they make; -inf is allowed. They are not changed, and
-            may not be while the outcome is in use.
-        params: read once, here.
-        context: the ids before this step.
-        state: may be asked for random numbers (XTC's coin).
+    Raises BadLogits: NaN, +inf, or nothing but -inf. Raises NothingLeft: bans and end rules leave
+    no token.
 
-    Raises:
-        BadLogits: NaN, +inf, or nothing but -inf.
-        NothingLeft: bans and end rules leave no token.
+    Args:
+        logits: (V,) float32, or the set that they make; -inf is allowed. They are not changed,
+            and may not be while the outcome is in use.
+        params: read once, here.
+        state: may be asked for random numbers (XTC's coin).
     """
     model = logits if isinstance(logits, Alive) else Alive(logits)
     if math.isnan(model.best):

@@ -131,10 +131,8 @@ def dry(
     Args:
         logits: (V,).
         history: (n,), the penalty window.
-        multiplier: the penalty of a repeat of just the allowed length.
         base: at least 1; what each further token multiplies it by.
         allowed_length: shorter repeats are free.
-        breakers: ids that end a sequence.
     """
     penalties = _dry_penalties(
         history.tolist(),

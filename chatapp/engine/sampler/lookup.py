@@ -64,10 +64,7 @@ class Lookup:
     ) -> None:
         """Look up tokens.
 
-        Args:
-            outcome: what `run_chain` returned.
-            ids: the tokens, each once.
-            ranks: the model's ranks of them, where they are known.
+        `ids`: the tokens, each once. `ranks`: the model's ranks of them, where they are known.
         """
         self.outcome = outcome
         self.ids = list(ids)

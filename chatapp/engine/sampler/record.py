@@ -19,11 +19,9 @@ from chatapp.engine.sampler.lookup import Lookup
 def look_up_leaders(outcome: Outcome, count: int, chosen_id: int) -> Lookup:
     """The candidates of a record: the most probable, and the token taken if it is not there.
 
-    Args:
-        outcome: what `run_chain` returned.
-        count: how many to list, by model logit, lower ids first among equals; as many as the
-            vocabulary has lists all that the model gives any chance.
-        chosen_id: the token taken, drawn or forced.
+    `count`: how many to list, by model logit, lower ids first among equals; as many as the
+    vocabulary has lists all that the model gives any chance. `chosen_id`: the token taken, drawn or
+    forced.
     """
     model = outcome.model
     ids: list[int] = []
@@ -55,12 +53,8 @@ def make_record(
     """Describe one step.
 
     Args:
-        lookup: the candidates, the token taken among them.
-        chosen_id: the token taken, drawn or forced.
-        index: its position in the reply, from 0.
         end_ids: (e,), the tokens that end a reply.
         token_bytes: a token's exact bytes; asked for the candidates only.
-        text: what became printable with the token.
         draw: the uniform number that chose, None where nothing was drawn.
     """
     outcome = lookup.outcome

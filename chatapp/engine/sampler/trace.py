@@ -24,15 +24,8 @@ def trace(
 ) -> StepTrace:
     """Run a step again from the state it had, and tell it stage by stage.
 
-    Args:
-        logits: (V,), as `run_chain` takes them.
-        params: what the step was, or would be, drawn with.
-        context: the ids before the step.
-        snapshot: the chain's state before the step; random stages draw the same numbers again.
-        ids: the tokens to follow, each once and below V.
-
-    Raises:
-        BadLogits, NothingLeft: as `run_chain`.
+    `snapshot`: the chain's state before the step; random stages draw the same numbers again. `ids`:
+    the tokens to follow, each once and below V. Raises BadLogits, NothingLeft: as `run_chain`.
     """
     outcome = run_chain(logits, params, context, ChainState.restore(snapshot))
     return trace_tokens(Lookup(outcome, ids))

@@ -239,8 +239,7 @@ class Server(ABC):
     def line(self, line: bytes) -> Chunk | None:
         """What a line of the answer tells; None for one that is only there to keep it going.
 
-        Raises:
-            EngineError: it is none, or the server tells of a failure.
+        Raises EngineError: it is none, or the server tells of a failure.
         """
         if not (data := self._content(line)):
             return None
@@ -460,10 +459,8 @@ class LlamaServer(Server):
     ) -> tuple[TokenPiece, ...]:
         """A text in tokens. Raises EngineError.
 
-        Args:
-            text: the text.
-            control: what spells a control token becomes it.
-            first: the model's BOS token is put before it, where it wants one.
+        `control`: what spells a control token becomes it. `first`: the model's BOS token is put
+        before it, where it wants one.
         """
         body = {"content": text, "parse_special": control, "add_special": first}
         answer = self.http.ask(f"{self.http.root}/tokenize", body | {"with_pieces": True})

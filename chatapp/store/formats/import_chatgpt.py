@@ -32,12 +32,8 @@ def is_chatgpt_export(document: object) -> bool:
 def import_chatgpt(document: Any, now: float) -> tuple[tuple[Conversation, ...], int]:
     """The conversations of a document, and how many messages had to be left out.
 
-    Args:
-        document: what `is_chatgpt_export` takes.
-        now: seconds since the epoch, for conversations that tell no time.
-
-    Raises:
-        ImportFailed: a conversation is none.
+    `now`: seconds since the epoch, for conversations that tell no time. Raises ImportFailed: a
+    conversation is none.
     """
     conversations: list[Conversation] = []
     left_out = 0

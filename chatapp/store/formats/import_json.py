@@ -23,8 +23,7 @@ def is_our_json(document: object) -> bool:
 def import_json(document: dict[str, Any]) -> tuple[Conversation, ...]:
     """The conversations of a document that `export_json` wrote.
 
-    Raises:
-        ImportFailed: it was written by a newer chatapp, or something in it is not as it must be.
+    Raises ImportFailed: it was written by a newer chatapp, or something in it is not as it must be.
     """
     version = document.get("version")
     if not isinstance(version, int) or version < 1:

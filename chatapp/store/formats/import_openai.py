@@ -39,12 +39,8 @@ def is_message_list(document: object) -> bool:
 def import_openai(document: Any, now: float) -> tuple[tuple[Conversation, ...], int]:
     """The conversations of a document, and how many messages had to be left out.
 
-    Args:
-        document: what `is_message_list` takes.
-        now: when they are brought in, in seconds since the epoch; the lists tell no times.
-
-    Raises:
-        ImportFailed: a message is none.
+    `now`: when they are brought in, in seconds since the epoch; the lists tell no times. Raises
+    ImportFailed: a message is none.
     """
     if isinstance(document, dict) or "role" in document[0]:
         document = [document]
