@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from chatapp.chat.errors import EngineError
 from chatapp.chat.record import FinishReason
 
 
@@ -56,6 +57,8 @@ def untaken(reason: FinishReason, count: int) -> str:
 
 
 def failure(error: Exception) -> str:
-    """What to say of a failure in the model's own code: its first line, shortened."""
+    """What to say of a failure: our own words, or the first line of the model's code, shortened."""
+    if isinstance(error, EngineError):
+        return str(error)
     words = str(error).strip().split("\n", 1)[0][:200] or type(error).__name__
     return f"the model failed in mid-reply: {words}"

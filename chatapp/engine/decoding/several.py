@@ -70,10 +70,9 @@ def generate_several(
         yield from _write(sequence, columns, batched)
     except (RuntimeError, MemoryError, EngineError) as error:
         sequence.crop(0)
-        words = str(error) if isinstance(error, EngineError) else failure(error)
         for column in columns:
             if not column.over:
-                yield column.end(FinishReason.ERROR, words)
+                yield column.end(FinishReason.ERROR, failure(error))
 
 
 class _Column:
