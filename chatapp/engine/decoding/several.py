@@ -12,15 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import Protocol
 
 import numpy as np
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.generation import PromptRead
 from chatapp.chat.record import FinishReason
-from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.search import MOST_COLUMNS, ColumnEvent, SearchError, SeveralEvent
+from chatapp.engine.decoding.controls import Controls
 from chatapp.engine.decoding.ending import failure
 from chatapp.engine.decoding.prefill import Prefilled, prefill
 from chatapp.engine.decoding.reply import Reply, Task
@@ -28,24 +27,11 @@ from chatapp.engine.look.history import LogitHistory
 from chatapp.engine.runtimes.base import CannotFork, Floats, KVSequence, Rows, Runtime
 
 
-class ColumnControls(Protocol):
-    """What may change in a column while it runs; `Controls` is one. Pausing is for single replies:
-    the columns go in step."""
-
-    @property
-    def sampling(self) -> SamplingParams:
-        """What the next token is drawn with."""
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the column is to end before its next token."""
-
-
 def generate_several(
     runtime: Runtime,
     sequence: KVSequence,
     tasks: Sequence[Task],
-    controls: Sequence[ColumnControls],
+    controls: Sequence[Controls],
     history: LogitHistory | None = None,
     *,
     batched: bool = True,
@@ -82,7 +68,7 @@ class _Column:
         self,
         number: int,
         reply: Reply,
-        controls: ColumnControls,
+        controls: Controls,
         task: Task,
         history: LogitHistory | None,
     ) -> None:
@@ -97,7 +83,6 @@ class _Column:
         """The token taken last."""
 
     def is_cancelled(self) -> bool:
-        """Whether the user stopped it."""
         return self.controls.cancelled
 
     def step(self, logits: Floats) -> Iterator[ColumnEvent]:
@@ -123,7 +108,7 @@ class _Column:
         return ColumnEvent(self.number, self.reply.end(reason, words))
 
 
-def _check(tasks: Sequence[Task], controls: Sequence[ColumnControls]) -> None:
+def _check(tasks: Sequence[Task], controls: Sequence[Controls]) -> None:
     if not 1 <= len(tasks) <= MOST_COLUMNS:
         raise SearchError(
             f"between 1 and {MOST_COLUMNS} replies can be written side by side, not {len(tasks)}"
@@ -142,7 +127,9 @@ def _write(
         yield from (column.end() for column in columns)
         return
     read = yield from prefill(
-        sequence, first.task.prompt_ids, lambda: all(column.is_cancelled() for column in columns)
+        sequence,
+        first.task.prompt_ids,
+        lambda: all(column.is_cancelled() for column in columns),
     )
     if read is None:
         yield from (column.end(FinishReason.CANCELLED) for column in columns)

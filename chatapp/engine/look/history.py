@@ -28,6 +28,7 @@ from chatapp.chat.facts import Progress
 from chatapp.engine.look.teacher_forcing import force
 from chatapp.engine.runtimes.base import Floats, Runtime
 from chatapp.engine.sampler.alive import Alive
+from chatapp.engine.sampler.chain import Snapshot
 
 HEAD_NATS = 8.0
 """How far below the best one a token may be to have its exact logit kept."""
@@ -130,6 +131,18 @@ class Recording:
         """The further ones follow without a gap."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """The step that a reply is held at: its token is not taken yet, so no row tells of it."""
+
+    ids: tuple[int, ...]
+    """Prompt and reply before it."""
+    logits: Floats
+    """(V,)."""
+    state: Snapshot
+    """The chain's state before it."""
+
+
 class LogitHistory:
     """Rows of recent replies by their exact ids, within a limit of memory.
 
@@ -139,7 +152,9 @@ class LogitHistory:
     """
 
     def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
+        self.limit_bytes = limit_bytes
+        self.held: Held | None = None
+        """What was held last; what it tells stays true when its token is taken."""
         self._recordings: OrderedDict[int, Recording] = OrderedDict()
         self._uses: dict[int, int] = {}  # how many recordings hold a row, by the row's identity
         self._bytes = 0
@@ -200,6 +215,7 @@ class LogitHistory:
 
     def clear(self) -> None:
         """Forget everything: the model has changed."""
+        self.held = None
         with self._lock:
             self._recordings.clear()
             self._uses.clear()
@@ -229,7 +245,7 @@ class LogitHistory:
             self._bytes += row.bytes_used
 
     def _shrink(self) -> None:
-        while self._bytes > self._limit and self._recordings:
+        while self._bytes > self.limit_bytes and self._recordings:
             _, oldest = self._recordings.popitem(last=False)
             for row in oldest.rows:
                 self._uses[id(row)] -= 1

@@ -29,8 +29,7 @@ from chatapp.chat.prompt import PromptFormat
 from chatapp.chat.record import Candidate
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.whatif import WhatIf
-from chatapp.engine.decoding.held import Held, HeldStep
-from chatapp.engine.look.history import LogitHistory, LogitRow, Rows, recompute
+from chatapp.engine.look.history import Held, LogitHistory, LogitRow, Rows, recompute
 from chatapp.engine.look.replay import Before, state_before
 from chatapp.engine.look.what_if import ReplyUnderTest
 from chatapp.engine.runtimes.base import Runtime
@@ -72,16 +71,6 @@ class _Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tested:
-    """The reply that what-if was asked about last."""
-
-    prompt_ids: tuple[int, ...]
-    ids: tuple[int, ...]
-    end_ids: tuple[int, ...]
-    under: ReplyUnderTest
-
-
-@dataclass(frozen=True, slots=True)
 class _Recomputed:
     """Rows that the history may be too small for."""
 
@@ -98,8 +87,6 @@ class Inspection:
         self,
         runtime: Runtime,
         history: LogitHistory,
-        held: HeldStep,
-        limit_bytes: int,
         end_ids: Callable[[tuple[str, ...], PromptFormat], tuple[int, ...]],
         dry_breakers: Callable[[], frozenset[int]],
     ) -> None:
@@ -110,13 +97,12 @@ class Inspection:
         """
         self._runtime = runtime
         self._history = history
-        self._held = held
-        self._limit_bytes = limit_bytes
         self._end_ids = end_ids
         self._dry_breakers = dry_breakers
         self._lock = threading.Lock()
         self._seen: _Seen | None = None
-        self._tested: _Tested | None = None
+        self._tested: tuple[object, ReplyUnderTest] | None = None
+        """What what-if was asked about last: the reply's ids, and the reply."""
         self._recomputed: _Recomputed | None = None
 
     def trace(self, step: ReplyStep, ids: Sequence[int], *, recomputed: bool = False) -> TracedStep:
@@ -134,7 +120,7 @@ class Inspection:
             draws = step.reply.draws
             return TracedStep(
                 trace=trace_tokens(lookup),
-                candidates=make_candidates(lookup, self._runtime.tokenizer.token_bytes),
+                candidates=self._describe(lookup),
                 sampling=sampling,
                 draw=draws[step.index] if own and step.index < len(draws) else None,
                 recomputed=recomputed,
@@ -149,7 +135,7 @@ class Inspection:
             ids = seen.order[start : start + min(max(count, 0), PAGE)].tolist()
             return CandidatePage(
                 start=start,
-                candidates=self._describe(seen, ids),
+                candidates=self._describe(Lookup(seen.outcome, ids)),
                 vocabulary=seen.order.size,
                 choices=seen.outcome.final.count,
             )
@@ -202,7 +188,7 @@ class Inspection:
         whole = (*reply.ids, 0) if index == len(reply.ids) else reply.ids
         first, last = 0, len(whole)
         row_bytes = 2 * self._runtime.facts.vocab_size
-        fits = row_bytes * last * 1.1 <= self._limit_bytes
+        fits = row_bytes * last * 1.1 <= self._history.limit_bytes
         if index is not None and not fits:
             first, last = max(0, index - WINDOW // 2), min(last, index + WINDOW // 2)
         before = (*reply.prompt_ids, *whole[:first])
@@ -239,7 +225,9 @@ class Inspection:
         return state_before(reply, index, lambda place, state: self._run(reply, place, None, state))
 
     def _held_at(self, reply: WrittenReply, index: int) -> Held | None:
-        return self._held.after((*reply.prompt_ids, *reply.ids[:index]))
+        held = self._history.held
+        before = (*reply.prompt_ids, *reply.ids[:index])
+        return held if held is not None and held.ids == before else None
 
     def _run(
         self, reply: WrittenReply, index: int, sampling: SamplingParams | None, state: ChainState
@@ -269,23 +257,17 @@ class Inspection:
 
     def _under_test(self, reply: WrittenReply) -> ReplyUnderTest:
         end_ids = self._end_ids(reply.stop, reply.format)
-        tested = self._tested
-        if tested is not None and (tested.prompt_ids, tested.ids, tested.end_ids) == (
-            reply.prompt_ids,
-            reply.ids,
-            end_ids,
-        ):
-            return tested.under
+        which = (reply.prompt_ids, reply.ids, end_ids)
+        if self._tested is not None and self._tested[0] == which:
+            return self._tested[1]
         rows = self._history.rows(reply.prompt_ids, reply.ids)
         if rows is None:
             rows = tuple(self._row(reply, index) for index in range(len(reply.ids)))
         under = ReplyUnderTest(rows, reply.prompt_ids, reply.ids, end_ids, self._dry_breakers)
-        self._tested = _Tested(reply.prompt_ids, reply.ids, end_ids, under)
+        self._tested = which, under
         return under
 
-    def _describe(self, seen: _Seen, listed: Sequence[int]) -> tuple[Candidate, ...]:
-        """Candidates as records have them."""
-        lookup = Lookup(seen.outcome, listed)
+    def _describe(self, lookup: Lookup) -> tuple[Candidate, ...]:
         return make_candidates(lookup, self._runtime.tokenizer.token_bytes)
 
     def _spelt(self, seen: _Seen, wanted: str, limit: int) -> list[int]:
@@ -314,7 +296,7 @@ class Inspection:
         place_of = {id_: place for place, id_ in enumerate(final.ids.tolist())}
         own = edited.at(np.array(ids, dtype=np.int64)).tolist()
         found = []
-        for candidate, logit in zip(self._describe(seen, ids), own, strict=True):
+        for candidate, logit in zip(self._describe(Lookup(seen.outcome, ids)), own, strict=True):
             place = place_of.get(candidate.id)
             found.append(
                 FoundToken(

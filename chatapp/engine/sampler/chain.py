@@ -162,11 +162,6 @@ class Outcome:
             return self.edited
         return filters.temperature(self.edited, self.temperature).alive
 
-    @property
-    def model_logprobs(self) -> Array:
-        """ln p under the model alone, (V,)."""
-        return self.model.logprobs(self.model.logits)
-
 
 @dataclass(frozen=True, slots=True)
 class Drawn:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from chatapp.chat.record import Candidate, TokenRecord
+from chatapp.chat.text import escape_bytes
 from chatapp.engine.sampler.alive import Alive, Ids
 from chatapp.engine.sampler.chain import Outcome
 from chatapp.engine.sampler.lookup import Lookup
@@ -87,7 +88,7 @@ def make_candidates(lookup: Lookup, token_bytes: Callable[[int], bytes]) -> tupl
     """The tokens looked up, as records list them."""
     outcome = lookup.outcome
     return tuple(
-        Candidate(id_, spell(raw), raw, logprob, warm, prob, rank, removal)
+        Candidate(id_, escape_bytes(raw), raw, logprob, warm, prob, rank, removal)
         for id_, raw, logprob, warm, prob, rank, removal in zip(
             lookup.ids,
             map(token_bytes, lookup.ids),
@@ -99,11 +100,6 @@ def make_candidates(lookup: Lookup, token_bytes: Callable[[int], bytes]) -> tupl
             strict=True,
         )
     )
-
-
-def spell(raw: bytes) -> str:
-    """A token's bytes as text, with what is not valid UTF-8 written as \\xNN."""
-    return raw.decode("utf-8", "backslashreplace")
 
 
 def _mass_of(model: Alive, ids: Ids) -> float:
