@@ -176,10 +176,7 @@ class Conversation:
         return changed if hidden else replace(changed, leaf=message.id)
 
     def at(self, message_id: str | None) -> Conversation:
-        """Make that message the current leaf.
-
-        Raises ConversationError: it is not here, or it is deleted.
-        """
+        """Make that message the current leaf. Raises ConversationError."""
         if message_id is not None:
             self._find(message_id)
             if not self.visible(message_id):

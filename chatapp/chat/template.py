@@ -49,10 +49,7 @@ _TEXTS = ("name", "description", "system", "format", "first_message", "preset")
 
 
 def parse_template(file_name: str, source: str) -> Template:
-    """Read a template from TOML.
-
-    Raises TemplateError: it is no TOML, or a field is unknown, of the wrong type or out of bounds.
-    """
+    """Read a template from TOML. Raises TemplateError."""
     try:
         values = tomllib.loads(source)
     except tomllib.TOMLDecodeError as error:

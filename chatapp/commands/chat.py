@@ -10,10 +10,11 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from chatapp.chat.errors import ChatappError
+from chatapp.chat.errors import ChatappError, ImportFailed
 from chatapp.commands.options import add_generation_options, add_resume
 from chatapp.commands.output import tell, write_private_file
 
@@ -93,20 +94,18 @@ async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[Ch
                 load_options=setup.settings.load_options,
                 template=setup.template,
                 templates=setup.templates.by_name,
-                save_template=lambda template, sampling: save_template(
-                    setup.paths, template, sampling
-                ),
+                save_template=partial(save_template, setup.paths),
                 sampling_for=setup.sampling_for,
                 formats=tuple(setup.formats.by_name),
                 chats=store,
                 export_chat=_export,
-                import_chat=Importer(store),
+                import_chat=partial(_import, store),
                 watch_engine=watch_engine,
-                save_setting=lambda name, value: save_setting(setup.paths, name, value),
+                save_setting=partial(save_setting, setup.paths),
                 settings_file=str(setup.paths.config_file),
                 theme=setup.settings.theme,
                 presets=Presets(setup.paths.presets),
-                titles=TitleWriter(session, setup.formats.format)
+                titles=TitleWriter(session, setup.formats.named)
                 if setup.settings.titles == "model"
                 else None,
                 scale=setup.settings.scale,
@@ -172,7 +171,7 @@ class ModelsOfSetup:
             for model in here
         ]
         found += [
-            ModelChoice(ref=name, name=name, detail=f"{server.source.path} {server.source.name}")
+            ModelChoice(ref=name, name=name, detail=f"{server.path} {server.name}")
             for name, server in self._setup.settings.servers.items()
         ]
         for entry in fetchable(here):
@@ -197,24 +196,16 @@ def _read_whole(file: Path) -> bytes:
     return file.read_bytes()
 
 
-class Importer:
-    """Brings the conversations of a file into the store."""
+async def _import(store: Store, file: Path) -> str:
+    """Bring the conversations of a file in. Returns the id of the last one. Raises ChatappError."""
+    from chatapp.store.formats.import_file import import_text
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def __call__(self, file: Path) -> str:
-        """Returns the id of the last one. Raises ChatappError."""
-        from chatapp.store.formats.import_errors import ImportFailed
-        from chatapp.store.formats.import_file import import_text
-
-        try:
-            data = await asyncio.to_thread(_read_whole, file)
-        except OSError as error:
-            raise ChatappError(f"cannot read {file}: {error.strerror}") from None
-        try:
-            found = import_text(data, time.time())
-        except ImportFailed as error:
-            raise ImportFailed(f"{file} cannot be imported: {error}") from None
-        added = [await self._store.add(conversation) for conversation in found.conversations]
-        return added[-1].id
+    try:
+        data = await asyncio.to_thread(_read_whole, file)
+        found = import_text(data, time.time())
+    except OSError as error:
+        raise ChatappError(f"cannot read {file}: {error.strerror}") from None
+    except ImportFailed as error:
+        raise ImportFailed(f"{file} cannot be imported: {error}") from None
+    added = [await store.add(conversation) for conversation in found.conversations]
+    return added[-1].id

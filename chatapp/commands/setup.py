@@ -59,12 +59,12 @@ class Setup:
         templates, formats = load_templates(paths), load_formats(paths)
         try:
             settings = with_flags(settings, flags)
-            template = templates.template(settings.template)
+            template = templates.named(settings.template)
             if settings.format:
                 template = replace(template, format=settings.format)
             if isinstance(system := flags.get("system"), str):
                 template = replace(template, system=system)
-            formats.format(template.format)  # said now, and not at the first reply
+            formats.named(template.format)  # said now, and not at the first reply
         except (ConfigError, TemplateError) as error:
             if flags.keys() & {"template", "format"} or isinstance(error, ConfigError):
                 raise UsageError(str(error)) from None
@@ -103,10 +103,7 @@ class Setup:
         return (*self.templates.problems, *self.formats.problems)
 
     def sampling_for(self, template: Template) -> SamplingParams:
-        """What replies are drawn with in a chat made from a template.
-
-        Raises PresetError: it names a preset that is not there, or cannot be used.
-        """
+        """What replies are drawn with in a chat made from a template. Raises PresetError."""
         presets = Presets(self.paths.presets)
         return self.settings.sampling_for(with_preset(template, presets))
 
@@ -119,7 +116,7 @@ class Setup:
             engine,
             store,
             template=self.template,
-            formats=self.formats.format,
+            formats=self.formats.named,
             sampling=self.sampling_for(self.template),
             seed=settings.seed,
             max_tokens=settings.max_tokens,

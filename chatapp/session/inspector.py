@@ -12,7 +12,7 @@ from dataclasses import replace
 from chatapp.chat.conversation import Reply
 from chatapp.chat.errors import EngineError
 from chatapp.chat.generation import GenerateOptions, PromptRead
-from chatapp.chat.inspection import CandidatePage, FoundToken, ReplyStep, SpeltText, TracedStep
+from chatapp.chat.inspection import ReplyStep
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.record import FinishReason, SamplingSpan, TokenRecord
 from chatapp.chat.sampling import SamplingParams
@@ -36,6 +36,9 @@ class Inspector:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        engine = session.engine
+        self.trace, self.candidates = engine.trace, engine.candidates
+        self.find_tokens, self.spell = engine.find_tokens, engine.spell
 
     def step(
         self, message_id: str, index: int, sampling: SamplingParams | None = None
@@ -56,24 +59,6 @@ class Inspector:
     def step_of(self, reply: Reply, index: int) -> ReplyStep:
         """One token of a reply that is no message of the conversation (yet)."""
         return ReplyStep(reply=self._session.as_written(reply), index=index)
-
-    async def trace(self, step: ReplyStep, ids: Sequence[int]) -> TracedStep:
-        """What each stage of the sampler did to some tokens."""
-        return await self._session.engine.trace(step, ids)
-
-    async def candidates(self, step: ReplyStep, start: int, count: int) -> CandidatePage:
-        """The vocabulary by rank, from place `start` on."""
-        return await self._session.engine.candidates(step, start, count)
-
-    async def find_tokens(
-        self, step: ReplyStep, wanted: str | int, limit: int = 50
-    ) -> tuple[FoundToken, ...]:
-        """Tokens by text or id, with what it would have taken to choose them."""
-        return await self._session.engine.find_tokens(step, wanted, limit)
-
-    async def spell(self, step: ReplyStep, text: str) -> SpeltText:
-        """The tokens of a text that could be taken there."""
-        return await self._session.engine.spell(step, text)
 
     async def what_if(self, message_id: str, sampling: SamplingParams) -> WhatIf:
         """A reply under other settings; the model is not run."""

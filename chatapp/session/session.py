@@ -430,10 +430,7 @@ class Session:
         return message
 
     def _message(self, message_id: str) -> Message:
-        """A message of the current conversation.
-
-        Raises EngineError: there is none; whoever asks may have begun in another conversation.
-        """
+        """A message of the current conversation. Raises EngineError."""
         if (message := self.conversation.messages.get(message_id)) is None:
             raise EngineError("this message is not in the open chat any more")
         return message

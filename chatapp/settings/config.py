@@ -32,11 +32,11 @@ from types import MappingProxyType
 from typing import Any
 
 from chatapp.chat.errors import ChatappError, ModelError
-from chatapp.chat.facts import RUNTIMES, LoadOptions
+from chatapp.chat.facts import RUNTIMES, LoadOptions, ModelSource
 from chatapp.chat.sampling import MOST, MOST_SEED, PARAMETERS, ParameterError, SamplingParams, find
 from chatapp.chat.template import Template
 from chatapp.settings.paths import Paths, write_file
-from chatapp.settings.servers import ServerSetting
+from chatapp.settings.servers import read_server
 
 SCALES = ("probability", "surprisal", "entropy", "rank", "p_end")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -46,7 +46,7 @@ _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 _NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
 _NO_KEYS: Mapping[str, str] = MappingProxyType({})
-_NO_SERVERS: Mapping[str, ServerSetting] = MappingProxyType({})
+_NO_SERVERS: Mapping[str, ModelSource] = MappingProxyType({})
 
 
 class ConfigError(ChatappError, ValueError):
@@ -169,7 +169,7 @@ class Settings:
     """Those given by environment and flags: they hold over a template's."""
     keys: Mapping[str, str] = field(default_factory=lambda: _NO_KEYS)
     """Other keys for actions: the action's id to its keys, several with commas between."""
-    servers: Mapping[str, ServerSetting] = field(default_factory=lambda: _NO_SERVERS)
+    servers: Mapping[str, ModelSource] = field(default_factory=lambda: _NO_SERVERS)
     """By the name that means them, as a model's does."""
 
     def sampling_for(self, template: Template) -> SamplingParams:
@@ -306,7 +306,7 @@ def _from_file(file: Path) -> Settings:
     servers = {}
     for name, value in tables["servers"].items():
         try:
-            servers[name] = ServerSetting.read(value)
+            servers[name] = read_server(value)
         except ModelError as error:
             raise ConfigError(f"{file}: [servers.{name}] {error}") from None
     numbers = {}

@@ -32,27 +32,22 @@ class Paths:
 
     @property
     def config_file(self) -> Path:
-        """The user's settings."""
         return self.config / "config.toml"
 
     @property
     def templates(self) -> Path:
-        """The user's own system-prompt templates."""
         return self.config / "templates"
 
     @property
     def presets(self) -> Path:
-        """The user's own presets of sampling parameters."""
         return self.config / "presets"
 
     @property
     def formats(self) -> Path:
-        """The user's own prompt formats."""
         return self.config / "formats"
 
     @property
     def database(self) -> Path:
-        """All conversations."""
         return self.data / "chats.db"
 
     @property
@@ -88,10 +83,7 @@ FILE_NAME_WORDS = "up to 40 letters, digits, blanks, dots, dashes"
 
 
 def make_folder(folder: Path) -> Path:
-    """Make a folder only its owner can enter, with its parents.
-
-    Raises PathError: it cannot be made.
-    """
+    """Make a folder only its owner can enter, with its parents. Raises PathError."""
     try:
         for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
             missing.mkdir(mode=0o700, exist_ok=True)

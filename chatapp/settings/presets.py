@@ -50,10 +50,7 @@ class Presets:
         return list(dict.fromkeys([*BUILT_IN, *own]))
 
     def load(self, name: str) -> SamplingParams:
-        """The parameters of that name.
-
-        Raises PresetError: there is none, or its file cannot be used.
-        """
+        """The parameters of that name. Raises PresetError."""
         file = self._file(name)
         if not file.is_file():
             if (built_in := BUILT_IN.get(name)) is not None:

@@ -185,10 +185,7 @@ class Database:
 
 
 def prepare_file(path: Path) -> None:
-    """Make the folder and the empty file, for their owner alone.
-
-    Raises StoreError: they cannot be made or reached.
-    """
+    """Make the folder and the empty file, for their owner alone. Raises StoreError."""
     try:
         make_folder(path.parent)
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600))

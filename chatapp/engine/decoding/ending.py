@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chatapp.chat.errors import EngineError
+from chatapp.chat.errors import EngineError, first_line
 from chatapp.chat.record import FinishReason
 
 
@@ -60,5 +60,4 @@ def failure(error: Exception) -> str:
     """What to say of a failure: our own words, or the first line of the model's code, shortened."""
     if isinstance(error, EngineError):
         return str(error)
-    words = str(error).strip().split("\n", 1)[0][:200] or type(error).__name__
-    return f"the model failed in mid-reply: {words}"
+    return f"the model failed in mid-reply: {first_line(error)}"

@@ -71,11 +71,7 @@ class ReplyUnderTest:
         self._taken = tuple(reply_ids)
 
     def under(self, params: SamplingParams) -> WhatIf:
-        """The reply under these settings.
-
-        Raises EngineError: at some token the settings leave nothing to take, or a bias or penalty
-        makes a logit infinite.
-        """
+        """The reply under these settings. Raises EngineError."""
         coin = _Coin.of(params)
         state = ChainState(0)  # carries mirostat's bound from token to token, and nothing else
         steps = [self._step(row, coin, state) for row in range(len(self._rows))]

@@ -110,6 +110,22 @@ class Runtime(Protocol):
         """Give everything back; nothing of it may be used afterwards."""
 
 
+def check_memory(
+    needed: float, what: str, of: str, way_out: str, *, share: float = 1.0, more: int = 0
+) -> None:
+    """Refuse what cannot fit before the machine starts to swap. Raises EngineError.
+
+    `share`: how much of the free memory may be taken. `more`: bytes that a GPU has free besides.
+    """
+    import psutil
+
+    free = psutil.virtual_memory().available + more
+    if needed > share * free:
+        raise EngineError(
+            f"{what} {needed / 1e9:.1f} GB {of}, and {free / 1e9:.1f} GB are free; {way_out}"
+        )
+
+
 def reuse(sequence: KVSequence, ids: Sequence[int]) -> int:
     """Make a sequence hold the longest prefix of `ids` that it can, but not all of them.
 

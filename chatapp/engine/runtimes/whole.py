@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from chatapp.chat.errors import EngineError
+from chatapp.chat.errors import EngineError, first_line
 
 _COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers")
 _SIZES = (
@@ -172,10 +172,9 @@ def check_steps(runtime: Any, name: str) -> None:
     except EngineError:
         raise
     except Exception as error:
-        words = " ".join(str(error).split())[:160] or type(error).__name__
         raise EngineError(
-            f"{name} ({runtime.facts.architecture}) can't be run token by token: {words}; choose a"
-            " model of another architecture"
+            f"{name} ({runtime.facts.architecture}) can't be run token by token:"
+            f" {first_line(error)}; choose a model of another architecture"
         ) from error
     spread = float(np.std(whole)) or 1.0
     apart = float(np.abs(whole - last).max())

@@ -40,10 +40,7 @@ _ALSO = {"markdown": "md", "htm": "html", "ndjson": "jsonl"}
 
 
 def find_export_format(name: str) -> ExportFormat:
-    """The form of that name, or of a file of that name.
-
-    Raises UsageError: there is none; the message says which there are.
-    """
+    """The form of that name, or of a file of that name. Raises UsageError."""
     ending = (PurePath(name).suffix or name).lstrip(".").lower()
     ending = _ALSO.get(ending, ending)
     if ending not in EXPORT_FORMATS:

@@ -26,10 +26,7 @@ VERSION = 1
 
 
 def export_json(conversations: Sequence[Conversation]) -> str:
-    """Conversations as one JSON document.
-
-    Raises PackingError: the token records of a reply cannot be read.
-    """
+    """Conversations as one JSON document. Raises PackingError."""
     document = {
         "chatapp": KIND,
         "version": VERSION,

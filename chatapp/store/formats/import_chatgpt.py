@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from chatapp.chat.conversation import Conversation, Message, new_id
+from chatapp.chat.errors import ImportFailed
 from chatapp.chat.prompt import Role
-from chatapp.store.formats.import_errors import LAST_TIME, ImportFailed
-from chatapp.store.formats.import_openai import content_text
+from chatapp.store.formats.import_openai import LAST_TIME, content_text
 from chatapp.store.unicode import well_formed
 
 _ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant"}

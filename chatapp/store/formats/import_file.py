@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from chatapp.chat.conversation import Conversation
+from chatapp.chat.errors import ImportFailed
 from chatapp.store.formats.import_chatgpt import import_chatgpt, is_chatgpt_export
-from chatapp.store.formats.import_errors import ImportFailed
 from chatapp.store.formats.import_json import import_json, is_our_json
 from chatapp.store.formats.import_openai import import_openai, is_message_list
 

@@ -11,9 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from chatapp.chat.conversation import Conversation, Message, new_id, title_from
+from chatapp.chat.errors import ImportFailed
 from chatapp.chat.prompt import Role
-from chatapp.store.formats.import_errors import ImportFailed
 from chatapp.store.unicode import well_formed
+
+LAST_TIME = 253402300799.0
+"""The last second of the year 9999: later times cannot be shown."""
 
 _ROLES: dict[str, Role] = {
     "system": "system",
