@@ -100,11 +100,9 @@ class Conversation:
     """The last message of the current path; None before the first message."""
 
     def path(self) -> tuple[Message, ...]:
-        """The current path, first message first."""
         return self.path_to(self.leaf)
 
     def path_to(self, message_id: str | None) -> tuple[Message, ...]:
-        """The messages from the first one to that one."""
         found: list[Message] = []
         while message_id is not None:
             message = self.messages[message_id]

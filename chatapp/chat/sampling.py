@@ -115,7 +115,6 @@ class Parameter:
         return int(value) if self.integer else value
 
     def format(self, value: float) -> str:
-        """The value as the screen prints it."""
         return str(int(value)) if self.integer else f"{value:.2f}"
 
 

@@ -129,11 +129,9 @@ class ModelsOfSetup:
         self._setup = setup
 
     async def choices(self) -> Sequence[ModelChoice]:
-        """Those on this machine, then servers, then those that could be fetched."""
         return await asyncio.to_thread(self._choices)
 
     async def missing(self, ref: str) -> ModelOffer | None:
-        """What would have to be fetched for that model; None when it is here."""
         from chatapp.models import missing
         from chatapp.ui.services import ModelOffer
 
@@ -152,7 +150,6 @@ class ModelsOfSetup:
         )
 
     async def obtain(self, ref: str, on_progress: Callable[[Progress], None]) -> ModelSource:
-        """Bring a model, fetching it where it has to be."""
         return await self._setup.bring(ref, on_progress)
 
     def _choices(self) -> list[ModelChoice]:

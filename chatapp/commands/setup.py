@@ -94,12 +94,10 @@ class Setup:
 
     @property
     def model(self) -> str:
-        """The reference of the model to use."""
         return self.settings.model or DEFAULT
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What was left out, in words."""
         return (*self.templates.problems, *self.formats.problems)
 
     def sampling_for(self, template: Template) -> SamplingParams:

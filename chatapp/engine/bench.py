@@ -180,7 +180,6 @@ class _Bencher:
         return turns + self._servers(source)
 
     def read(self, count: int) -> _Timed:
-        """Read so many tokens, from nothing."""
         with closing(self._runtime.sequence()) as sequence:
             began = time.perf_counter()
             sequence.read(self._text(count))
@@ -249,7 +248,6 @@ class _Bencher:
         ]
 
     def _others(self) -> list[_Turn]:
-        """transformers' own loop, and writing without a KV cache."""
         from chatapp.engine.runtimes import peers
 
         runtime: Any = self._runtime  # a TransformersRuntime

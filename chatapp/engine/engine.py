@@ -65,7 +65,7 @@ class _Loaded:
 
 
 class LocalEngine:
-    """A loaded model with its KV cache.
+    """A loaded model with its KV cache; its methods are those of `session.protocols.Engine`.
 
     `load` and what runs the model belong to one thread. `tokenize`, `render`, `pieces` and the
     questions of `inspection` may be asked from another while a reply runs: they only read.
@@ -83,7 +83,6 @@ class LocalEngine:
         options: LoadOptions,
         on_progress: Callable[[Progress], None],
     ) -> ModelFacts:
-        """Load a model in place of the one that is loaded. Raises EngineError."""
         self.unload()  # two at once may be more than fits
         runtime = load(source, options, self._prepared, on_progress)
         if (end := turn_end(runtime.tokenizer)) is not None:
@@ -103,7 +102,6 @@ class LocalEngine:
         return runtime.facts
 
     def unload(self) -> None:
-        """Give the model's memory back."""
         if self._loaded is not None:
             self._loaded.runtime.close()
         self._loaded = None
@@ -113,7 +111,6 @@ class LocalEngine:
     def generate(
         self, prompt: Prompt, options: GenerateOptions, controls: Controls
     ) -> Iterator[GenerationEvent]:
-        """Write one reply. Raises EngineError when the prompt cannot be made."""
         runtime = self.runtime
         printed = prompt.turns[-1].text if prompt.continue_reply else None
         made = self._read(prompt)
@@ -137,7 +134,6 @@ class LocalEngine:
     def compare(
         self, prompt: Prompt, columns: Sequence[GenerateOptions], controls: Sequence[Controls]
     ) -> Iterator[SeveralEvent]:
-        """Write several replies to one prompt. Raises EngineError, SearchError."""
         made = self._read(prompt)
         tasks = [self._task(made, options) for options in columns]
         drawn = [list(made.reply_ids) for _ in columns]
@@ -154,7 +150,6 @@ class LocalEngine:
     def beam(
         self, prompt: Prompt, options: BeamOptions, cancelled: Callable[[], bool]
     ) -> Iterator[BeamEvent]:
-        """Search with beams. Raises EngineError."""
         runtime = self.runtime
         made = self._read(prompt)
         yield from beam_search(
@@ -173,7 +168,6 @@ class LocalEngine:
         stop: Sequence[str],
         cancelled: Callable[[], bool],
     ) -> Iterator[ContrastiveEvent]:
-        """Search contrastively. Raises EngineError."""
         runtime = self.runtime
         made = self._read(prompt)
         end_ids, stop = _ending(runtime, (*stop, *made.rendered.stop))
@@ -194,7 +188,6 @@ class LocalEngine:
         on_progress: Callable[[Progress], None],
         cancelled: Callable[[], bool],
     ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
-        """Tell how probable a text is by itself. Raises EngineError."""
         tokenizer = self.runtime.tokenizer
         self._check_size(text)
         ids = tokenizer.encode_text(text)
@@ -235,11 +228,9 @@ class LocalEngine:
         on_progress: Callable[[Progress], None],
         cancelled: Callable[[], bool],
     ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
-        """Tell how probable some ids are behind others. Raises EngineError."""
         return self._score(before, ids, top_logprobs, on_progress, cancelled)
 
     def bench(self, options: BenchOptions, cancelled: Callable[[], bool]) -> Iterator[BenchEvent]:
-        """Measure how fast the model reads and writes, or how exact it is. Raises EngineError."""
         if options.quality_text:
             return self._quality(options.quality_text, cancelled)
         return bench(self.runtime, self._model.source, self._history, options, cancelled)
@@ -264,11 +255,9 @@ class LocalEngine:
         return tokenizer.pieces(encode(text))
 
     def render(self, prompt: Prompt) -> RenderedPrompt:
-        """What the model would read. Raises EngineError when it cannot be made."""
         return self._read(prompt).rendered
 
     def pieces(self, ids: Sequence[int]) -> tuple[TokenPiece, ...]:
-        """The tokens of some ids. Raises EngineError when no model is loaded."""
         return self.runtime.tokenizer.pieces(ids)
 
     @property
@@ -278,17 +267,14 @@ class LocalEngine:
 
     @property
     def sequence(self) -> KVSequence:
-        """What the chat has read."""
         return self._model.sequence
 
     @property
     def inspection(self) -> Inspection:
-        """Answers about written replies."""
         return self._model.inspection
 
     @property
     def xray(self) -> XRay:
-        """Looks inside the model."""
         return self._model.xray
 
     @property

@@ -116,7 +116,6 @@ class EngineClient(Engine):
     async def load(
         self, source: ModelSource, options: LoadOptions, on_progress: Callable[[Progress], None]
     ) -> ModelFacts:
-        """Load a model; starts the process when none runs. Raises EngineError."""
         await self._connection.start()
         call = CALLS["load"]
         facts: ModelFacts = await self._answer(call, call.pack(source, options), on_progress)

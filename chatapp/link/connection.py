@@ -67,7 +67,6 @@ class Answers:
         self._came.set()
 
     def fail(self, error: EngineError) -> None:
-        """Nothing more comes, for this reason."""
         self._error, self.over = error, True
         self._came.set()
 
@@ -96,11 +95,9 @@ class Connection:
 
     @property
     def process_id(self) -> int | None:
-        """The process while it runs."""
         return self._process.pid if self._process is not None else None
 
     async def close(self) -> None:
-        """End the process and wait for it; kill it when it does not listen."""
         self._closing = True
         process, reader = self._process, self._reader
         if process is None or reader is None:
@@ -186,7 +183,6 @@ class Connection:
             process.stdin.write(frame)
 
     def new_request(self) -> int:
-        """A number that no other request has."""
         return next(self._numbers)
 
     @contextlib.contextmanager

@@ -61,7 +61,6 @@ class Inspector:
         return ReplyStep(reply=self._session.as_written(reply), index=index)
 
     async def what_if(self, message_id: str, sampling: SamplingParams) -> WhatIf:
-        """A reply under other settings; the model is not run."""
         return await self._session.engine.what_if(self._session.written(message_id), sampling)
 
     async def prompt_tokens(self, leaf: str | None = None) -> tuple[TokenPiece, ...]:
@@ -106,13 +105,11 @@ class Inspector:
         return Columns(running, options, self._session.empty_reply())
 
     def beam(self, parent: str | None, options: BeamOptions) -> Running[BeamEvent]:
-        """Search for the most probable answer to a message."""
         return self._session.engine.beam(self._session.prompt_for(parent), options)
 
     def contrastive(
         self, parent: str | None, options: ContrastiveOptions
     ) -> Running[ContrastiveEvent]:
-        """Answer a message by contrastive search."""
         stop = self._session.options().stop
         return self._session.engine.contrastive(self._session.prompt_for(parent), options, stop)
 
@@ -170,14 +167,11 @@ class Columns:
         return self._growing[column].reply()
 
     def sampling(self, column: int) -> SamplingParams:
-        """What the next token of a column is drawn with."""
         return self._sampling[column]
 
     def set_sampling(self, column: int, sampling: SamplingParams) -> None:
-        """Draw the next token of a column with these."""
         self._sampling[column] = sampling
         self._running.set_sampling(column, sampling)
 
     def cancel(self, column: int | None = None) -> None:
-        """End one column, or all."""
         self._running.cancel(column)

@@ -123,7 +123,6 @@ class Session:
 
     @property
     def replying(self) -> bool:
-        """Whether a reply is under way."""
         return self._generation is not None
 
     async def load_model(
@@ -200,22 +199,18 @@ class Session:
             self._generation.set_sampling(sampling)
 
     def cancel(self) -> None:
-        """Stop the running reply within one token; what came is kept."""
         if self._generation is not None:
             self._generation.cancel()
 
     def pause(self) -> None:
-        """Hold the running reply before its next token; a `Paused` shows what could come."""
         if self._generation is not None:
             self._generation.pause()
 
     def resume(self) -> None:
-        """Let a held reply go on by itself."""
         if self._generation is not None:
             self._generation.resume()
 
     def step(self, token_ids: Sequence[int] = ()) -> None:
-        """Let a held reply take one drawn token, or all of these in order."""
         if self._generation is not None:
             self._generation.step(token_ids)
 

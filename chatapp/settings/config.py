@@ -173,7 +173,6 @@ class Settings:
     """By the name that means them, as a model's does."""
 
     def sampling_for(self, template: Template) -> SamplingParams:
-        """What replies are drawn with in a chat made from a template."""
         return self.sampling.with_values({**template.sampling, **self.sampling_given})
 
     @property
@@ -261,7 +260,6 @@ def save_setting(paths: Paths, key: str, value: object) -> None:
 
 
 def _place(key: str) -> tuple[str, str]:
-    """In which table of the file a setting stands, and under which name."""
     table, _, name = key.rpartition(".")
     if table == "keys" and name:
         return table, name
@@ -283,7 +281,6 @@ def _checked(file: Path, table: str, name: str, value: object) -> Any:
 
 
 def _from_file(file: Path) -> Settings:
-    """The settings of a file over the defaults."""
     source = _source(file)
     if source is None:
         return Settings()

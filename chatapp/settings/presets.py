@@ -50,7 +50,6 @@ class Presets:
         return list(dict.fromkeys([*BUILT_IN, *own]))
 
     def load(self, name: str) -> SamplingParams:
-        """The parameters of that name. Raises PresetError."""
         file = self._file(name)
         if not file.is_file():
             if (built_in := BUILT_IN.get(name)) is not None:
@@ -68,7 +67,6 @@ class Presets:
             raise PresetError(f"cannot read {file}: {error.strerror}") from None
 
     def save(self, name: str, sampling: SamplingParams) -> Path:
-        """Write a preset, in place of the one of that name. Raises PresetError."""
         file = self._file(name)
         try:
             write_file(file, table_text(sampling))

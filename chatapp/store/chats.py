@@ -73,7 +73,6 @@ class _Unwritten:
     """Those of which only the new records are given."""
 
     def forget(self, message_id: str) -> None:
-        """It is on disk, or will never be."""
         del self.messages[message_id]
         self.growing.discard(message_id)
 
@@ -155,7 +154,6 @@ class Chats:
         return replace(loaded, conversation=replace(loaded.conversation, messages=messages))
 
     def latest(self) -> str | None:
-        """The id of the conversation that changed last."""
         with self.database.reading() as connection:
             row = connection.execute(
                 "SELECT id FROM conversation WHERE deleted IS NULL "
@@ -185,11 +183,9 @@ class Chats:
             return search(connection, text, limit)
 
     def rename(self, conversation_id: str, title: str) -> None:
-        """Give a conversation another title."""
         self._set(conversation_id, "title", well_formed(title))
 
     def pin(self, conversation_id: str, pinned: bool = True) -> None:
-        """Keep a conversation at the top of the list, or no longer."""
         self._set(conversation_id, "pinned", int(pinned))
 
     def delete(self, conversation_id: str) -> None:
@@ -198,7 +194,6 @@ class Chats:
         self._unwritten.pop(conversation_id, None)  # writing it would bring the chat back
 
     def undelete(self, conversation_id: str) -> None:
-        """Bring a deleted conversation back."""
         self._set(conversation_id, "deleted", None)
 
     def purge(self) -> int:

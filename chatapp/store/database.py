@@ -120,7 +120,6 @@ class Database:
             connection.execute(f"PRAGMA busy_timeout = {_ASK_AGAIN_MILLISECONDS}")
 
     def close(self) -> None:
-        """Let go of the file."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -284,7 +284,6 @@ def _packed(kind: str, numbers: Iterable[float]) -> bytes:
 
 
 def _unpacked(kind: str, data: bytes) -> array[Any]:
-    """What `_packed` packed. Raises PackingError."""
     count, rest = divmod(len(data), 4)
     if rest:
         raise PackingError("a column of token records is cut short")

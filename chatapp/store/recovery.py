@@ -156,7 +156,6 @@ def _swap(path: Path, aside: Path, fresh: Path) -> None:
 
 
 def _free_name(path: Path, now: float) -> Path:
-    """A dated name beside the file that nothing has."""
     date = time.strftime("%Y-%m-%d-%H%M%S", time.localtime(now))
     name, number = f"{path.name}.damaged-{date}", 1
     while path.with_name(name).exists():

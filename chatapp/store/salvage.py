@@ -110,7 +110,6 @@ def save_readable(
 
 
 def _counts(connection: sqlite3.Connection) -> tuple[int, int]:
-    """How many conversations and messages there are."""
     query = "SELECT (SELECT count(*) FROM conversation), (SELECT count(*) FROM message)"
     conversations, messages = connection.execute(query).fetchone()
     return conversations, messages
@@ -264,7 +263,6 @@ def _behind_damage(connection: sqlite3.Connection, query: str, start: int) -> in
 
 
 def _page_size(header: bytes) -> int:
-    """Bytes of a page; where a file's header is broken, what is usual."""
     size = int.from_bytes(header[16:18], "big")
     size = 65536 if size == 1 else size
     is_size = 512 <= size <= 65536 and size & (size - 1) == 0

@@ -74,7 +74,6 @@ class StoredReply(Reply):
         return tuple(x for logprobs in packed for x in logprobs) or super().logprobs
 
     def unpacked(self) -> Reply:
-        """The same as a plain `Reply`. Raises PackingError."""
         return Reply(**{item.name: getattr(self, item.name) for item in fields(Reply)})
 
     def __eq__(self, other: object) -> bool:

@@ -156,7 +156,6 @@ class _States:
         self._length = 0
 
     def append(self, states: Floats) -> None:
-        """Add some, (n, d)."""
         length = self._length + states.shape[0]
         if length > self._buffer.shape[0]:
             grown = np.empty((2 * length, states.shape[1]), dtype=np.float32)
@@ -167,7 +166,6 @@ class _States:
         self._length = length
 
     def all(self) -> Floats:
-        """All of them, (n, d)."""
         return self._buffer[: self._length]
 
 

@@ -50,7 +50,6 @@ def _write(
     controls: Controls,
     history: LogitHistory | None,
 ) -> Iterator[GenerationEvent]:
-    """The whole reply: prefill, then decode until something ends it."""
     if reply.finished:
         yield reply.end()
         return

@@ -23,7 +23,6 @@ class Detokenizer:
     """
 
     def __init__(self, tokenizer: ModelTokenizer) -> None:
-        """Start at the beginning of a text."""
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._leading = tokenizer.leading_space
@@ -51,7 +50,6 @@ class StopSequences:
     """Cuts a streaming text before the first stop sequence that it reaches."""
 
     def __init__(self, stops: Iterable[str]) -> None:
-        """Watch for these; empty ones are ignored."""
         self._stops = tuple(dict.fromkeys(stop for stop in stops if stop))
         self._held = ""
 

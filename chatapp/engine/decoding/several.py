@@ -103,7 +103,6 @@ class _Column:
             yield self.end()
 
     def end(self, reason: FinishReason | None = None, words: str = "") -> ColumnEvent:
-        """The column's last event."""
         self.over = True
         return ColumnEvent(self.number, self.reply.end(reason, words))
 

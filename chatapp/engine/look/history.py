@@ -72,7 +72,6 @@ class LogitRow:
 
     @property
     def best(self) -> float:
-        """The largest logit."""
         return self.head.best
 
     def alive(self, total: float | None = None) -> Alive:
@@ -99,7 +98,6 @@ class LogitRow:
 
     @property
     def bytes_used(self) -> int:
-        """Memory that it takes."""
         return self.steps.nbytes + 16 * self.head.count
 
 
@@ -108,7 +106,6 @@ Rows = tuple[LogitRow, ...]
 
 
 def _head(row: Alive) -> Alive:
-    """The tokens near the top, sorted."""
     head = row.at_least(row.best - HEAD_NATS, compact=True)
     if head.count < HEAD_LEAST:
         return row.leaders(HEAD_LEAST)
@@ -162,7 +159,6 @@ class LogitHistory:
 
     @property
     def bytes_used(self) -> int:
-        """Memory that the rows take; rows in common count once."""
         return self._bytes
 
     def begin(self, prompt_ids: Sequence[int], reply_ids: Sequence[int] = ()) -> Recording:
@@ -198,7 +194,6 @@ class LogitHistory:
             self._shrink()
 
     def keep(self, prompt_ids: Sequence[int], reply_ids: Sequence[int], rows: Rows) -> None:
-        """Keep rows that were computed anew."""
         with self._lock:
             self._add(Recording([*prompt_ids, *reply_ids], len(prompt_ids), list(rows)))
 
@@ -214,7 +209,6 @@ class LogitHistory:
         return found[0] if found else None
 
     def clear(self) -> None:
-        """Forget everything: the model has changed."""
         self.held = None
         with self._lock:
             self._recordings.clear()

@@ -128,7 +128,6 @@ class Inspection:
             )
 
     def candidates(self, step: ReplyStep, start: int, count: int) -> CandidatePage:
-        """Some ranks of the vocabulary. Raises as `trace`."""
         with self._lock:
             seen = self._look(step)
             start = max(start, 0)
@@ -141,7 +140,6 @@ class Inspection:
             )
 
     def find_tokens(self, step: ReplyStep, wanted: str | int, limit: int) -> tuple[FoundToken, ...]:
-        """Tokens by text or id. Raises as `trace`."""
         with self._lock:
             seen = self._look(step)
             if isinstance(wanted, int):
@@ -151,7 +149,6 @@ class Inspection:
             return self._found(seen, ids)
 
     def spell(self, step: ReplyStep, text: str) -> SpeltText:
-        """A text in tokens that could be taken at a step. Raises as `trace`."""
         tokenizer = self._runtime.tokenizer
         with self._lock:
             ids = tokenizer.encode_inside(text)

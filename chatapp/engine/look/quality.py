@@ -69,7 +69,6 @@ def quality(
 
 
 def _logprobs(logits: Floats) -> npt.NDArray[np.float64]:
-    """ln p of every token, (V,)."""
     wide = logits.astype(np.float64)
     wide -= wide.max()
     logprobs: npt.NDArray[np.float64] = wide - np.log(np.exp(wide).sum())

@@ -134,7 +134,6 @@ class _Coin:
 
     @classmethod
     def of(cls, params: SamplingParams) -> _Coin:
-        """The coin that these settings toss."""
         return cls(
             spared=replace(params, xtc_probability=0.0),
             dropped=replace(params, xtc_probability=1.0),
@@ -148,7 +147,6 @@ class _Coin:
 
     @property
     def sides(self) -> list[SamplingParams]:
-        """The ways that it can fall."""
         if self.chance in (0, 1):
             return [self.dropped if self.chance else self.spared]
         return [self.spared, self.dropped]
@@ -171,7 +169,6 @@ class _Coin:
 
 
 def _step_of(outcome: Outcome, id_: int) -> _Step:
-    """A step as the chain has it."""
     ids = np.array([id_])
     final, tempered = outcome.final, outcome.tempered
     return _Step(

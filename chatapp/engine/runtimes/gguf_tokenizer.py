@@ -163,7 +163,6 @@ class GgufTokenizer(ModelTokenizer):
                 )
 
     def _special_tokens(self, attributes: list[int]) -> dict[str, str]:
-        """The special tokens by their names in chat templates."""
         unknown = next((i for i, kind in enumerate(attributes) if kind & _UNKNOWN), -1)
         ids = {f"{name}_token": self._named(name) for name in _NAMED} | {"unk_token": unknown}
         found = {name: token_id for name, token_id in ids.items() if token_id >= 0}

@@ -243,7 +243,6 @@ class LlamaCppRuntime:
         sequence.close()
 
     def _bytes_of_a_token(self) -> int:
-        """The keys and values of one token."""
         heads = self._c.llama_model_n_head_kv(self._model)
         default = self._width // max(self._c.llama_model_n_head(self._model), 1)
         architecture = self._metadata("general.architecture")
@@ -409,12 +408,10 @@ class _Watched:
         self._watch: Watch = lambda _: True
 
     def begin(self, count: int, watch: Watch) -> None:
-        """A batch of so many tokens begins."""
         self._done, self._count, self._watch = 0, count, watch
         self._told = time.monotonic()
 
     def whole(self) -> None:
-        """The batch is read."""
         self._operations = max(self._done, self._operations)
 
     def ask(self) -> bool:

@@ -78,7 +78,6 @@ _BYTE_OF = {character: byte for byte, character in byte_alphabet().items()}
 
 
 def _steps(decoder: Json | None) -> Iterator[Json]:
-    """The decoder's steps, out of their sequences."""
     if decoder is None:
         return
     if decoder["type"] == "Sequence":

@@ -88,7 +88,6 @@ class ModelTokenizer(ABC):
 
     @property
     def eos_id(self) -> int | None:
-        """The token that ends a text, where there is one."""
         return self._special_id("eos_token")
 
     def control_id(self, text: str) -> int | None:
@@ -134,7 +133,6 @@ class ModelTokenizer(ABC):
         return tuple(i for i in ids if i in self.control_ids and i != unknown)
 
     def piece(self, token_id: int) -> TokenPiece:
-        """One token with its bytes."""
         if (known := self._pieces.get(token_id)) is None:
             data = self.token_bytes(token_id)
             known = TokenPiece(token_id, escape_bytes(data), data, token_id in self.control_ids)
@@ -142,7 +140,6 @@ class ModelTokenizer(ABC):
         return known
 
     def pieces(self, ids: Iterable[int]) -> tuple[TokenPiece, ...]:
-        """Tokens with their bytes."""
         return tuple(map(self.piece, ids))
 
     @cached_property

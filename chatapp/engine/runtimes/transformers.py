@@ -319,7 +319,6 @@ def _pick_dtype(wanted: str, device: torch.device, folder: Path) -> torch.dtype:
 
 
 def _count_weights(folder: Path) -> tuple[int, int]:
-    """How many numbers and how many tensors a folder holds, from its headers."""
     shapes = [
         tensor["shape"]
         for file in folder.glob("*.safetensors")

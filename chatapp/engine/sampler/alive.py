@@ -134,7 +134,6 @@ class Alive:
 
     @property
     def logits(self) -> Array:
-        """See above."""
         if callable(self._logits):
             self._logits = self._logits()
         return self._logits
@@ -151,7 +150,6 @@ class Alive:
 
     @property
     def count(self) -> int:
-        """How many tokens are alive."""
         if self._count is None:
             living = self.logits.size
             if self.ids is None and self.logits.min() == -math.inf:
@@ -176,7 +174,6 @@ class Alive:
 
     @property
     def log_mass(self) -> float:
-        """ln Σ exp(logit)."""
         return self.best + math.log(self.total)
 
     @property
@@ -294,7 +291,6 @@ class Alive:
         return self._head
 
     def ranked(self) -> Alive:
-        """All of the living, sorted."""
         return self.at_least(-math.inf, compact=True)
 
     def equal_to(self, logit: float) -> Ids:
@@ -305,7 +301,6 @@ class Alive:
         return found if self.ids is None else self.ids[found]
 
     def without(self, ids: Ids) -> Alive:
-        """The same set less those ids."""
         if ids.size == 0:
             return self
         if self.ids is None:
@@ -315,7 +310,6 @@ class Alive:
         return self.keep(~np.isin(self.ids, ids))
 
     def only(self, id_: int) -> Alive:
-        """That one token of the set alone."""
         ids = np.array([id_])
         return Alive(self.at(ids), ids, self.vocabulary)
 
@@ -326,7 +320,6 @@ class Alive:
         return int(self.logits.argmax()) if self.ids is None else int(self.ids[0])
 
     def scaled(self, temperature: float) -> Alive:
-        """Every logit divided by a temperature above 0."""
         if temperature > _FLOAT32.tiny and abs(self.best) < temperature * float(_FLOAT32.max):
             if self.ids is not None:
                 return Alive(self.logits / temperature, self.ids, self.vocabulary)

@@ -72,7 +72,6 @@ class ChainState:
 
     @classmethod
     def restore(cls, snapshot: Snapshot) -> ChainState:
-        """The state as it was when the snapshot was taken."""
         state = cls(snapshot.seed)
         for _ in range(snapshot.draws):
             state.uniform()
@@ -80,7 +79,6 @@ class ChainState:
         return state
 
     def snapshot(self) -> Snapshot:
-        """The state as it is now."""
         return Snapshot(self._seed, self._draws, self._mu)
 
     def uniform(self) -> float:
@@ -124,7 +122,6 @@ class Stage:
 
     @property
     def after(self) -> Alive:
-        """What it left."""
         return self.cut.alive
 
 
@@ -298,7 +295,6 @@ def _check_edited(edited: Alive) -> None:
 
 
 def _run_stages(edited: Alive, params: SamplingParams, state: ChainState) -> list[Stage]:
-    """Temperature and the filters that are on, in the user's order."""
     stages: list[Stage] = []
     alive = edited
     for name in params.order:

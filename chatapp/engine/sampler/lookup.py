@@ -30,7 +30,6 @@ class Column:
 
     @cached_property
     def logits(self) -> list[float]:
-        """`array` as numbers."""
         logits: list[float] = self.array.tolist()
         return logits
 

@@ -71,7 +71,6 @@ def _describe(
 
 
 def _after(before: TracedToken, logit: float, prob: float) -> TracedToken:
-    """A token after a stage."""
     if logit > -math.inf:
         return TracedToken(before.id, logit, prob, removed=False)
     if before.logit is None and not before.removed:

@@ -276,7 +276,6 @@ class OpenAI(Server):
         )
 
     def body(self, wish: Wish) -> dict[str, Any]:
-        """Messages; a reply that is to go on is the last of them."""
         body = {
             "model": self.model,
             "messages": _messages(wish),
@@ -303,7 +302,6 @@ class OpenAI(Server):
         return body
 
     def chunk(self, data: bytes) -> Chunk:
-        """A delta."""
         line = _CHAT_LINES.decode(data)
         choice = line.choices[0] if line.choices else _Choice()
         listed = (choice.logprobs.content if choice.logprobs else None) or []
@@ -332,7 +330,6 @@ class Ollama(Server):
         self.url = f"{http.root}/api/chat"
 
     def body(self, wish: Wish) -> dict[str, Any]:
-        """Messages; Ollama goes on from a last one that is the assistant's."""
         options = {
             **self.settings(wish),
             "repeat_last_n": wish.sampling.penalty_window or -1,
@@ -349,7 +346,6 @@ class Ollama(Server):
         return body
 
     def chunk(self, data: bytes) -> Chunk:
-        """A part of the message, or its end."""
         line = _OLLAMA_LINES.decode(data)
         message = line.message or _OllamaMessage()
         finish = None
@@ -386,7 +382,6 @@ class LlamaServer(Server):
         self._read = functools.lru_cache(maxsize=256)(self._read_anew)
 
     def body(self, wish: Wish) -> dict[str, Any]:
-        """Ids, and every stage of the sampler."""
         self._count = 0
         sampling = wish.sampling
         reply = wish.reply_ids
@@ -474,7 +469,6 @@ class LlamaServer(Server):
         return tuple(self.piece(one.id) for one in found)
 
     def piece(self, token_id: int) -> TokenPiece:
-        """One token."""
         data = self.token_bytes(token_id)
         return TokenPiece(token_id, escape_bytes(data), data, token_id in self.facts.control_ids)
 

@@ -48,7 +48,6 @@ def conversation_json(conversation: Conversation) -> dict[str, Any]:
 
 
 def _settled(value: Any) -> Any:
-    """The value with nothing in it that JSON or UTF-8 cannot hold."""
     match value:
         case str():
             return well_formed(value)
