@@ -63,13 +63,8 @@ class Mention:
 def read_attachment(name: str, data: bytes, size: int) -> Attachment:
     """A file's bytes as text.
 
-    Args:
-        name: the last part of its path.
-        data: its bytes; no more than `MOST_BYTES` and one have to be read.
-        size: how many bytes it has.
-
-    Raises:
-        AttachmentError: it is empty, too large, or no text in UTF-8 (or in UTF-16 that says so).
+    `data`: its bytes; no more than `MOST_BYTES` and one have to be read. Raises AttachmentError: it
+    is empty, too large, or no text in UTF-8 (or in UTF-16 that says so).
     """
     if size > MOST_BYTES or len(data) > MOST_BYTES:
         raise AttachmentError(
@@ -115,14 +110,8 @@ def compose(text: str, attachments: Sequence[Attachment]) -> str:
 def check_room(tokens: int, name: str, context_length: int, used: int) -> None:
     """Make sure that a file fits into what the context has left.
 
-    Args:
-        tokens: how many it has.
-        name: what the message of the error calls it.
-        context_length: tokens that the model can read at most.
-        used: how many of them the conversation has taken.
-
-    Raises:
-        AttachmentError: it does not fit; the message has the numbers.
+    `used`: how many of them the conversation has taken. Raises AttachmentError: it does not fit;
+    the message has the numbers.
     """
     left = max(0, context_length - used)
     if tokens >= left:

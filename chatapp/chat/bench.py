@@ -42,7 +42,6 @@ class Measured:
 
     @property
     def tokens_per_second(self) -> float:
-        """The median of the rounds."""
         return median(self.tokens / seconds for seconds in self.seconds)
 
     def ratio_to(self, other: Measured) -> float:
@@ -65,7 +64,6 @@ class BenchResult:
     """Whether it was stopped before the first round was complete; then nothing is told."""
 
     def named(self, name: str) -> Measured:
-        """What was measured under a name."""
         return next(one for one in self.measured if one.name == name)
 
 

@@ -100,11 +100,9 @@ class Conversation:
     """The last message of the current path; None before the first message."""
 
     def path(self) -> tuple[Message, ...]:
-        """The current path, first message first."""
         return self.path_to(self.leaf)
 
     def path_to(self, message_id: str | None) -> tuple[Message, ...]:
-        """The messages from the first one to that one."""
         found: list[Message] = []
         while message_id is not None:
             message = self.messages[message_id]
@@ -158,10 +156,8 @@ class Conversation:
     def with_message(self, message: Message) -> Conversation:
         """Add a message (or replace the one of its id) and make it the current leaf.
 
-        A message that was deleted meanwhile stays deleted, and the leaf stays where it is.
-
-        Raises:
-            ConversationError: its parent is not here, or is deleted.
+        A message that was deleted meanwhile stays deleted, and the leaf stays where it is. Raises
+        ConversationError: its parent is not here, or is deleted.
         """
         if message.parent is not None and message.parent not in self.messages:
             raise ConversationError(f"message {message.id} follows {message.parent}, not here")
@@ -178,11 +174,7 @@ class Conversation:
         return changed if hidden else replace(changed, leaf=message.id)
 
     def at(self, message_id: str | None) -> Conversation:
-        """Make that message the current leaf.
-
-        Raises:
-            ConversationError: it is not here, or it is deleted.
-        """
+        """Make that message the current leaf. Raises ConversationError."""
         if message_id is not None:
             self._find(message_id)
             if not self.visible(message_id):
@@ -199,13 +191,8 @@ class Conversation:
     def edit(self, message_id: str, text: str, *, created: float) -> Conversation:
         """Put another wording beside a message and stand on it; what followed stays below the old.
 
-        Args:
-            message_id: whose message is edited, the user's or the model's.
-            text: the new wording. It has no token records: no model wrote it.
-            created: seconds since the epoch.
-
-        Raises:
-            ConversationError: there is no such message, or it is deleted.
+        `text`: the new wording. It has no token records: no model wrote it. Raises
+        ConversationError: there is no such message, or it is deleted.
         """
         old = self._find(message_id)
         edited = Message(id=new_id(), parent=old.parent, role=old.role, text=text, created=created)
@@ -215,10 +202,8 @@ class Conversation:
         """Hide a message and all below it, until it is restored.
 
         Where the current path went through it, the path goes on through the sibling before it (or
-        else after it), or ends at its parent.
-
-        Raises:
-            ConversationError: there is no such message, or it is deleted already.
+        else after it), or ends at its parent. Raises ConversationError: there is no such message,
+        or it is deleted already.
         """
         message = self._find(message_id)
         if message.deleted is not None:
@@ -234,8 +219,7 @@ class Conversation:
     def restore(self, message_id: str) -> Conversation:
         """Bring a deleted message back, with what hid it above, and stand on its newest leaf.
 
-        Raises:
-            ConversationError: there is no such message, or nothing hides it.
+        Raises ConversationError: there is no such message, or nothing hides it.
         """
         self._find(message_id)
         hiding = [message for message in self.path_to(message_id) if message.deleted is not None]
@@ -283,9 +267,8 @@ class Conversation:
     def check(self) -> None:
         """Make sure that the tree is one, and that the current path can be shown.
 
-        Raises:
-            ConversationError: a message stands under another's id or before its parent, or the
-                leaf is missing or deleted.
+        Raises ConversationError: a message stands under another's id or before its parent, or the
+        leaf is missing or deleted.
         """
         seen: set[str] = set()
         for message_id, message in self.messages.items():

@@ -26,9 +26,7 @@ JsonObject = dict[str, Any]
 def start_json(reply: Reply, sampling: SamplingParams) -> JsonObject:
     """What is known before the first token; enough, with the tokens' ids, to replay the reply.
 
-    Args:
-        reply: as it begins.
-        sampling: what its first token is drawn with.
+    `sampling`: what its first token is drawn with.
     """
     return {
         "type": "start",
@@ -46,9 +44,7 @@ def start_json(reply: Reply, sampling: SamplingParams) -> JsonObject:
 def token_json(record: TokenRecord, sampling: SamplingParams | None = None) -> JsonObject:
     """One token, with the candidates its record carries.
 
-    Args:
-        record: the token.
-        sampling: what it was drawn with, where that differs from the token before.
+    `sampling`: what it was drawn with, where that differs from the token before.
     """
     changed = {} if sampling is None else {"sampling": sampling_json(sampling)}
     return {

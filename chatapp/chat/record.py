@@ -71,7 +71,6 @@ class Candidate:
 
     @property
     def model_prob(self) -> float:
-        """The model's probability, exp(logprob)."""
         return math.exp(self.logprob)
 
 
@@ -111,7 +110,6 @@ class TokenRecord:
 
     @property
     def model_prob(self) -> float:
-        """The model's probability of the chosen token."""
         return math.exp(self.logprob)
 
     @property

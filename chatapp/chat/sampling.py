@@ -79,11 +79,7 @@ class Parameter:
     """One sentence for help."""
 
     def parse(self, text: str) -> float | int:
-        """Read a value a user typed.
-
-        Raises:
-            ParameterError: it is no number, or outside the bounds.
-        """
+        """Read a value a user typed. Raises ParameterError."""
         try:
             value = int(text) if self.integer else float(text)
         except ValueError:
@@ -94,11 +90,7 @@ class Parameter:
         return self.check(value)
 
     def check(self, value: Any) -> float | int:
-        """Return the value when it is within the bounds.
-
-        Raises:
-            ParameterError: it is of another type, not finite, or outside the bounds.
-        """
+        """Return the value when it is within the bounds. Raises ParameterError."""
         kind = "a whole number" if self.integer else "a number"
         huge = isinstance(value, int) and value > self.high == MOST
         bounds = f"of at most {MOST}" if huge else self.range_text()
@@ -123,7 +115,6 @@ class Parameter:
         return int(value) if self.integer else value
 
     def format(self, value: float) -> str:
-        """The value as the screen prints it."""
         return str(int(value)) if self.integer else f"{value:.2f}"
 
 
@@ -148,11 +139,9 @@ _ANY = MOST
 class SamplingParams:
     """Every number that shapes a draw; an immutable value, read once at the top of every step.
 
-    What each one does, exactly, stands with its function in `chatapp.engine.sampler`.
-
-    Raises:
-        ParameterError: a value or a token's id is outside its bounds, or the order is not a
-            permutation.
+    What each one does, exactly, stands with its function in `chatapp.engine.sampler`. Raises
+    ParameterError: a value or a token's id is outside its bounds, or the order is not a
+    permutation.
     """
 
     temperature: float = _parameter(
@@ -250,11 +239,7 @@ class SamplingParams:
                 raise ParameterError("a logit bias must be a number")
 
     def with_text(self, name: str, text: str) -> SamplingParams:
-        """A copy with one number replaced by what a user typed.
-
-        Raises:
-            ParameterError: no such parameter, or no such value; the message says what is allowed.
-        """
+        """A copy with one number replaced by what a user typed. Raises ParameterError."""
         return self._with({find(name).name: find(name).parse(text)})
 
     def stepped(self, name: str, steps: int) -> SamplingParams:
@@ -266,8 +251,7 @@ class SamplingParams:
     def with_values(self, values: Mapping[str, Any]) -> SamplingParams:
         """A copy with several values replaced, as a template or the configuration gives them.
 
-        Raises:
-            ParameterError: an unknown name or a value out of bounds.
+        Raises ParameterError: an unknown name or a value out of bounds.
         """
         own = {item.name for item in fields(self)}
         return self._with(
@@ -303,11 +287,7 @@ PARAMETERS: Mapping[str, Parameter] = _read_table()
 
 
 def find(name: str) -> Parameter:
-    """The parameter of that name; dashes and underscores are the same.
-
-    Raises:
-        ParameterError: there is none; the message lists those there are.
-    """
+    """The parameter of that name; dashes and underscores are the same. Raises ParameterError."""
     key = name.strip().lower().replace("-", "_")
     key = {"temp": "temperature", "n_sigma": "top_n_sigma"}.get(key, key)
     if key not in PARAMETERS:

@@ -18,8 +18,7 @@ RULES = ("order", "end", "banned", "logit_bias")
 def read_table(table: Mapping[str, Any]) -> dict[str, Any]:
     """The values that a table gives, by the names of `SamplingParams`, each checked.
 
-    Raises:
-        ParameterError: an unknown name, or a value of another type or out of bounds.
+    Raises ParameterError: an unknown name, or a value of another type or out of bounds.
     """
     values = {
         key if key in RULES else find(key).name: _READERS[key](value) if key in RULES else value
@@ -30,12 +29,7 @@ def read_table(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table_text(sampling: SamplingParams, *, whole: bool = False) -> str:
-    """Parameters as the lines of a table.
-
-    Args:
-        sampling: the parameters.
-        whole: also those that have their default.
-    """
+    """Parameters as the lines of a table. `whole`: also those that have their default."""
     plain = SamplingParams()
 
     def told(name: str) -> bool:

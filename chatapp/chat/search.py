@@ -33,11 +33,7 @@ class SearchError(ChatappError, ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeamOptions:
-    """How to search with beams.
-
-    Raises:
-        SearchError: a value is outside its bounds.
-    """
+    """How to search with beams. Raises SearchError: a value is outside its bounds."""
 
     num_beams: int = 4
     """How many continuations live at once."""
@@ -167,8 +163,7 @@ class ContrastiveOptions:
     """How to search contrastively (Su et al. 2022, "A Contrastive Framework for Neural Text
     Generation", arXiv 2202.06417).
 
-    Raises:
-        SearchError: a value is outside its bounds.
+    Raises SearchError: a value is outside its bounds.
     """
 
     top_k: int = 4

@@ -49,11 +49,7 @@ _TEXTS = ("name", "description", "system", "format", "first_message", "preset")
 
 
 def parse_template(file_name: str, source: str) -> Template:
-    """Read a template from TOML.
-
-    Raises:
-        TemplateError: it is no TOML, or a field is unknown, of the wrong type or out of bounds.
-    """
+    """Read a template from TOML. Raises TemplateError."""
     try:
         values = tomllib.loads(source)
     except tomllib.TOMLDecodeError as error:
@@ -78,9 +74,8 @@ def parse_template(file_name: str, source: str) -> Template:
 def template_text(template: Template, sampling: SamplingParams) -> str:
     """A template as TOML, with all of these parameters, so that no setting shines through.
 
-    Args:
-        template: its texts and stop sequences; `sampling` and `preset` of it are not written.
-        sampling: what its chats are to be drawn with.
+    `template`: its texts and stop sequences; `sampling` and `preset` of it are not written.
+    `sampling`: what its chats are to be drawn with.
     """
     texts = [(key, getattr(template, key)) for key in _TEXTS if key != "preset"]
     lines = [f"{key} = {_quoted(text)}" for key, text in texts if text]

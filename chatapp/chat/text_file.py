@@ -9,11 +9,7 @@ from chatapp.chat.attachment import MOST_BYTES, Attachment, AttachmentError, rea
 
 
 def read_file(path: Path) -> Attachment:
-    """Read a text file.
-
-    Raises:
-        AttachmentError: there is none, it can't be read, or it is no text.
-    """
+    """Read a text file. Raises AttachmentError."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):

@@ -33,22 +33,18 @@ class WhatIfToken:
 
     @property
     def model_prob(self) -> float:
-        """The model's probability."""
         return math.exp(self.model_logprob)
 
     @property
     def tempered_prob(self) -> float:
-        """After logit edits and temperature."""
         return math.exp(self.tempered_logprob)
 
     @property
     def prob(self) -> float:
-        """The final probability; 0 when impossible."""
         return math.exp(self.logprob)
 
     @property
     def impossible(self) -> bool:
-        """Whether no draw could give it."""
         return self.logprob == -math.inf
 
     @property

@@ -15,9 +15,6 @@ Matrix = Literal["input", "output"]
 """The embedding that a token is read with, or the one that its logit is made with."""
 Measure = Literal["cosine", "dot"]
 
-MATRICES: tuple[Matrix, ...] = ("input", "output")
-MEASURES: tuple[Measure, ...] = ("cosine", "dot")
-
 
 @dataclass(frozen=True, slots=True)
 class ScoredToken:

@@ -146,7 +146,6 @@ def as_text(result: BenchResult | Quality, facts: ModelFacts) -> str:
 
 
 def _table(result: BenchResult, facts: ModelFacts) -> str:
-    """A row for each way of reading and writing."""
     options = result.options
     lines = [
         f"{facts.name} · {facts.runtime} · {_weights(facts)} · {facts.device}"
@@ -175,7 +174,6 @@ def _table(result: BenchResult, facts: ModelFacts) -> str:
 
 
 def _quality(found: Quality, facts: ModelFacts) -> str:
-    """How exact a model is."""
     return "\n".join(
         [
             f"{facts.name} · {facts.runtime} · {_weights(facts)}, against the same weights in"

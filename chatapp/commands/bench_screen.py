@@ -48,12 +48,7 @@ class ScreenRate:
 def measure_screen(model: str, options: BenchOptions) -> ScreenRate:
     """Write the same reply with and without the screen, in turn.
 
-    Args:
-        model: a path that the program takes for a model.
-        options: how many tokens, and how many rounds.
-
-    Raises:
-        ChatappError: there are no pseudo-terminals here, or the program did not answer.
+    Raises ChatappError: there are no pseudo-terminals here, or the program did not answer.
     """
     if os.name != "posix":
         raise ChatappError("the screen can be measured where there are pseudo-terminals: not here")
@@ -126,8 +121,7 @@ async def _rate_on_screen(arguments: Sequence[str]) -> float:
 async def _drain_until_ready(master: int) -> None:
     """Read all that the program writes, at once and from here on; wait until its model is loaded.
 
-    Raises:
-        OSError: the program ended.
+    Raises OSError: the program ended.
     """
     loop = asyncio.get_running_loop()
     ready = loop.create_future()

@@ -10,10 +10,11 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from chatapp.chat.errors import ChatappError
+from chatapp.chat.errors import ChatappError, ImportFailed
 from chatapp.commands.options import add_generation_options, add_resume
 from chatapp.commands.output import tell, write_private_file
 
@@ -63,9 +64,7 @@ async def _run(setup: Setup, args: argparse.Namespace) -> NoReturn:
 async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[ChatApp]:
     """The interface over the real engine and store, ready to run; both are ended behind it.
 
-    Args:
-        setup: what was asked for.
-        resume: how the id of the conversation to open begins; LATEST for the last one.
+    `resume`: how the id of the conversation to open begins; LATEST for the last one.
     """
     from chatapp.commands.setup import open_conversation, open_store
     from chatapp.link.client import EngineClient
@@ -95,20 +94,18 @@ async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[Ch
                 load_options=setup.settings.load_options,
                 template=setup.template,
                 templates=setup.templates.by_name,
-                save_template=lambda template, sampling: save_template(
-                    setup.paths, template, sampling
-                ),
+                save_template=partial(save_template, setup.paths),
                 sampling_for=setup.sampling_for,
                 formats=tuple(setup.formats.by_name),
                 chats=store,
                 export_chat=_export,
-                import_chat=Importer(store),
+                import_chat=partial(_import, store),
                 watch_engine=watch_engine,
-                save_setting=lambda name, value: save_setting(setup.paths, name, value),
+                save_setting=partial(save_setting, setup.paths),
                 settings_file=str(setup.paths.config_file),
                 theme=setup.settings.theme,
                 presets=Presets(setup.paths.presets),
-                titles=TitleWriter(session, setup.formats.format)
+                titles=TitleWriter(session, setup.formats.named)
                 if setup.settings.titles == "model"
                 else None,
                 scale=setup.settings.scale,
@@ -132,11 +129,9 @@ class ModelsOfSetup:
         self._setup = setup
 
     async def choices(self) -> Sequence[ModelChoice]:
-        """Those on this machine, then servers, then those that could be fetched."""
         return await asyncio.to_thread(self._choices)
 
     async def missing(self, ref: str) -> ModelOffer | None:
-        """What would have to be fetched for that model; None when it is here."""
         from chatapp.models import missing
         from chatapp.ui.services import ModelOffer
 
@@ -155,7 +150,6 @@ class ModelsOfSetup:
         )
 
     async def obtain(self, ref: str, on_progress: Callable[[Progress], None]) -> ModelSource:
-        """Bring a model, fetching it where it has to be."""
         return await self._setup.bring(ref, on_progress)
 
     def _choices(self) -> list[ModelChoice]:
@@ -174,7 +168,7 @@ class ModelsOfSetup:
             for model in here
         ]
         found += [
-            ModelChoice(ref=name, name=name, detail=f"{server.source.path} {server.source.name}")
+            ModelChoice(ref=name, name=name, detail=f"{server.path} {server.name}")
             for name, server in self._setup.settings.servers.items()
         ]
         for entry in fetchable(here):
@@ -199,24 +193,16 @@ def _read_whole(file: Path) -> bytes:
     return file.read_bytes()
 
 
-class Importer:
-    """Brings the conversations of a file into the store."""
+async def _import(store: Store, file: Path) -> str:
+    """Bring the conversations of a file in. Returns the id of the last one. Raises ChatappError."""
+    from chatapp.store.formats.import_file import import_text
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def __call__(self, file: Path) -> str:
-        """Returns the id of the last one. Raises ChatappError."""
-        from chatapp.store.formats.import_errors import ImportFailed
-        from chatapp.store.formats.import_file import import_text
-
-        try:
-            data = await asyncio.to_thread(_read_whole, file)
-        except OSError as error:
-            raise ChatappError(f"cannot read {file}: {error.strerror}") from None
-        try:
-            found = import_text(data, time.time())
-        except ImportFailed as error:
-            raise ImportFailed(f"{file} cannot be imported: {error}") from None
-        added = [await self._store.add(conversation) for conversation in found.conversations]
-        return added[-1].id
+    try:
+        data = await asyncio.to_thread(_read_whole, file)
+        found = import_text(data, time.time())
+    except OSError as error:
+        raise ChatappError(f"cannot read {file}: {error.strerror}") from None
+    except ImportFailed as error:
+        raise ImportFailed(f"{file} cannot be imported: {error}") from None
+    added = [await store.add(conversation) for conversation in found.conversations]
+    return added[-1].id

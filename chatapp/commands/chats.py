@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chatapp.chat.errors import ChatappError, UsageError
+from chatapp.chat.errors import ChatappError, ImportFailed, UsageError
 from chatapp.commands.options import add_json, add_subcommand, whole
 from chatapp.commands.output import tell, write, write_private_file
 from chatapp.commands.running import DONE
@@ -148,7 +148,6 @@ async def _export(store: Store, args: argparse.Namespace) -> int:
 
 
 async def _import(store: Store, args: argparse.Namespace) -> int:
-    from chatapp.store.formats.import_errors import ImportFailed
     from chatapp.store.formats.import_file import import_text
 
     files: list[tuple[str, ImportedFile]] = []

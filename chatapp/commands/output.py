@@ -73,14 +73,8 @@ def write_private_file(
     What is no file of its own is not replaced: a link stays and its target is written, a device or
     a pipe is written to.
 
-    Args:
-        path: where to.
-        text: what to write.
-        force: write over what is there.
-        way_out: what the user can do about a file that is there.
-
-    Raises:
-        StoreError: it is there and may not be written over, or it cannot be written.
+    `way_out`: what the user can do about a file that is there. Raises StoreError: it is there and
+    may not be written over, or it cannot be written.
     """
     try:
         path = path.resolve()

@@ -36,9 +36,7 @@ class Question:
 def read_pipe(stream: TextIO | None) -> str:
     """What a pipe brings, in UTF-8 whatever the locale is; nothing where there is none.
 
-    Raises:
-        UsageError: it is longer than any model reads.
-        ChatappError: it is not text.
+    Raises UsageError: it is longer than any model reads. Raises ChatappError: it is not text.
     """
     if stream is None or stream.isatty():
         return ""
@@ -55,10 +53,8 @@ def read_pipe(stream: TextIO | None) -> str:
 def read_question(given: str | None, stream: TextIO | None, files: Sequence[Path]) -> Question:
     """The prompt of the command line, with what a pipe brings behind it, and its files.
 
-    Raises:
-        UsageError: there is neither prompt nor pipe.
-        AttachmentError: a file can't be read, is too large or no text.
-        ChatappError: standard input is not text.
+    Raises UsageError: there is neither prompt nor pipe. Raises AttachmentError: a file can't be
+    read, is too large or no text. Raises ChatappError: standard input is not text.
     """
     piped = read_pipe(stream)
     if given and any("\ud800" <= character <= "\udfff" for character in given):
@@ -78,8 +74,7 @@ def prompt_with(session: Session, text: str) -> Prompt:
 async def tell_files(session: Session, question: Question) -> None:
     """Say on standard error what each file costs.
 
-    Raises:
-        AttachmentError: one has no room in the context.
+    Raises AttachmentError: one has no room in the context.
     """
     if not question.files:
         return

@@ -50,8 +50,7 @@ async def replay(
 ) -> int:
     """Write recorded replies again. Returns the exit status.
 
-    Raises:
-        ReplayError: a reply came out otherwise; it says where.
+    Raises ReplayError: a reply came out otherwise; it says where.
     """
     top_logprobs = args.top_logprobs if args.json else 0
     async with setup.headless(keep=False, top_logprobs=top_logprobs) as session:
@@ -110,11 +109,7 @@ def _difference(recorded: Recorded, reply: Reply) -> str:
 
 
 def read_recorded(file: str) -> tuple[Recorded, ...]:
-    """The replies in a file of JSON lines.
-
-    Raises:
-        ReplayError: it cannot be read, or has no reply that can be replayed.
-    """
+    """The replies in a file of JSON lines. Raises ReplayError."""
     try:
         # Not by splitlines: a token's text may hold other characters that end lines.
         lines = Path(file).read_text(encoding="utf-8").split("\n")

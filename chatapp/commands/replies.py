@@ -31,11 +31,9 @@ class TextReplies:
         """Nothing is written before the first token."""
 
     def token(self, column: int, step: TokenStep) -> None:
-        """Write what became printable with a token, or hold it until it is this reply's turn."""
         self.text(step.record.text, column)
 
     def text(self, text: str, column: int = 0) -> None:
-        """The same for a piece of text."""
         if column != self._shown:
             self._held[column] += text
         elif text:
@@ -43,7 +41,6 @@ class TextReplies:
             self._last = text[-1]
 
     def end(self, column: int = 0, reply: Reply | None = None) -> None:
-        """Go on to the next reply when the one that is shown is complete."""
         self._ended[column] = True
         while self._shown < len(self._held) and self._ended[self._shown]:
             if self._last != "\n":
@@ -66,14 +63,12 @@ class JsonReplies:
         self._sampling: list[SamplingParams | None] = [None] * count
 
     def start(self, column: int, reply: Reply) -> None:
-        """Write what is known when the prompt has been read."""
         from chatapp.chat.jsonlines import start_json
 
         self._sampling[column] = sampling = reply.sampling[-1].sampling
         self._write(column, start_json(reply, sampling))
 
     def token(self, column: int, step: TokenStep) -> None:
-        """Write one token, with its trace where there is one."""
         from chatapp.chat.jsonlines import token_json
 
         changed = step.sampling if step.sampling != self._sampling[column] else None
@@ -84,7 +79,6 @@ class JsonReplies:
         self._write(column, line)
 
     def end(self, column: int, reply: Reply) -> None:
-        """Write why and how fast it ended."""
         from chatapp.chat.jsonlines import end_json
 
         self._write(column, end_json(reply))
@@ -99,11 +93,8 @@ async def write_replies(
 ) -> list[Reply]:
     """Write replies as they come. Returns them; a failed one has its error.
 
-    Args:
-        events: those of a turn, of a generation, or of several replies side by side.
-        reply: one of them as far as it has come, by its place.
-        count: how many there are.
-        as_json: as JSON lines, not as text.
+    `events`: those of a turn, of a generation, or of several replies side by side. `reply`: one of
+    them as far as it has come, by its place.
     """
     from chatapp.chat.generation import GenerationEnd, PromptRead, TokenStep
     from chatapp.chat.search import ColumnEvent

@@ -58,9 +58,8 @@ def run(args: argparse.Namespace) -> int:
 def read_text(given: str | None, file: str | None, stream: TextIO | None) -> str:
     """The text to score, exactly as it is.
 
-    Raises:
-        UsageError: there is none, or two.
-        ChatappError: the file cannot be read, or it is not UTF-8 text.
+    Raises UsageError: there is none, or two. Raises ChatappError: the file cannot be read, or it is
+    not UTF-8 text.
     """
     if given is not None and file is not None:
         raise UsageError("give a text or a file, not both")

@@ -59,12 +59,12 @@ class Setup:
         templates, formats = load_templates(paths), load_formats(paths)
         try:
             settings = with_flags(settings, flags)
-            template = templates.template(settings.template)
+            template = templates.named(settings.template)
             if settings.format:
                 template = replace(template, format=settings.format)
             if isinstance(system := flags.get("system"), str):
                 template = replace(template, system=system)
-            formats.format(template.format)  # said now, and not at the first reply
+            formats.named(template.format)  # said now, and not at the first reply
         except (ConfigError, TemplateError) as error:
             if flags.keys() & {"template", "format"} or isinstance(error, ConfigError):
                 raise UsageError(str(error)) from None
@@ -94,20 +94,14 @@ class Setup:
 
     @property
     def model(self) -> str:
-        """The reference of the model to use."""
         return self.settings.model or DEFAULT
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What was left out, in words."""
         return (*self.templates.problems, *self.formats.problems)
 
     def sampling_for(self, template: Template) -> SamplingParams:
-        """What replies are drawn with in a chat made from a template.
-
-        Raises:
-            PresetError: it names a preset that is not there, or cannot be used.
-        """
+        """What replies are drawn with in a chat made from a template. Raises PresetError."""
         presets = Presets(self.paths.presets)
         return self.settings.sampling_for(with_preset(template, presets))
 
@@ -120,7 +114,7 @@ class Setup:
             engine,
             store,
             template=self.template,
-            formats=self.formats.format,
+            formats=self.formats.named,
             sampling=self.sampling_for(self.template),
             seed=settings.seed,
             max_tokens=settings.max_tokens,
@@ -161,9 +155,7 @@ class Setup:
     ) -> AsyncIterator[Session]:
         """A session with its model loaded and progress on standard error; ended behind it.
 
-        Args:
-            keep: whether the conversation is kept in the store.
-            top_logprobs: how many candidates each record carries; None asks the settings.
+        `top_logprobs`: how many candidates each record carries; None asks the settings.
         """
         for notice in self.notices:
             tell(notice)
@@ -193,8 +185,7 @@ async def open_store(paths: Paths) -> Store:
 async def open_conversation(session: Session, wanted: str | None) -> None:
     """Make a kept conversation current: the one whose id begins so, or the last one.
 
-    Raises:
-        StoreError: there is none, or several.
+    Raises StoreError: there is none, or several.
     """
     store = session.store
     assert store is not None  # only a session that keeps its conversation continues one

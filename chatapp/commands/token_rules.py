@@ -44,8 +44,7 @@ def add_token_rules(parser: argparse.ArgumentParser) -> None:
 async def use_token_rules(session: Session, args: argparse.Namespace) -> None:
     """Give a session with a loaded model the rules of the command line, texts made ids.
 
-    Raises:
-        UsageError: a text is no single token of this model, or an id is not in its vocabulary.
+    Raises UsageError: a text is no single token of this model, or an id is not in its vocabulary.
     """
     assert session.facts is not None  # its model is loaded
     engine, vocab_size = session.engine, session.facts.vocab_size

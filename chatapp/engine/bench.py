@@ -81,15 +81,8 @@ def bench(
 ) -> Iterator[BenchEvent]:
     """Yield how far it is, and at last what was measured, in whole rounds.
 
-    Args:
-        runtime: the model.
-        source: its files.
-        history: keeps the logits where they are kept; what it holds may be forgotten.
-        options: how much to read and write.
-        cancelled: asked between two measurements.
-
-    Raises:
-        EngineError: prompt and new tokens do not fit into the model's context, or it failed.
+    `history`: keeps the logits where they are kept; what it holds may be forgotten. Raises
+    EngineError: prompt and new tokens do not fit into the model's context, or it failed.
     """
     import psutil
 
@@ -187,7 +180,6 @@ class _Bencher:
         return turns + self._servers(source)
 
     def read(self, count: int) -> _Timed:
-        """Read so many tokens, from nothing."""
         with closing(self._runtime.sequence()) as sequence:
             began = time.perf_counter()
             sequence.read(self._text(count))
@@ -256,7 +248,6 @@ class _Bencher:
         ]
 
     def _others(self) -> list[_Turn]:
-        """transformers' own loop, and writing without a KV cache."""
         from chatapp.engine.runtimes import peers
 
         runtime: Any = self._runtime  # a TransformersRuntime

@@ -31,7 +31,6 @@ from chatapp.engine.decoding.beam import beam_search
 from chatapp.engine.decoding.contrastive import contrastive_search
 from chatapp.engine.decoding.controls import Controls
 from chatapp.engine.decoding.decode import generate
-from chatapp.engine.decoding.held import HeldStep
 from chatapp.engine.decoding.reply import Task
 from chatapp.engine.decoding.several import generate_several
 from chatapp.engine.look.history import LogitHistory
@@ -53,16 +52,20 @@ HISTORY_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class _Ending:
-    """What ends a reply."""
+class _Loaded:
+    """A model, and what goes with it."""
 
-    ids: tuple[int, ...]
-    stop: tuple[str, ...]
-    """Stop sequences that are no tokens of their own."""
+    runtime: Runtime
+    source: ModelSource
+    sequence: KVSequence
+    dry_breakers: Callable[[], frozenset[int]]
+    inspection: Inspection
+    written: Belief
+    xray: XRay
 
 
 class LocalEngine:
-    """A loaded model with its KV cache.
+    """A loaded model with its KV cache; its methods are those of `session.protocols.Engine`.
 
     `load` and what runs the model belong to one thread. `tokenize`, `render`, `pieces` and the
     questions of `inspection` may be asked from another while a reply runs: they only read.
@@ -71,15 +74,8 @@ class LocalEngine:
     def __init__(self, prepared: Path) -> None:
         """`prepared` is the folder that converted models are kept in."""
         self._prepared = prepared
-        self._runtime: Runtime | None = None
-        self._source = ModelSource("", "", "folder")
-        self._chat: KVSequence | None = None
-        self._dry_breakers: Callable[[], frozenset[int]] = frozenset
-        self._inspection: Inspection | None = None
+        self._loaded: _Loaded | None = None
         self._history = LogitHistory(HISTORY_BYTES)
-        self._held = HeldStep()
-        self._xray: XRay | None = None
-        self._written: Belief
 
     def load(
         self,
@@ -87,41 +83,35 @@ class LocalEngine:
         options: LoadOptions,
         on_progress: Callable[[Progress], None],
     ) -> ModelFacts:
-        """Load a model in place of the one that is loaded. Raises EngineError."""
         self.unload()  # two at once may be more than fits
         runtime = load(source, options, self._prepared, on_progress)
         if (end := turn_end(runtime.tokenizer)) is not None:
             ends = tuple(sorted({*runtime.facts.end_ids, end}))
             runtime.facts = replace(runtime.facts, end_ids=ends)
-        self._chat = runtime.sequence()
-        self._dry_breakers = functools.cache(lambda: _find_dry_breakers(runtime.tokenizer))
-        self._inspection = Inspection(
+        dry_breakers = functools.cache(lambda: _find_dry_breakers(runtime.tokenizer))
+        end_ids = functools.lru_cache(maxsize=64)(functools.partial(_end_ids, runtime))
+        self._loaded = _Loaded(
             runtime,
-            self._history,
-            self._held,
-            HISTORY_BYTES,
-            functools.lru_cache(maxsize=64)(functools.partial(_end_ids, runtime)),
-            self._dry_breakers,
+            source,
+            runtime.sequence(),
+            dry_breakers,
+            Inspection(runtime, self._history, end_ids, dry_breakers),
+            Belief(runtime.tokenizer),
+            XRay(runtime, source, self._prepared),
         )
-        self._runtime, self._source = runtime, source
-        self._written = Belief(runtime.tokenizer)
-        self._xray = XRay(runtime, source, self._prepared)
         return runtime.facts
 
     def unload(self) -> None:
-        """Give the model's memory back."""
-        if self._runtime is not None:
-            self._runtime.close()
-        self._runtime = self._chat = self._inspection = self._xray = None
+        if self._loaded is not None:
+            self._loaded.runtime.close()
+        self._loaded = None
         self._history.clear()
-        self._held = HeldStep()
         gc.collect()
 
     def generate(
         self, prompt: Prompt, options: GenerateOptions, controls: Controls
     ) -> Iterator[GenerationEvent]:
-        """Write one reply. Raises EngineError when the prompt cannot be made."""
-        runtime = self._model()
+        runtime = self.runtime
         printed = prompt.turns[-1].text if prompt.continue_reply else None
         made = self._read(prompt)
         task = self._task(made, options, printed)
@@ -129,7 +119,7 @@ class LocalEngine:
             with closing(runtime.sequence()) as sequence:
                 yield from generate(runtime, sequence, task, controls)
             return
-        events = generate(runtime, self.sequence, task, controls, self._history, self._held)
+        events = generate(runtime, self.sequence, task, controls, self._history)
         drawn = list(made.reply_ids)
         try:
             for event in events:
@@ -139,16 +129,15 @@ class LocalEngine:
                     event = replace(event, note=NOT_BELIEVED)
                 yield event
         finally:
-            self._written.add(drawn)
+            self._model.written.add(drawn)
 
     def compare(
         self, prompt: Prompt, columns: Sequence[GenerateOptions], controls: Sequence[Controls]
     ) -> Iterator[SeveralEvent]:
-        """Write several replies to one prompt. Raises EngineError, SearchError."""
         made = self._read(prompt)
         tasks = [self._task(made, options) for options in columns]
         drawn = [list(made.reply_ids) for _ in columns]
-        events = generate_several(self._model(), self.sequence, tasks, controls, self._history)
+        events = generate_several(self.runtime, self.sequence, tasks, controls, self._history)
         try:
             for event in events:
                 if isinstance(event, ColumnEvent) and isinstance(event.event, TokenStep):
@@ -156,20 +145,19 @@ class LocalEngine:
                 yield event
         finally:
             for one in drawn:
-                self._written.add(one)
+                self._model.written.add(one)
 
     def beam(
         self, prompt: Prompt, options: BeamOptions, cancelled: Callable[[], bool]
     ) -> Iterator[BeamEvent]:
-        """Search with beams. Raises EngineError."""
-        runtime = self._model()
+        runtime = self.runtime
         made = self._read(prompt)
         yield from beam_search(
             runtime,
             self.sequence,
             made.ids,
             options,
-            end_ids=_ending(runtime, made.rendered.stop).ids,
+            end_ids=_ending(runtime, made.rendered.stop)[0],
             cancelled=cancelled,
         )
 
@@ -180,17 +168,16 @@ class LocalEngine:
         stop: Sequence[str],
         cancelled: Callable[[], bool],
     ) -> Iterator[ContrastiveEvent]:
-        """Search contrastively. Raises EngineError."""
-        runtime = self._model()
+        runtime = self.runtime
         made = self._read(prompt)
-        ending = _ending(runtime, (*stop, *made.rendered.stop))
+        end_ids, stop = _ending(runtime, (*stop, *made.rendered.stop))
         yield from contrastive_search(
             runtime,
             made.ids,
             options,
-            end_ids=ending.ids,
+            end_ids=end_ids,
             cancelled=cancelled,
-            stop=ending.stop,
+            stop=stop,
             reply_ids=made.reply_ids,
         )
 
@@ -201,8 +188,7 @@ class LocalEngine:
         on_progress: Callable[[Progress], None],
         cancelled: Callable[[], bool],
     ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
-        """Tell how probable a text is by itself. Raises EngineError."""
-        tokenizer = self._model().tokenizer
+        tokenizer = self.runtime.tokenizer
         self._check_size(text)
         ids = tokenizer.encode_text(text)
         return self._score(tokenizer.prefix_ids, ids, top_logprobs, on_progress, cancelled)
@@ -222,16 +208,9 @@ class LocalEngine:
         What stands before the first wanted token is not read again where the chat's sequence has
         read it.
 
-        Args:
-            prompt: the prompt.
-            top_logprobs: how many candidates each record lists.
-            on_progress: told how far it is.
-            cancelled: asked between records.
-            places: which of the prompt's tokens are wanted; None is all of them.
-            background: tell nothing of a prompt that the chat's sequence hasn't read.
-
-        Raises:
-            EngineError: the prompt cannot be made or read.
+        `places`: which of the prompt's tokens are wanted; None is all of them. `background`: tell
+        nothing of a prompt that the chat's sequence hasn't read. Raises EngineError: the prompt
+        cannot be made or read.
         """
         ids = self._read(prompt).ids
         known = self.sequence
@@ -249,20 +228,18 @@ class LocalEngine:
         on_progress: Callable[[Progress], None],
         cancelled: Callable[[], bool],
     ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
-        """Tell how probable some ids are behind others. Raises EngineError."""
         return self._score(before, ids, top_logprobs, on_progress, cancelled)
 
     def bench(self, options: BenchOptions, cancelled: Callable[[], bool]) -> Iterator[BenchEvent]:
-        """Measure how fast the model reads and writes, or how exact it is. Raises EngineError."""
         if options.quality_text:
             return self._quality(options.quality_text, cancelled)
-        return bench(self._model(), self._source, self._history, options, cancelled)
+        return bench(self.runtime, self._model.source, self._history, options, cancelled)
 
     def _quality(self, text: str, cancelled: Callable[[], bool]) -> Iterator[BenchEvent]:
-        runtime = self._model()
+        runtime = self.runtime
         yield Progress("loading the float32 weights", 0, 0)
         exact = LoadOptions(runtime="transformers", dtype="float32", device="cpu")
-        with closing(load(self._source, exact, self._prepared, lambda _: None)) as reference:
+        with closing(load(self._model.source, exact, self._prepared, lambda _: None)) as reference:
             ids = (*runtime.tokenizer.prefix_ids, *runtime.tokenizer.encode_text(text))
             yield Progress("reading the text with both", 0, 0)
             found = quality(runtime, reference, ids, lambda _: None, cancelled)
@@ -271,47 +248,47 @@ class LocalEngine:
     def tokenize(self, text: str, *, inside: bool = False) -> tuple[TokenPiece, ...]:
         """A text in tokens, as ordinary text. Raises EngineError when no model is loaded.
 
-        Args:
-            text: no control token is read in it.
-            inside: it goes on in a reply; else it stands by itself.
+        `inside`: it goes on in a reply; else it stands by itself.
         """
-        tokenizer = self._model().tokenizer
+        tokenizer = self.runtime.tokenizer
         encode = tokenizer.encode_inside if inside else tokenizer.encode_text
         return tokenizer.pieces(encode(text))
 
     def render(self, prompt: Prompt) -> RenderedPrompt:
-        """What the model would read. Raises EngineError when it cannot be made."""
         return self._read(prompt).rendered
 
     def pieces(self, ids: Sequence[int]) -> tuple[TokenPiece, ...]:
-        """The tokens of some ids. Raises EngineError when no model is loaded."""
-        return self._model().tokenizer.pieces(ids)
+        return self.runtime.tokenizer.pieces(ids)
 
     @property
     def runtime(self) -> Runtime:
-        """What runs the model. Raises EngineError when no model is loaded."""
-        return self._model()
+        """What runs the model. Raises EngineError when none is loaded, as all of these do."""
+        return self._model.runtime
+
+    @property
+    def sequence(self) -> KVSequence:
+        return self._model.sequence
 
     @property
     def inspection(self) -> Inspection:
-        """Answers about written replies. Raises EngineError when no model is loaded."""
-        if (inspection := self._inspection) is None:
-            raise EngineError("no model is loaded")
-        return inspection
+        return self._model.inspection
 
     @property
     def xray(self) -> XRay:
-        """Looks inside the model. Raises EngineError when none is loaded."""
-        if self._xray is None:
+        return self._model.xray
+
+    @property
+    def _model(self) -> _Loaded:
+        if self._loaded is None:
             raise EngineError("no model is loaded")
-        return self._xray
+        return self._loaded
 
     def _read(self, prompt: Prompt) -> PromptIds:
         """The ids of a prompt: its own, or those that its format makes."""
-        tokenizer = self._model().tokenizer
+        tokenizer = self.runtime.tokenizer
         if prompt.ids is None:
             self._check_size(prompt.system, *(turn.text for turn in prompt.turns))
-            prompt, unbelieved = self._written.checked(prompt)
+            prompt, unbelieved = self._model.written.checked(prompt)
             made = render_prompt(tokenizer, prompt)
             self._check_rows(made.ids)
             note = "; ".join(filter(None, (made.rendered.note, unbelieved)))
@@ -323,7 +300,7 @@ class LocalEngine:
 
     def _check_rows(self, ids: Sequence[int]) -> None:
         """Refuse ids that the model has no row for. Raises EngineError."""
-        runtime = self._model()
+        runtime = self.runtime
         rows = runtime.facts.vocab_size
         for token_id in ids:
             if not 0 <= token_id < rows:
@@ -336,12 +313,11 @@ class LocalEngine:
     def _check_size(self, *texts: str) -> None:
         """Refuse at once what is far too long, since tokenizing it would take a long time.
 
-        Raises:
-            EngineError: it has more tokens than the model can read, however it is tokenized.
+        Raises EngineError: it has more tokens than the model can read, however it is tokenized.
         """
-        most = self._model().facts.context_length
+        most = self.runtime.facts.context_length
         length = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
-        if length > most and (least := self._model().tokenizer.least_tokens(length)) > most:
+        if length > most and (least := self.runtime.tokenizer.least_tokens(length)) > most:
             raise EngineError(
                 f"the text is too long: {length:,} bytes are at least {least:,} tokens, and the"
                 f" model reads {most:,}; start a new chat, branch from an earlier message, or"
@@ -351,15 +327,15 @@ class LocalEngine:
     def _task(
         self, made: PromptIds, options: GenerateOptions, reply_text: str | None = None
     ) -> Task:
-        ending = _ending(self._model(), (*options.stop, *made.rendered.stop))
+        end_ids, stop = _ending(self.runtime, (*options.stop, *made.rendered.stop))
         return Task(
             prompt_ids=tuple(made.ids),
             options=options,
-            end_ids=ending.ids,
-            stop=ending.stop,
+            end_ids=end_ids,
+            stop=stop,
             reply_ids=tuple(made.reply_ids),
             reply_text=reply_text,
-            dry_breakers=self._dry_breakers,
+            dry_breakers=self._model.dry_breakers,
         )
 
     def _score(
@@ -374,7 +350,7 @@ class LocalEngine:
         known: KVSequence | None = None,
     ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
         """Score `ids`, whose places are the records' indexes; some places, where not all."""
-        runtime = self._model()
+        runtime = self.runtime
         if not ids:
             raise EngineError("there is nothing to score; the text has no tokens")
         began = time.monotonic()
@@ -404,30 +380,14 @@ class LocalEngine:
             cancelled=cancelled(),
         )
 
-    @property
-    def sequence(self) -> KVSequence:
-        """What the chat has read. Raises EngineError when no model is loaded."""
-        if self._chat is None:
-            raise EngineError("no model is loaded")
-        return self._chat
 
-    def _model(self) -> Runtime:
-        if self._runtime is None:
-            raise EngineError("no model is loaded")
-        return self._runtime
-
-
-def _ending(runtime: Runtime, stops: Sequence[str]) -> _Ending:
-    """The model's own end tokens, and stop sequences: those that are control tokens are ids."""
-    ids = {*runtime.facts.end_ids}
-    texts: list[str] = []
-    for stop in stops:
-        token_id = runtime.tokenizer.control_id(stop)
-        if token_id is None:
-            texts.append(stop)
-        else:
-            ids.add(token_id)
-    return _Ending(tuple(sorted(ids)), tuple(texts))
+def _ending(runtime: Runtime, stops: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """What ends a reply: the model's own end tokens, with the stop sequences that are control
+    tokens; and the other stop sequences."""
+    found = {stop: runtime.tokenizer.control_id(stop) for stop in stops}
+    ids = {token_id for token_id in found.values() if token_id is not None}
+    texts = tuple(stop for stop in stops if found[stop] is None)
+    return tuple(sorted({*runtime.facts.end_ids, *ids})), texts
 
 
 def _end_ids(
@@ -435,7 +395,7 @@ def _end_ids(
 ) -> tuple[int, ...]:
     """The tokens that end a reply written in a format; a format's stops don't hang on the turns."""
     prompt = Prompt("", (Turn("user", "x"),), prompt_format)
-    return _ending(runtime, (*stops, *render_prompt(runtime.tokenizer, prompt).rendered.stop)).ids
+    return _ending(runtime, (*stops, *render_prompt(runtime.tokenizer, prompt).rendered.stop))[0]
 
 
 def _find_dry_breakers(tokenizer: ModelTokenizer) -> frozenset[int]:

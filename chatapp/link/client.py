@@ -71,19 +71,15 @@ class RemoteGeneration(RemoteStream[GenerationEvent]):
     """A reply under way; implements `chatapp.session.protocols.Generation`."""
 
     def set_sampling(self, sampling: SamplingParams) -> None:
-        """Draw with these from the next token on."""
         self._steer("set_sampling", sampling)
 
     def pause(self) -> None:
-        """Hold it before its next token."""
         self._steer("pause")
 
     def resume(self) -> None:
-        """Let it go on by itself."""
         self._steer("resume")
 
     def step(self, token_ids: Sequence[int] = ()) -> None:
-        """Take one drawn token, or all of these in order, and hold again."""
         self._steer("step", token_ids)
 
 
@@ -91,11 +87,9 @@ class RemoteComparison(RemoteStream[SeveralEvent]):
     """Several replies under way; implements `chatapp.session.protocols.Comparison`."""
 
     def set_sampling(self, column: int, sampling: SamplingParams) -> None:
-        """Draw with these from the next token of a column on."""
         self._steer("set_sampling", sampling, column=column)
 
     def cancel(self, column: int | None = None) -> None:
-        """End one column, or all; nothing happens when they are over."""
         self._steer("cancel", column=column)
 
 
@@ -109,13 +103,10 @@ class EngineClient(Engine):
     """An engine in a process of its own. Every method but these is made of its signature, below."""
 
     def __init__(self, paths: Paths, on_death: Callable[[str], None] | None = None) -> None:
-        """Nothing is started before the first `load`.
-
-        Args:
-            paths: where logs and prepared models go.
-            on_death: told in words when the process ends unasked.
-        """
-        self._connection = Connection(paths, on_death)
+        """Nothing is started before the first `load`."""
+        self.on_death = on_death
+        """Is told in words when the process ends unasked."""
+        self._connection = Connection(paths, self._died)
 
     @classmethod
     def at(cls, paths: Paths) -> Self:
@@ -124,17 +115,11 @@ class EngineClient(Engine):
 
     @property
     def process_id(self) -> int | None:
-        """The process while it runs."""
         return self._connection.process_id
 
-    @property
-    def on_death(self) -> Callable[[str], None] | None:
-        """Who is told in words when the process ends unasked."""
-        return self._connection.on_death
-
-    @on_death.setter
-    def on_death(self, on_death: Callable[[str], None] | None) -> None:
-        self._connection.on_death = on_death
+    def _died(self, words: str) -> None:
+        if self.on_death is not None:
+            self.on_death(words)
 
     async def load(
         self, source: ModelSource, options: LoadOptions, on_progress: Callable[[Progress], None]
@@ -160,7 +145,6 @@ class EngineClient(Engine):
         return facts
 
     async def close(self) -> None:
-        """End the process and wait for it; kill it when it does not listen."""
         await self._connection.close()
 
     async def _answer(

@@ -67,7 +67,6 @@ class Answers:
         self._came.set()
 
     def fail(self, error: EngineError) -> None:
-        """Nothing more comes, for this reason."""
         self._error, self.over = error, True
         self._came.set()
 
@@ -85,9 +84,9 @@ class Answers:
 class Connection:
     """The process, and who waits for which of its events."""
 
-    def __init__(self, paths: Paths, on_death: Callable[[str], None] | None) -> None:
+    def __init__(self, paths: Paths, on_death: Callable[[str], None]) -> None:
         self._paths = paths
-        self.on_death = on_death
+        self._on_death = on_death
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._numbers = itertools.count(1)
@@ -96,11 +95,9 @@ class Connection:
 
     @property
     def process_id(self) -> int | None:
-        """The process while it runs."""
         return self._process.pid if self._process is not None else None
 
     async def close(self) -> None:
-        """End the process and wait for it; kill it when it does not listen."""
         self._closing = True
         process, reader = self._process, self._reader
         if process is None or reader is None:
@@ -170,8 +167,8 @@ class Connection:
         died = EngineDied(f"the engine process ended: {cause or self._cause(status)}")
         for answers in self._waiting.values():
             answers.fail(died)
-        if not self._closing and self.on_death is not None:
-            self.on_death(str(died))
+        if not self._closing:
+            self._on_death(str(died))
 
     def _cause(self, status: int) -> str:
         if status == -signal.SIGKILL:
@@ -186,7 +183,6 @@ class Connection:
             process.stdin.write(frame)
 
     def new_request(self) -> int:
-        """A number that no other request has."""
         return next(self._numbers)
 
     @contextlib.contextmanager

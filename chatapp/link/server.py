@@ -75,7 +75,6 @@ class Outbox:
                 self._changed.notify()
 
     def flush(self) -> None:
-        """Write what is there."""
         with self._writing:
             with self._changed:
                 frames, self._frames, self._urgent = self._frames, [], False
@@ -83,7 +82,6 @@ class Outbox:
             self._events.flush()
 
     def run(self) -> None:
-        """Write for ever."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._frames)
@@ -104,7 +102,6 @@ class Work:
 
     @classmethod
     def of(cls, number: int, call: Call, arguments: inspect.BoundArguments) -> Work:
-        """A call as it came."""
         replies: list[GenerateOptions] = []
         for value in arguments.arguments.values():
             several = value if isinstance(value, list | tuple) else (value,)
@@ -135,11 +132,7 @@ class Server:
     ) -> None:
         """Read and write nothing yet.
 
-        Args:
-            requests: frames from the interface.
-            events: frames for it.
-            prepared: the folder that converted models are kept in.
-            engine: what does the work; None makes one for the first model.
+        `engine`: what does the work; None makes one for the first model.
         """
         self._requests = requests
         self._outbox = Outbox(events)

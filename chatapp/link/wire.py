@@ -69,8 +69,7 @@ class FrameReader:
     def feed(self, data: bytes) -> list[Frame]:
         """Take in some bytes; returns the frames that are complete with them.
 
-        Raises:
-            BrokenFrame: they are none, or one says that it is longer than `LONGEST`.
+        Raises BrokenFrame: they are none, or one says that it is longer than `LONGEST`.
         """
         self._data += data
         frames: list[Frame] = []

@@ -28,10 +28,8 @@ class GrowingReply:
     ) -> None:
         """Begin a reply.
 
-        Args:
-            start: what is known before the first token.
-            sampling: what the next token will be drawn with.
-            kept: the start that is taken over from another reply.
+        `start`: what is known before the first token. `kept`: the start that is taken over from
+        another reply.
         """
         self._start = start
         self._kept = len(kept)
@@ -41,11 +39,9 @@ class GrowingReply:
 
     @property
     def text(self) -> str:
-        """What it says so far."""
         return "".join(self._text)
 
     def take(self, event: GenerationEvent) -> None:
-        """Take in what came of it."""
         match event:
             case PromptRead():
                 # The model reads a kept start as the end of its prompt; here it is the reply's.
@@ -77,7 +73,6 @@ class GrowingReply:
 
     @property
     def count(self) -> int:
-        """How many records it has so far."""
         return len(self._records)
 
     def reply(self, since: int = 0) -> Reply:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from chatapp.chat.conversation import Reply
 from chatapp.chat.errors import EngineError
 from chatapp.chat.generation import GenerateOptions, PromptRead
-from chatapp.chat.inspection import CandidatePage, FoundToken, ReplyStep, SpeltText, TracedStep
+from chatapp.chat.inspection import ReplyStep
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.record import FinishReason, SamplingSpan, TokenRecord
 from chatapp.chat.sampling import SamplingParams
@@ -36,17 +36,17 @@ class Inspector:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        engine = session.engine
+        self.trace, self.candidates = engine.trace, engine.candidates
+        self.find_tokens, self.spell = engine.find_tokens, engine.spell
 
     def step(
         self, message_id: str, index: int, sampling: SamplingParams | None = None
     ) -> ReplyStep:
         """One token of a reply, as the engine is asked about it.
 
-        Args:
-            message_id: the reply.
-            index: which of its tokens, from 0; the one behind the last is not taken yet.
-            sampling: other settings to look at it with; None takes those it was drawn with, or
-                would be.
+        `index`: which of its tokens, from 0; the one behind the last is not taken yet. `sampling`:
+        other settings to look at it with; None takes those it was drawn with, or would be.
         """
         reply = self._session.written(message_id)
         if not 0 <= index <= len(reply.ids):
@@ -60,26 +60,7 @@ class Inspector:
         """One token of a reply that is no message of the conversation (yet)."""
         return ReplyStep(reply=self._session.as_written(reply), index=index)
 
-    async def trace(self, step: ReplyStep, ids: Sequence[int]) -> TracedStep:
-        """What each stage of the sampler did to some tokens."""
-        return await self._session.engine.trace(step, ids)
-
-    async def candidates(self, step: ReplyStep, start: int, count: int) -> CandidatePage:
-        """The vocabulary by rank, from place `start` on."""
-        return await self._session.engine.candidates(step, start, count)
-
-    async def find_tokens(
-        self, step: ReplyStep, wanted: str | int, limit: int = 50
-    ) -> tuple[FoundToken, ...]:
-        """Tokens by text or id, with what it would have taken to choose them."""
-        return await self._session.engine.find_tokens(step, wanted, limit)
-
-    async def spell(self, step: ReplyStep, text: str) -> SpeltText:
-        """The tokens of a text that could be taken there."""
-        return await self._session.engine.spell(step, text)
-
     async def what_if(self, message_id: str, sampling: SamplingParams) -> WhatIf:
-        """A reply under other settings; the model is not run."""
         return await self._session.engine.what_if(self._session.written(message_id), sampling)
 
     async def prompt_tokens(self, leaf: str | None = None) -> tuple[TokenPiece, ...]:
@@ -100,7 +81,6 @@ class Inspector:
 
         Args:
             leaf: the last message to read; None is the current one.
-            top_logprobs: how many candidates each record lists.
             places: which of the `prompt_tokens` are wanted; None is all of them.
             background: only what costs no reading and holds nothing up; see `Engine.score_prompt`.
         """
@@ -115,9 +95,7 @@ class Inspector:
     ) -> Columns:
         """Write several replies to a message side by side.
 
-        Args:
-            parent: the message to answer; see `Session.parent_for_reply`.
-            columns: each one's settings, or all of its options.
+        `columns`: each one's settings, or all of its options.
         """
         options = tuple(
             one if isinstance(one, GenerateOptions) else self._session.options(one)
@@ -127,13 +105,11 @@ class Inspector:
         return Columns(running, options, self._session.empty_reply())
 
     def beam(self, parent: str | None, options: BeamOptions) -> Running[BeamEvent]:
-        """Search for the most probable answer to a message."""
         return self._session.engine.beam(self._session.prompt_for(parent), options)
 
     def contrastive(
         self, parent: str | None, options: ContrastiveOptions
     ) -> Running[ContrastiveEvent]:
-        """Answer a message by contrastive search."""
         stop = self._session.options().stop
         return self._session.engine.contrastive(self._session.prompt_for(parent), options, stop)
 
@@ -144,10 +120,8 @@ class Inspector:
 
         The records tell the model's own distribution, since nothing was sampled.
 
-        Args:
-            prompt_ids: what the search read, as its `PromptRead` tells.
-            ids: what it found, with the end token where there is one.
-            reason: why it ends there.
+        `prompt_ids`: what the search read, as its `PromptRead` tells. `ids`: what it found, with
+        the end token where there is one.
         """
         engine = self._session.engine
         records = [
@@ -193,14 +167,11 @@ class Columns:
         return self._growing[column].reply()
 
     def sampling(self, column: int) -> SamplingParams:
-        """What the next token of a column is drawn with."""
         return self._sampling[column]
 
     def set_sampling(self, column: int, sampling: SamplingParams) -> None:
-        """Draw the next token of a column with these."""
         self._sampling[column] = sampling
         self._running.set_sampling(column, sampling)
 
     def cancel(self, column: int | None = None) -> None:
-        """End one column, or all."""
         self._running.cancel(column)

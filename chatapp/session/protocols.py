@@ -163,12 +163,9 @@ class Engine(Protocol):
     ) -> Running[ScoreEvent]:
         """How probable each token of a rendered prompt is: of the user's own words, too.
 
-        Args:
-            prompt: the prompt.
-            top_logprobs: how many candidates each record lists.
-            places: which tokens of the rendered prompt are wanted; None is all of them.
-            background: score only where the engine remembers having read this very prompt, and give
-                way (the end says `cancelled`) as soon as anything else is asked of the model.
+        `places`: which tokens of the rendered prompt are wanted; None is all of them. `background`:
+        score only where the engine remembers having read this very prompt, and give way (the end
+        says `cancelled`) as soon as anything else is asked of the model.
         """
 
     def score_ids(

@@ -36,7 +36,6 @@ async def saved_meanwhile(
         events: what to pass on; what it raises is raised here.
         save: does nothing where nothing is new.
         seconds: from the end of one save to the next.
-        sleep: waits so many seconds.
     """
     came, coming = asyncio.Event(), list[_Event | SaveFailed]()
 

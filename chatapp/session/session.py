@@ -82,17 +82,10 @@ class Session:
         """Start with an empty conversation made from a template.
 
         Args:
-            engine: what writes replies.
             store: where conversations are kept; None keeps them in memory only.
-            template: what new conversations are made from.
             formats: finds a format by name; raises ChatappError for an unknown one.
-            sampling: what replies are drawn with, until changed.
             seed: fixes every reply's draws; None takes a fresh seed a reply.
             max_tokens: limit of a reply; 0 is the context.
-            stop: stop sequences besides the template's.
-            top_logprobs: how many candidates each record carries.
-            clock: seconds since the epoch.
-            sleep: waits so many seconds.
         """
         self.engine = engine
         self.store = store
@@ -130,7 +123,6 @@ class Session:
 
     @property
     def replying(self) -> bool:
-        """Whether a reply is under way."""
         return self._generation is not None
 
     async def load_model(
@@ -158,8 +150,7 @@ class Session:
     async def open(self, conversation_id: str) -> None:
         """Make a kept conversation the current one, with what its last reply was drawn with.
 
-        Raises:
-            StoreError: it cannot be read.
+        Raises StoreError: it cannot be read.
         """
         self.take(await self.load(conversation_id))
 
@@ -208,22 +199,18 @@ class Session:
             self._generation.set_sampling(sampling)
 
     def cancel(self) -> None:
-        """Stop the running reply within one token; what came is kept."""
         if self._generation is not None:
             self._generation.cancel()
 
     def pause(self) -> None:
-        """Hold the running reply before its next token; a `Paused` shows what could come."""
         if self._generation is not None:
             self._generation.pause()
 
     def resume(self) -> None:
-        """Let a held reply go on by itself."""
         if self._generation is not None:
             self._generation.resume()
 
     def step(self, token_ids: Sequence[int] = ()) -> None:
-        """Let a held reply take one drawn token, or all of these in order."""
         if self._generation is not None:
             self._generation.step(token_ids)
 
@@ -313,8 +300,7 @@ class Session:
     def written(self, message_id: str) -> WrittenReply:
         """A reply as the engine can be asked about it, up to its newest token.
 
-        Raises:
-            EngineError: the message has no tokens, or another model wrote them.
+        Raises EngineError: the message has no tokens, or another model wrote them.
         """
         running = self._growing is not None and message_id == self._growing_id
         return self.as_written((self.reply if running else self._reply_of)(message_id))
@@ -336,8 +322,7 @@ class Session:
     def prompt_for(self, leaf: str | None, kept: tuple[TokenRecord, ...] = ()) -> Prompt:
         """What the model reads after that message (and the kept start of a reply to it).
 
-        Raises:
-            EngineError: the message is not in the conversation.
+        Raises EngineError: the message is not in the conversation.
         """
         if leaf is not None:
             self._message(leaf)
@@ -439,11 +424,7 @@ class Session:
         return message
 
     def _message(self, message_id: str) -> Message:
-        """A message of the current conversation.
-
-        Raises:
-            EngineError: there is none; whoever asks may have begun in another conversation.
-        """
+        """A message of the current conversation. Raises EngineError."""
         if (message := self.conversation.messages.get(message_id)) is None:
             raise EngineError("this message is not in the open chat any more")
         return message
@@ -451,8 +432,7 @@ class Session:
     def _reply_of(self, message_id: str) -> Reply:
         """A reply that the loaded model can go on from, or be asked about, by its ids.
 
-        Raises:
-            EngineError: the message has no tokens, or another model wrote them.
+        Raises EngineError: the message has no tokens, or another model wrote them.
         """
         reply = self._message(message_id).reply
         if reply is None or not reply.records:
@@ -470,11 +450,8 @@ class Session:
     def parent_for_reply(self, message_id: str | None = None) -> str | None:
         """The message that a new reply answers: beside that reply, or to that message.
 
-        Args:
-            message_id: a reply, or a message of the user's; None is the current leaf.
-
-        Raises:
-            EngineError: there is no message yet, or it is not in the conversation.
+        `message_id`: a reply, or a message of the user's; None is the current leaf. Raises
+        EngineError: there is no message yet, or it is not in the conversation.
         """
         leaf = message_id if message_id is not None else self.conversation.leaf
         if leaf is None:

@@ -49,7 +49,6 @@ class TitleWriter:
         )
 
     def cancel(self) -> None:
-        """Give way; the conversation may be asked about again."""
         if self._generation is not None:
             self._generation.cancel()
 

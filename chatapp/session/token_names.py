@@ -49,14 +49,9 @@ def unquoted(name: str) -> str:
 async def token_named(name: str, engine: Engine, vocabulary: int) -> TokenPiece:
     """The token that goes by a name.
 
-    Args:
-        name: an id in decimal digits, or a text that is one token inside of a reply.
-        engine: its model must be loaded.
-        vocabulary: how many tokens the model has.
-
-    Raises:
-        TokenNameError: there is no such id, or the text is several tokens.
-        EngineError: the engine could not say.
+    `name`: an id in decimal digits, or a text that is one token inside of a reply. Raises
+    TokenNameError: there is no such id, or the text is several tokens. Raises EngineError: the
+    engine could not say.
     """
     if not name:
         raise TokenNameError("a token is named by its id or by its text, not by nothing")

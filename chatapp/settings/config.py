@@ -32,11 +32,11 @@ from types import MappingProxyType
 from typing import Any
 
 from chatapp.chat.errors import ChatappError, ModelError
-from chatapp.chat.facts import RUNTIMES, LoadOptions
+from chatapp.chat.facts import RUNTIMES, LoadOptions, ModelSource
 from chatapp.chat.sampling import MOST, MOST_SEED, PARAMETERS, ParameterError, SamplingParams, find
 from chatapp.chat.template import Template
 from chatapp.settings.paths import Paths, write_file
-from chatapp.settings.servers import ServerSetting
+from chatapp.settings.servers import read_server
 
 SCALES = ("probability", "surprisal", "entropy", "rank", "p_end")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -46,7 +46,7 @@ _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 _NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
 _NO_KEYS: Mapping[str, str] = MappingProxyType({})
-_NO_SERVERS: Mapping[str, ServerSetting] = MappingProxyType({})
+_NO_SERVERS: Mapping[str, ModelSource] = MappingProxyType({})
 
 
 class ConfigError(ChatappError, ValueError):
@@ -169,11 +169,10 @@ class Settings:
     """Those given by environment and flags: they hold over a template's."""
     keys: Mapping[str, str] = field(default_factory=lambda: _NO_KEYS)
     """Other keys for actions: the action's id to its keys, several with commas between."""
-    servers: Mapping[str, ServerSetting] = field(default_factory=lambda: _NO_SERVERS)
+    servers: Mapping[str, ModelSource] = field(default_factory=lambda: _NO_SERVERS)
     """By the name that means them, as a model's does."""
 
     def sampling_for(self, template: Template) -> SamplingParams:
-        """What replies are drawn with in a chat made from a template."""
         return self.sampling.with_values({**template.sampling, **self.sampling_given})
 
     @property
@@ -198,14 +197,13 @@ def load_settings(
 ) -> Settings:
     """Read all settings.
 
+    Raises ConfigError: the file cannot be read or a value cannot be used, wherever it comes from.
+
     Args:
         paths: where config.toml is; it need not be there.
         environ: the environment. HF_HUB_OFFLINE counts as CHATAPP_OFFLINE.
-        flags: what was given on the command line, by the setting's name. None is not given; names
-            that are no settings are passed over.
-
-    Raises:
-        ConfigError: the file cannot be read or a value cannot be used, wherever it comes from.
+        flags: what was given on the command line, by the setting's name. None is not given;
+            names that are no settings are passed over.
     """
     settings = _from_file(paths.config_file)
     if environ.get("HF_HUB_OFFLINE", "").strip().lower() in _YES:
@@ -222,8 +220,7 @@ def load_settings(
 def with_flags(settings: Settings, flags: Mapping[str, object]) -> Settings:
     """The settings with those of the command line over them; see `load_settings` for both.
 
-    Raises:
-        ConfigError: a flag's value cannot be used.
+    Raises ConfigError: a flag's value cannot be used.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     return _over(settings, given, lambda name: "--" + name.replace("_", "-"))
@@ -232,13 +229,12 @@ def with_flags(settings: Settings, flags: Mapping[str, object]) -> Settings:
 def save_setting(paths: Paths, key: str, value: object) -> None:
     """Change one setting in the user's file, and nothing else in it: comments stay.
 
+    Raises ConfigError: no such setting, no such value, or the file cannot be read or written.
+
     Args:
         paths: where config.toml is; it is made when it isn't there.
         key: the setting's name, a sampling parameter's name, or `keys.ACTION`.
         value: its new value; None removes the line.
-
-    Raises:
-        ConfigError: no such setting, no such value, or the file cannot be read or written.
     """
     import tomlkit  # only here: reading needs the standard library alone
 
@@ -264,7 +260,6 @@ def save_setting(paths: Paths, key: str, value: object) -> None:
 
 
 def _place(key: str) -> tuple[str, str]:
-    """In which table of the file a setting stands, and under which name."""
     table, _, name = key.rpartition(".")
     if table == "keys" and name:
         return table, name
@@ -286,7 +281,6 @@ def _checked(file: Path, table: str, name: str, value: object) -> Any:
 
 
 def _from_file(file: Path) -> Settings:
-    """The settings of a file over the defaults."""
     source = _source(file)
     if source is None:
         return Settings()
@@ -309,7 +303,7 @@ def _from_file(file: Path) -> Settings:
     servers = {}
     for name, value in tables["servers"].items():
         try:
-            servers[name] = ServerSetting.read(value)
+            servers[name] = read_server(value)
         except ModelError as error:
             raise ConfigError(f"{file}: [servers.{name}] {error}") from None
     numbers = {}

@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from chatapp.chat.prompt import PromptFormat
 from chatapp.chat.sampling import SamplingParams
@@ -23,7 +24,8 @@ from chatapp.chat.template import (
 )
 from chatapp.settings.paths import FILE_NAME, FILE_NAME_WORDS, Paths, assets, write_file
 
-DEFAULT_TEMPLATE = "assistant"
+_T = TypeVar("_T")
+
 FALLBACK_FORMAT = "transcript"
 """What `auto` uses for a model without a chat template."""
 MAX_BYTES = 1_000_000
@@ -31,71 +33,52 @@ MAX_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Templates:
-    """The system-prompt templates there are."""
+class Found(Generic[_T]):
+    """The system-prompt templates, or the prompt formats, that there are."""
 
-    by_name: Mapping[str, Template]
+    kind: str
+    by_name: Mapping[str, _T]
     """Ours first, then the user's own."""
-    problems: tuple[str, ...] = ()
+    problems: tuple[str, ...]
     """The files that were left out, each with its reason, in one line."""
+    besides: Mapping[str, _T]
+    """What can be named, too."""
 
-    def template(self, name: str) -> Template:
-        """The template of that name; "none" is the one that adds nothing.
-
-        Raises:
-            TemplateError: there is none; the message names those that are near.
-        """
-        if name == NO_TEMPLATE.name:
-            return NO_TEMPLATE
-        if name not in self.by_name:
-            raise TemplateError(_unknown("template", name, (*self.by_name, NO_TEMPLATE.name)))
-        return self.by_name[name]
+    def named(self, name: str) -> _T:
+        """Raises TemplateError: there is none; the message names those that are near."""
+        there = {**self.by_name, **self.besides}
+        if name not in there:
+            near = difflib.get_close_matches(name, there, n=2, cutoff=0.7)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            words = f"no {self.kind} is called {name!r}; {hint}there are {', '.join(there)}"
+            raise TemplateError(words)
+        return there[name]
 
 
-@dataclass(frozen=True, slots=True)
-class Formats:
-    """The prompt formats there are."""
-
-    by_name: Mapping[str, PromptFormat]
-    problems: tuple[str, ...] = ()
-    """The files that were left out, each with its reason, in one line."""
-
-    def format(self, name: str) -> PromptFormat:
-        """The format of that name: auto, model, one of ours, or the user's own.
-
-        Raises:
-            TemplateError: there is none; the message names those that are near.
-        """
-        if name not in self.by_name:
-            raise TemplateError(_unknown("format", name, tuple(self.by_name)))
-        return self.by_name[name]
+Templates = Found[Template]
+Formats = Found[PromptFormat]
 
 
 def load_templates(paths: Paths) -> Templates:
     """Read all templates, ours and the user's."""
     found: dict[str, Template] = {}
     problems: list[str] = []
-    for file, source in _read(_folders("templates", paths.templates), "*.toml", problems):
+    for file, source in _read((assets() / "templates", paths.templates), "*.toml", problems):
         try:
             template = parse_template(file.stem, source)
         except TemplateError as error:
             problems.append(_left_out(file, str(error)))
             continue
         found[template.name] = template
-    return Templates(found, tuple(problems))
+    return Found("template", found, tuple(problems), {NO_TEMPLATE.name: NO_TEMPLATE})
 
 
 def save_template(paths: Paths, template: Template, sampling: SamplingParams) -> Path:
     """Write one of the user's templates, in place of the one of that name.
 
-    Args:
-        paths: where templates are.
-        template: its texts; see `template_text`.
-        sampling: what its chats are to be drawn with.
-
-    Raises:
-        TemplateError: the name is none for a file, its file holds a template of another name, or
-            it cannot be written.
+    `template`: its texts; see `template_text`. `sampling`: what its chats are to be drawn with.
+    Raises TemplateError: the name is none for a file, its file holds a template of another name, or
+    it cannot be written.
     """
     if not FILE_NAME.fullmatch(template.name) or template.name == NO_TEMPLATE.name:
         raise TemplateError(f"a template's name is {FILE_NAME_WORDS}, not {template.name!r}")
@@ -126,7 +109,7 @@ def load_formats(paths: Paths) -> Formats:
     """Read all formats, ours and the user's. Whether one runs is seen when it is used."""
     sources: dict[str, str] = {}
     problems: list[str] = []
-    for file, source in _read(_folders("formats", paths.formats), "*.jinja", problems):
+    for file, source in _read((assets() / "formats", paths.formats), "*.jinja", problems):
         if file.stem in ("auto", "model"):
             problems.append(_left_out(file, f"the name {file.stem} is taken by the model's own"))
         else:
@@ -136,11 +119,7 @@ def load_formats(paths: Paths) -> Formats:
         "model": PromptFormat("model"),
     }
     found |= {name: PromptFormat(name, source) for name, source in sources.items()}
-    return Formats(found, tuple(problems))
-
-
-def _folders(kind: str, own: Path) -> tuple[Path, Path]:
-    return assets() / kind, own
+    return Found("format", found, tuple(problems), {})
 
 
 def _read(folders: Iterable[Path], pattern: str, problems: list[str]) -> Iterator[tuple[Path, str]]:
@@ -171,9 +150,3 @@ def _reason(error: OSError | UnicodeDecodeError) -> str:
 
 def _left_out(file: Path, reason: str) -> str:
     return f"{file} is left out: {reason}"
-
-
-def _unknown(kind: str, name: str, names: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(name, names, n=2, cutoff=0.7)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"no {kind} is called {name!r}; {hint}there are {', '.join(names)}"

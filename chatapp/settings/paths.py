@@ -32,27 +32,22 @@ class Paths:
 
     @property
     def config_file(self) -> Path:
-        """The user's settings."""
         return self.config / "config.toml"
 
     @property
     def templates(self) -> Path:
-        """The user's own system-prompt templates."""
         return self.config / "templates"
 
     @property
     def presets(self) -> Path:
-        """The user's own presets of sampling parameters."""
         return self.config / "presets"
 
     @property
     def formats(self) -> Path:
-        """The user's own prompt formats."""
         return self.config / "formats"
 
     @property
     def database(self) -> Path:
-        """All conversations."""
         return self.data / "chats.db"
 
     @property
@@ -88,11 +83,7 @@ FILE_NAME_WORDS = "up to 40 letters, digits, blanks, dots, dashes"
 
 
 def make_folder(folder: Path) -> Path:
-    """Make a folder only its owner can enter, with its parents.
-
-    Raises:
-        PathError: it cannot be made.
-    """
+    """Make a folder only its owner can enter, with its parents. Raises PathError."""
     try:
         for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
             missing.mkdir(mode=0o700, exist_ok=True)
@@ -106,9 +97,8 @@ def make_folder(folder: Path) -> Path:
 def write_file(file: Path, text: str) -> None:
     """Put a whole new file in the place of the old one, readable by its owner only.
 
-    Raises:
-        PathError: its folder cannot be made.
-        OSError: it cannot be written; the old one stands.
+    Raises PathError: its folder cannot be made. Raises OSError: it cannot be written; the old one
+    stands.
     """
     make_folder(file.parent)
     put_in_place(file.resolve(), text)  # a link to the file kept elsewhere stays a link

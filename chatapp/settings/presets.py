@@ -50,11 +50,6 @@ class Presets:
         return list(dict.fromkeys([*BUILT_IN, *own]))
 
     def load(self, name: str) -> SamplingParams:
-        """The parameters of that name.
-
-        Raises:
-            PresetError: there is none, or its file cannot be used.
-        """
         file = self._file(name)
         if not file.is_file():
             if (built_in := BUILT_IN.get(name)) is not None:
@@ -72,7 +67,6 @@ class Presets:
             raise PresetError(f"cannot read {file}: {error.strerror}") from None
 
     def save(self, name: str, sampling: SamplingParams) -> Path:
-        """Write a preset, in place of the one of that name. Raises PresetError."""
         file = self._file(name)
         try:
             write_file(file, table_text(sampling))
@@ -108,8 +102,7 @@ def parse_preset(source: str) -> SamplingParams:
 def with_preset(template: Template, presets: Presets) -> Template:
     """The template with the parameters of the preset it names, beneath its own.
 
-    Raises:
-        PresetError: there is no such preset, or its file cannot be used.
+    Raises PresetError: there is no such preset, or its file cannot be used.
     """
     if not template.preset:
         return template

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from chatapp.chat.errors import ModelError
@@ -21,28 +21,21 @@ from chatapp.chat.facts import ModelSource
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
-@dataclass(frozen=True, slots=True)
-class ServerSetting:
-    """One server of the settings file."""
-
-    source: ModelSource
-
-    @classmethod
-    def read(cls, value: object) -> ServerSetting:
-        """A table of the file. Raises ModelError, whose words hold no key."""
-        if not isinstance(value, dict) or not isinstance(url := value.get("url"), str):
-            raise ModelError('must have a url, as in url = "http://host:8000/v1#model"')
-        if unknown := value.keys() - {"url", "key"}:
-            raise ModelError(f"has url and key, and no {min(unknown)}")
-        key = value.get("key", "")
-        if not isinstance(key, str) or (key and not _VARIABLE.fullmatch(key)):
-            raise ModelError(
-                "key must be the name of the environment variable that holds the key, in capitals;"
-                " the key itself is not kept in a file"
-            )
-        if (source := _parse(url)) is None:
-            raise ModelError("url must begin with http:// or https://")
-        return cls(ModelSource(source.name, source.path, "server", key_variable=key))
+def read_server(value: object) -> ModelSource:
+    """A server, from a table of the settings file. Raises ModelError, whose words hold no key."""
+    if not isinstance(value, dict) or not isinstance(url := value.get("url"), str):
+        raise ModelError('must have a url, as in url = "http://host:8000/v1#model"')
+    if unknown := value.keys() - {"url", "key"}:
+        raise ModelError(f"has url and key, and no {min(unknown)}")
+    key = value.get("key", "")
+    if not isinstance(key, str) or (key and not _VARIABLE.fullmatch(key)):
+        raise ModelError(
+            "key must be the name of the environment variable that holds the key, in capitals;"
+            " the key itself is not kept in a file"
+        )
+    if (source := _parse(url)) is None:
+        raise ModelError("url must begin with http:// or https://")
+    return replace(source, key_variable=key)
 
 
 def is_local(address: str) -> bool:
@@ -50,21 +43,19 @@ def is_local(address: str) -> bool:
     return urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1")
 
 
-def server_source(ref: str, servers: Mapping[str, ServerSetting]) -> ModelSource | None:
+def server_source(ref: str, servers: Mapping[str, ModelSource]) -> ModelSource | None:
     """The server and the model that a reference means; None where it means no server.
 
-    An address that stands in the settings, with whichever model, takes its key from there.
-
-    Raises:
-        ModelError: the address can't be used.
+    An address that stands in the settings, with whichever model, takes its key from there. Raises
+    ModelError: the address can't be used.
     """
     ref = ref.strip()
     if (named := servers.get(ref)) is not None:
-        return named.source
+        return named
     if (source := _parse(ref)) is None:
         return None
-    keys = [one.source.key_variable for one in servers.values() if one.source.path == source.path]
-    return ModelSource(source.name, source.path, "server", key_variable=(keys or [""])[0])
+    keys = [one.key_variable for one in servers.values() if one.path == source.path]
+    return replace(source, key_variable=(keys or [""])[0])
 
 
 def _parse(address: str) -> ModelSource | None:

@@ -73,15 +73,9 @@ def is_due(path: Path) -> bool:
 def back_up(path: Path, stop: threading.Event) -> bool:
     """Make a backup of a database.
 
-    Args:
-        path: the database.
-        stop: once it is set, the backup is given up.
-
-    Returns:
-        False where the database is damaged; there is no new backup then.
-
-    Raises:
-        OSError, sqlite3.Error: it could not be made, or was given up.
+    `stop`: once it is set, the backup is given up. Returns False where the database is damaged;
+    there is no new backup then. Raises OSError, sqlite3.Error: it could not be made, or was given
+    up.
     """
     fresh = path.with_name(f"{path.name}.backup-new")
     with contextlib.suppress(FileNotFoundError):

@@ -73,7 +73,6 @@ class _Unwritten:
     """Those of which only the new records are given."""
 
     def forget(self, message_id: str) -> None:
-        """It is on disk, or will never be."""
         del self.messages[message_id]
         self.growing.discard(message_id)
 
@@ -99,8 +98,7 @@ class Chats:
     def save_message(self, conversation_id: str, message: Message) -> None:
         """Save a message, in place of the one of the same id; on disk when this returns.
 
-        Raises:
-            Refused: a number in its reply is out of range, or its place is nowhere.
+        Raises Refused: a number in its reply is out of range, or its place is nowhere.
         """
         unwritten = self._unwritten_of(conversation_id)
         unwritten.messages[message.id] = message
@@ -110,8 +108,7 @@ class Chats:
     def append(self, conversation_id: str, message: Message) -> None:
         """Save a reply that has grown; of its records `message` holds only the new ones.
 
-        Raises:
-            Refused: as `save_message`.
+        Raises Refused: as `save_message`.
         """
         unwritten = self._unwritten_of(conversation_id)
         before = unwritten.messages.get(message.id)
@@ -157,7 +154,6 @@ class Chats:
         return replace(loaded, conversation=replace(loaded.conversation, messages=messages))
 
     def latest(self) -> str | None:
-        """The id of the conversation that changed last."""
         with self.database.reading() as connection:
             row = connection.execute(
                 "SELECT id FROM conversation WHERE deleted IS NULL "
@@ -187,11 +183,9 @@ class Chats:
             return search(connection, text, limit)
 
     def rename(self, conversation_id: str, title: str) -> None:
-        """Give a conversation another title."""
         self._set(conversation_id, "title", well_formed(title))
 
     def pin(self, conversation_id: str, pinned: bool = True) -> None:
-        """Keep a conversation at the top of the list, or no longer."""
         self._set(conversation_id, "pinned", int(pinned))
 
     def delete(self, conversation_id: str) -> None:
@@ -200,7 +194,6 @@ class Chats:
         self._unwritten.pop(conversation_id, None)  # writing it would bring the chat back
 
     def undelete(self, conversation_id: str) -> None:
-        """Bring a deleted conversation back."""
         self._set(conversation_id, "deleted", None)
 
     def purge(self) -> int:
@@ -218,9 +211,7 @@ class Chats:
     def resolve(self, prefix: str, *, deleted: bool = False) -> str:
         """The one conversation whose id begins so.
 
-        Args:
-            prefix: the beginning of an id, or all of it.
-            deleted: look among the deleted ones instead.
+        `prefix`: the beginning of an id, or all of it.
         """
         with self.database.reading() as connection:
             rows = connection.execute(

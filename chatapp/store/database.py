@@ -97,9 +97,8 @@ class Database:
     ) -> None:
         """Open the file, making it and bringing its schema up to date where needed.
 
-        Raises:
-            DamagedDatabase: the file is no intact database.
-            StoreError: it cannot be made, read or brought up to date, or is another program's.
+        Raises DamagedDatabase: the file is no intact database. Raises StoreError: it cannot be
+        made, read or brought up to date, or is another program's.
         """
         self.path = path
         self.read_only = ""
@@ -121,18 +120,13 @@ class Database:
             connection.execute(f"PRAGMA busy_timeout = {_ASK_AGAIN_MILLISECONDS}")
 
     def close(self) -> None:
-        """Let go of the file."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """One consistent view of the file.
-
-        Raises:
-            StoreError: it cannot be read.
-        """
+        """One consistent view of the file. Raises StoreError: it cannot be read."""
         with self._translated("read"):
             connection = self._connected()
             try:
@@ -146,8 +140,7 @@ class Database:
     def writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction: all of it is on disk when the block ends, or none of it.
 
-        Raises:
-            StoreError: it could not be written; what was committed before stands.
+        Raises StoreError: it could not be written; what was committed before stands.
         """
         if self.read_only:
             raise StoreError(self.read_only)
@@ -191,11 +184,7 @@ class Database:
 
 
 def prepare_file(path: Path) -> None:
-    """Make the folder and the empty file, for their owner alone.
-
-    Raises:
-        StoreError: they cannot be made or reached.
-    """
+    """Make the folder and the empty file, for their owner alone. Raises StoreError."""
     try:
         make_folder(path.parent)
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600))

@@ -138,8 +138,7 @@ _BOOKKEEPING = "CREATE TABLE IF NOT EXISTS migration (name TEXT PRIMARY KEY, app
 def applied(connection: sqlite3.Connection) -> tuple[str, ...]:
     """The names of the steps that this database has been through; none for an empty file.
 
-    Raises:
-        sqlite3.Error: it cannot be read.
+    Raises sqlite3.Error: it cannot be read.
     """
     tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'migration'")
     if tables.fetchone() is None:
@@ -148,11 +147,7 @@ def applied(connection: sqlite3.Connection) -> tuple[str, ...]:
 
 
 def is_foreign(connection: sqlite3.Connection) -> bool:
-    """Whether the file is some other program's database.
-
-    Raises:
-        sqlite3.Error: it cannot be read.
-    """
+    """Whether the file is some other program's database. Raises sqlite3.Error."""
     (count,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     return count > 0 and not applied(connection)
 
@@ -160,11 +155,7 @@ def is_foreign(connection: sqlite3.Connection) -> bool:
 def newer_steps(
     connection: sqlite3.Connection, known: Sequence[Migration] = MIGRATIONS
 ) -> tuple[str, ...]:
-    """The steps in the database that this version does not know.
-
-    Raises:
-        sqlite3.Error: it cannot be read.
-    """
+    """The steps in the database that this version does not know. Raises sqlite3.Error."""
     names = {migration.name for migration in known}
     return tuple(name for name in applied(connection) if name not in names)
 
@@ -174,11 +165,7 @@ def migrate(
     clock: Callable[[], float],
     known: Sequence[Migration] = MIGRATIONS,
 ) -> None:
-    """Run every step that is missing, each in a transaction of its own.
-
-    Raises:
-        sqlite3.Error: a step failed; the database is as it was before that step.
-    """
+    """Run every step that is missing, each in a transaction of its own. Raises sqlite3.Error."""
     if len(applied(connection)) == len(known):
         return
     for migration in known:

@@ -97,8 +97,7 @@ _spans = msgspec.msgpack.Decoder(tuple[SamplingSpan, ...])
 def pack_records(records: Sequence[TokenRecord]) -> bytes:
     """Records as one chunk.
 
-    Raises:
-        PackingError: an id, rank or count is negative or wider than 32 bits.
+    Raises PackingError: an id, rank or count is negative or wider than 32 bits.
     """
     candidates = [candidate for record in records for candidate in record.candidates]
     cuts = [candidate.removed_by for candidate in candidates if candidate.removed_by]
@@ -148,11 +147,7 @@ def pack_records(records: Sequence[TokenRecord]) -> bytes:
 
 
 def unpack_records(data: bytes) -> tuple[TokenRecord, ...]:
-    """The records of a chunk.
-
-    Raises:
-        PackingError: it is none, or of a newer version.
-    """
+    """The records of a chunk. Raises PackingError: it is none, or of a newer version."""
     try:
         chunk = _chunk(data)
         columns = _columns.decode(zlib.decompress(chunk.columns))
@@ -289,7 +284,6 @@ def _packed(kind: str, numbers: Iterable[float]) -> bytes:
 
 
 def _unpacked(kind: str, data: bytes) -> array[Any]:
-    """What `_packed` packed. Raises PackingError."""
     count, rest = divmod(len(data), 4)
     if rest:
         raise PackingError("a column of token records is cut short")

@@ -41,8 +41,7 @@ def mark_damaged(path: Path) -> None:
 def find_damage(path: Path) -> str:
     """What is wrong with a database file, in SQLite's words; empty where nothing was found.
 
-    Raises:
-        StoreError: it cannot be looked at.
+    Raises StoreError: it cannot be looked at.
     """
     try:
         if path.stat().st_size == 0:
@@ -72,11 +71,8 @@ def find_damage(path: Path) -> str:
 def recover(path: Path, clock: Callable[[], float] = time.time) -> str:
     """Set a damaged database aside and save what can be read of it.
 
-    Returns:
-        What was done, in words for the user.
-
-    Raises:
-        StoreError: the folder cannot be written; the damaged file is as it was.
+    Returns what was done, in words for the user. Raises StoreError: the folder cannot be written;
+    the damaged file is as it was.
     """
     aside = _free_name(path, clock())
     try:
@@ -103,8 +99,7 @@ def recover(path: Path, clock: Callable[[], float] = time.time) -> str:
 def opening(path: Path) -> Iterator[None]:
     """Let one program at a time check, recover and migrate a database.
 
-    Raises:
-        StoreError: another one has been at it for too long.
+    Raises StoreError: another one has been at it for too long.
     """
     lock = filelock.FileLock(_beside(path, ".lock"), 2 * BUSY_SECONDS, mode=0o600)
     try:
@@ -161,7 +156,6 @@ def _swap(path: Path, aside: Path, fresh: Path) -> None:
 
 
 def _free_name(path: Path, now: float) -> Path:
-    """A dated name beside the file that nothing has."""
     date = time.strftime("%Y-%m-%d-%H%M%S", time.localtime(now))
     name, number = f"{path.name}.damaged-{date}", 1
     while path.with_name(name).exists():

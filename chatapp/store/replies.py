@@ -44,10 +44,8 @@ def write_reply(
 ) -> None:
     """Bring a message's reply up to date; only what differs is written.
 
-    `grows`: it holds only the records behind those that are on disk.
-
-    Raises:
-        PackingError: a number in it is out of range.
+    `grows`: it holds only the records behind those that are on disk. Raises PackingError: a number
+    in it is out of range.
     """
     kept = settled(replace(reply, records=(), prompt_ids=()))
     values = {name: getattr(kept, name) for name in COLUMNS} | {
@@ -140,8 +138,7 @@ def read_replies(
 def reply_as_kept(reply: Reply | None) -> Reply | None:
     """The reply as it will be read again: its numbers rounded as they are kept.
 
-    Raises:
-        PackingError: a number in it is out of range.
+    Raises PackingError: a number in it is out of range.
     """
     if reply is None or isinstance(reply, StoredReply):
         return reply

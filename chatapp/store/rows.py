@@ -30,8 +30,7 @@ class Loaded:
 def as_kept(conversation: Conversation) -> Conversation:
     """The conversation as it will be read again: text settled, numbers rounded as they are kept.
 
-    Raises:
-        PackingError: a number in it is out of range.
+    Raises PackingError: a number in it is out of range.
     """
     messages = {
         message.id: replace(message, reply=reply_as_kept(message.reply))
@@ -103,8 +102,7 @@ def write_message(
 def read_conversation(connection: sqlite3.Connection, key: int) -> Loaded:
     """A conversation with all of its messages.
 
-    Raises:
-        PackingError, ValueError, ConversationError: a row holds what cannot be.
+    Raises PackingError, ValueError, ConversationError: a row holds what cannot be.
     """
     id_, created, *settings = connection.execute(
         f"SELECT id, created, {', '.join(SETTINGS)} FROM conversation WHERE key = ?", (key,)

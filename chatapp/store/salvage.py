@@ -75,14 +75,12 @@ def save_readable(
 ) -> Saved:
     """Carry over what can be read.
 
+    Raises OSError, sqlite3.Error: the new database cannot be written.
+
     Args:
         damaged: a copy of the damaged file, with its journal; it may be changed.
         fresh: an empty database with our schema.
-        clock: seconds since the epoch.
         backups: sound copies of earlier states, the newest first; they are not changed.
-
-    Raises:
-        OSError, sqlite3.Error: the new database cannot be written.
     """
     free = free_pages(damaged)
     with contextlib.closing(connect(fresh)) as new:
@@ -112,7 +110,6 @@ def save_readable(
 
 
 def _counts(connection: sqlite3.Connection) -> tuple[int, int]:
-    """How many conversations and messages there are."""
     query = "SELECT (SELECT count(*) FROM conversation), (SELECT count(*) FROM message)"
     conversations, messages = connection.execute(query).fetchone()
     return conversations, messages
@@ -200,9 +197,7 @@ def _rows_of_tables(path: Path, unread: set[str]) -> Iterator[tuple[str, _Row]]:
 def rows_of_pages(path: Path, free: frozenset[int]) -> Iterator[_Row]:
     """Every row in every page that holds rows of a table whose key is the row id.
 
-    Args:
-        path: the file, whose first pages are overwritten.
-        free: pages that are passed over.
+    `path`: the file, whose first pages are overwritten.
     """
     columns = [f"c{place}" for place in range(_WIDTH)]
     create = f"CREATE TABLE page ({', '.join(columns)})"
@@ -268,7 +263,6 @@ def _behind_damage(connection: sqlite3.Connection, query: str, start: int) -> in
 
 
 def _page_size(header: bytes) -> int:
-    """Bytes of a page; where a file's header is broken, what is usual."""
     size = int.from_bytes(header[16:18], "big")
     size = 65536 if size == 1 else size
     is_size = 512 <= size <= 65536 and size & (size - 1) == 0
@@ -280,12 +274,8 @@ def _replace_first_page(
 ) -> tuple[int, int]:
     """Give a file the header and the schema of a new database.
 
-    Args:
-        path: the file.
-        create: makes the schema, which must fit into a page.
-
-    Returns:
-        The size of a page, and how many there are; the last is filled up where it was cut.
+    `create`: makes the schema, which must fit into a page. Returns the size of a page, and how many
+    there are; the last is filled up where it was cut.
     """
     template = path.with_name("template.db")
     template.unlink(missing_ok=True)
@@ -309,9 +299,7 @@ def free_pages(path: Path) -> frozenset[int] | None:
     """The pages that hold nothing any more, though old rows may still stand in them.
 
     They are a list of pages that each list others: https://www.sqlite.org/fileformat2.html, 1.5.
-
-    Returns:
-        Their numbers; None where that list is broken, so that they are not known.
+    Returns their numbers; None where that list is broken, so that they are not known.
     """
     with path.open("rb") as file:
         header = file.read(100)

@@ -65,8 +65,7 @@ class Store:
     ) -> Store:
         """Open the database, made where there is none, recovered where it is damaged.
 
-        Raises:
-            StoreError: the folder or the file cannot be made, read or recovered.
+        Raises StoreError: the folder or the file cannot be made, read or recovered.
         """
         worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         loop = asyncio.get_running_loop()
@@ -81,7 +80,6 @@ class Store:
 
     @property
     def read_only(self) -> str:
-        """Why nothing can be written; empty where it can."""
         return self._chats.database.read_only
 
     save_conversation = _in_turn(Chats.save_conversation, settle=False)
@@ -100,7 +98,6 @@ class Store:
     _load = _in_turn(Chats.load)
 
     async def load(self, conversation_id: str) -> Conversation:
-        """A conversation with all of its messages; token records are unpacked when looked at."""
         loaded = await self._load(conversation_id)
         if loaded.notice and loaded.notice not in self.notices:
             self.notices = (*self.notices, loaded.notice)
@@ -139,7 +136,6 @@ class Store:
 def _open_chats(
     path: Path, clock: Callable[[], float], make_connection: Connect
 ) -> tuple[Chats, tuple[str, ...]]:
-    """Check, recover, migrate, purge."""
     is_new = not path.exists()  # who took the file away wants to begin anew
     prepare_file(path)
     notices: tuple[str, ...] = ()

@@ -38,10 +38,8 @@ class StoredReply(Reply):
     def packed(cls, chunks: tuple[PackedChunk, ...], prompt: bytes, **values: Any) -> StoredReply:
         """A reply whose records and prompt ids are still packed.
 
-        Args:
-            chunks: the records, checked and without gaps.
-            prompt: the prompt ids as `packing.pack_ids` packs them; empty for none.
-            values: the other fields of a `Reply`.
+        `chunks`: the records, checked and without gaps. `prompt`: the prompt ids as
+        `packing.pack_ids` packs them; empty for none.
         """
         reply = cls(**values)
         object.__setattr__(reply, "chunks", chunks)
@@ -76,7 +74,6 @@ class StoredReply(Reply):
         return tuple(x for logprobs in packed for x in logprobs) or super().logprobs
 
     def unpacked(self) -> Reply:
-        """The same as a plain `Reply`. Raises PackingError."""
         return Reply(**{item.name: getattr(self, item.name) for item in fields(Reply)})
 
     def __eq__(self, other: object) -> bool:

@@ -15,7 +15,6 @@ from chatapp.chat.record import SamplingSpan
 from chatapp.chat.sampling import SamplingParams
 from chatapp.engine.decoding.controls import Controls
 from chatapp.engine.decoding.decode import generate
-from chatapp.engine.decoding.held import HeldStep
 from chatapp.engine.decoding.reply import Task
 from chatapp.engine.look.history import LogitHistory
 from chatapp.engine.look.inspection import Inspection, LogitsGone
@@ -39,17 +38,17 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> TransformersRuntime:
     return load(source, LoadOptions(device="cpu"), Path(), lambda _: None)
 
 
-def hold(loaded: TransformersRuntime, task: Task, history: LogitHistory, held: HeldStep) -> Paused:
+def hold(loaded: TransformersRuntime, task: Task, history: LogitHistory) -> Paused:
     """Take the tokens that a task forces, and hold before the next one."""
     controls = Controls(task.options.sampling)
     controls.pause()
-    events = generate(loaded, loaded.sequence(), task, controls, history, held)
+    events = generate(loaded, loaded.sequence(), task, controls, history)
     return next(event for event in events if isinstance(event, Paused))
 
 
-def ask(loaded: TransformersRuntime, history: LogitHistory, held: HeldStep) -> Inspection:
+def ask(loaded: TransformersRuntime, history: LogitHistory) -> Inspection:
     ends = loaded.facts.end_ids
-    return Inspection(loaded, history, held, 1 << 20, lambda *_: ends, frozenset)
+    return Inspection(loaded, history, lambda *_: ends, frozenset)
 
 
 def test_the_chain_stands_as_it_does_though_no_record_could_tell(qwen: TransformersRuntime) -> None:
@@ -58,9 +57,9 @@ def test_the_chain_stands_as_it_does_though_no_record_could_tell(qwen: Transform
     draws = tuple(generator.random() for _ in range(6))
     kept = (65, 66, 67, 68, 69, 71)
     options = GenerateOptions(sampling=XTC, seed=SEED, top_logprobs=8, forced_ids=(70,))
-    history, held = LogitHistory(1 << 24), HeldStep()
+    history = LogitHistory(1 << 24)
     task = Task((*PROMPT, *kept), options, (), reply_ids=kept)
-    record = hold(qwen, task, history, held).next
+    record = hold(qwen, task, history).next
     reply = WrittenReply(
         prompt_ids=PROMPT,
         ids=(*kept, 70),
@@ -71,13 +70,13 @@ def test_the_chain_stands_as_it_does_though_no_record_could_tell(qwen: Transform
     )
     step = ReplyStep(reply=reply, index=7)
     ids = [one.id for one in record.candidates]
-    assert ask(qwen, history, held).trace(step, ids).candidates == record.candidates
+    assert ask(qwen, history).trace(step, ids).candidates == record.candidates
 
 
 def test_a_held_step_is_told_of_though_its_reply_was_forgotten(qwen: TransformersRuntime) -> None:
     options = GenerateOptions(sampling=XTC, seed=9, top_logprobs=8, forced_ids=(70, 71))
-    history, held = LogitHistory(0), HeldStep()
-    record = hold(qwen, Task(PROMPT, options, ()), history, held).next
+    history = LogitHistory(0)
+    record = hold(qwen, Task(PROMPT, options, ()), history).next
     assert history.bytes_used == 0
     reply = WrittenReply(
         prompt_ids=PROMPT,
@@ -87,7 +86,7 @@ def test_a_held_step_is_told_of_though_its_reply_was_forgotten(qwen: Transformer
         spans=(SamplingSpan(0, XTC),),
         seed=9,
     )
-    inspection = ask(qwen, history, held)
+    inspection = ask(qwen, history)
     page = inspection.candidates(ReplyStep(reply=reply, index=2), 0, 8)
     assert page.candidates == record.candidates[:8]
     with pytest.raises(LogitsGone):

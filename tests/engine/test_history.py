@@ -190,13 +190,13 @@ def test_forgetting_a_branch_leaves_the_other_whole() -> None:
     record(history, [1, 2], [3, 4, 5])
     old = history.bytes_used
     record(history, [1, 2], [3, 4, 8], kept=2)
-    history._limit = old  # room for one of them
+    history.limit_bytes = old  # room for one of them
     assert history.rows([1, 2], [3, 4, 8]) is not None
     other = history.begin([7])
     history.append(other, 1, random_row(1, 1000))
     assert history.bytes_used <= old
     assert history.rows([7], [1]) is not None
-    history._limit = 1 << 20
+    history.limit_bytes = 1 << 20
     record(history, [1, 2], [3, 4, 5])
     assert same(history.rows([1, 2], [3, 4, 5]), [200, 201, 202])
 

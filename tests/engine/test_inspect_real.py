@@ -10,7 +10,6 @@ from chatapp.chat.record import SamplingSpan
 from chatapp.chat.sampling import SamplingParams
 from chatapp.engine.decoding.controls import Controls
 from chatapp.engine.decoding.decode import generate
-from chatapp.engine.decoding.held import HeldStep
 from chatapp.engine.decoding.reply import Task
 from chatapp.engine.look.history import LogitHistory
 from chatapp.engine.look.inspection import Inspection, LogitsGone
@@ -39,12 +38,8 @@ def write(
     return reply, steps
 
 
-def inspection(
-    loaded: TransformersRuntime, history: LogitHistory, limit: int = LIMIT
-) -> Inspection:
-    return Inspection(
-        loaded, history, HeldStep(), limit, lambda *_: loaded.facts.end_ids, frozenset
-    )
+def inspection(loaded: TransformersRuntime, history: LogitHistory) -> Inspection:
+    return Inspection(loaded, history, lambda *_: loaded.facts.end_ids, frozenset)
 
 
 def test_what_if_and_recomputing_equal_running_the_model(
@@ -68,7 +63,7 @@ def test_what_if_and_recomputing_equal_running_the_model(
 
     # Gone from the history, whether it has room for the reply or only for a part of it.
     for limit in (LIMIT, 0):
-        looking = inspection(reference_model, LogitHistory(LIMIT), limit)
+        looking = inspection(reference_model, LogitHistory(limit))
         with pytest.raises(LogitsGone):
             looking.trace(ReplyStep(reply=reply, index=9), reply.ids[9:10])
         assert looking.recompute(reply, 9, lambda _: None, lambda: False)

@@ -204,7 +204,8 @@ def test_tempered_is_over_the_whole_vocabulary_in_any_order() -> None:
 
 def test_model_logprobs_are_log_softmax() -> None:
     row = big_logits(3)
-    ours = run_chain(row, SamplingParams(), context(), state()).model_logprobs
+    model = run_chain(row, SamplingParams(), context(), state()).model
+    ours = model.logprobs(model.logits)
     np.testing.assert_allclose(ours, torch.tensor(row).log_softmax(0).numpy(), atol=1e-5)
 
 

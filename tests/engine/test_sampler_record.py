@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from chatapp.chat.record import Removal, TokenRecord
 from chatapp.chat.sampling import EDITS, ORDERS, SamplingParams
 from chatapp.engine.sampler.alive import Array
-from chatapp.engine.sampler.chain import NothingLeft, Outcome, draw, run_chain
+from chatapp.engine.sampler.chain import ChainState, NothingLeft, Outcome, draw, run_chain
 from chatapp.engine.sampler.lookup import Lookup
 from chatapp.engine.sampler.record import look_up_leaders, make_record
-from chatapp.engine.sampler.trace import trace, trace_tokens
+from chatapp.engine.sampler.trace import trace_tokens
 from tests.engine.numpy_oracle import softmax
 from tests.engine.sampler_cases import (
     FORMS,
@@ -213,7 +213,8 @@ def test_trace_and_record_tell_the_same_story(
             outcome = run_chain(array(row), params, where, chain)
         except NothingLeft:
             return
-        story = trace(array(row), params, where, snapshot, ids)
+        again = run_chain(array(row), params, where, ChainState.restore(snapshot))
+        story = trace_tokens(Lookup(again, ids))
         assert story == trace_tokens(Lookup(outcome, ids))
         record = record_of(outcome, draw(outcome, chain).id, len(row))
         part = trace_tokens(Lookup(outcome, ids[:2]))
@@ -247,7 +248,8 @@ def test_trace_and_record_tell_the_same_story(
 def test_a_random_stage_says_what_it_drew() -> None:
     params = off({"xtc_probability": 1.0})
     snapshot = state(9).snapshot()
-    story = trace(array([1, 1, 0]), params, context(), snapshot, [0, 1, 2])
+    outcome = run_chain(array([1, 1, 0]), params, context(), ChainState.restore(snapshot))
+    story = trace_tokens(Lookup(outcome, [0, 1, 2]))
     assert story.stages[1].stage == "xtc"
     assert story.stages[1].drawn == state(9).uniform()
     assert [one.removed for one in story.stages[1].tokens] == [True, True, False]

@@ -9,7 +9,7 @@ import pytest
 
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.template import NO_TEMPLATE, Template, TemplateError
-from chatapp.settings.library import DEFAULT_TEMPLATE, load_formats, load_templates, save_template
+from chatapp.settings.library import load_formats, load_templates, save_template
 from chatapp.settings.paths import Paths, assets
 
 
@@ -24,43 +24,43 @@ def test_ours_are_complete(paths: Paths) -> None:
     templates = load_templates(paths)
     assert templates.problems == ()
     assert len(templates.by_name) >= 9
-    assert templates.template(DEFAULT_TEMPLATE).format == "auto"
+    assert templates.named("assistant").format == "auto"
     formats = load_formats(paths)
     assert formats.problems == ()
     for name, template in templates.by_name.items():
         assert template.description
         assert "\n" not in template.system.replace("\n\n", "")
         assert "  " not in template.system  # lines joined without their indentation
-        assert formats.format(template.format)
+        assert formats.named(template.format)
         SamplingParams().with_values(template.sampling)
         assert (assets() / "templates" / f"{name}.toml").is_file()
 
 
 def test_the_templates_that_were_asked_for(paths: Paths) -> None:
     templates = load_templates(paths)
-    transcript = templates.template("transcript")
+    transcript = templates.named("transcript")
     assert transcript.format == "transcript"
     assert (
         transcript.system
         == "What follows is a conversation between a user and a helpful AI assistant:"
     )
-    assert templates.template("strict").sampling == {"temperature": 0.0}
-    assert templates.template("brainstormer").sampling["temperature"] > 1
+    assert templates.named("strict").sampling == {"temperature": 0.0}
+    assert templates.named("brainstormer").sampling["temperature"] > 1
     for name in ("assistant", "tutor", "coder", "editor", "translator"):
-        assert templates.template(name).system
+        assert templates.named(name).system
 
 
 def test_none_is_the_template_that_adds_nothing(paths: Paths) -> None:
-    assert load_templates(paths).template("none") is NO_TEMPLATE
+    assert load_templates(paths).named("none") is NO_TEMPLATE
 
 
 def test_the_users_files_override_and_add(paths: Paths) -> None:
     write(paths.templates, "mine.toml", 'name = "tutor"\nsystem = "Be strict."')
     write(paths.templates, "pirate.toml", "system = 'Arr.'\r\n[sampling]\r\ntop-k = 7\r\n")
     templates = load_templates(paths)
-    assert templates.template("tutor").system == "Be strict."
-    assert templates.template("pirate").system == "Arr."
-    assert templates.template("pirate").sampling == {"top_k": 7}
+    assert templates.named("tutor").system == "Be strict."
+    assert templates.named("pirate").system == "Arr."
+    assert templates.named("pirate").sampling == {"top_k": 7}
     assert "coder" in templates.by_name
 
 
@@ -105,13 +105,13 @@ def test_what_cannot_be_opened_is_named(paths: Paths) -> None:
 
 def test_unknown_names_are_answered_with_near_ones(paths: Paths) -> None:
     with pytest.raises(TemplateError, match=r"'transcipt'; did you mean transcript\?"):
-        load_templates(paths).template("transcipt")
+        load_templates(paths).named("transcipt")
     with pytest.raises(TemplateError, match=r"there are assistant, .*none"):
-        load_templates(paths).template("zzzzzz")
+        load_templates(paths).named("zzzzzz")
     with pytest.raises(TemplateError, match=r"did you mean chatml\?"):
-        load_formats(paths).format("chatm")
+        load_formats(paths).named("chatm")
     with pytest.raises(TemplateError, match="there are auto, model, "):
-        load_formats(paths).format("xyz")
+        load_formats(paths).named("xyz")
 
 
 def test_formats(paths: Paths) -> None:
@@ -120,23 +120,23 @@ def test_formats(paths: Paths) -> None:
     write(paths.formats, "auto.jinja", "x")
     formats = load_formats(paths)
     assert set(formats.by_name) == {"auto", "model", "transcript", "chatml", "raw", "poem"}
-    assert formats.format("auto").source == formats.format("transcript").source != ""
-    assert formats.format("model").source == ""
-    assert formats.format("poem").source == "{{ messages }}"
-    assert formats.format("raw").source == "mine"
+    assert formats.named("auto").source == formats.named("transcript").source != ""
+    assert formats.named("model").source == ""
+    assert formats.named("poem").source == "{{ messages }}"
+    assert formats.named("raw").source == "mine"
     assert formats.problems[0].endswith("the name auto is taken by the model's own")
 
 
 def test_a_transcript_of_the_users_own_is_what_auto_falls_back_to(paths: Paths) -> None:
     write(paths.formats, "transcript.jinja", "Q/A")
-    assert load_formats(paths).format("auto").source == "Q/A"
+    assert load_formats(paths).named("auto").source == "Q/A"
 
 
 def test_a_template_is_kept_in_the_file_that_has_its_name(paths: Paths) -> None:
     file = write(paths.templates, "foo.toml", 'name = "Bar"\nsystem = "old"\n')
     kept = Template("Bar", system="new")
     assert save_template(paths, kept, SamplingParams()) == file
-    assert load_templates(paths).template("Bar").system == "new"
+    assert load_templates(paths).named("Bar").system == "new"
     with pytest.raises(TemplateError, match="holds the template 'Bar'; give another name"):
         save_template(paths, Template("foo", system="other"), SamplingParams())
-    assert load_templates(paths).template("Bar").system == "new"
+    assert load_templates(paths).named("Bar").system == "new"

@@ -18,16 +18,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chatapp.chat.conversation import Conversation, Message, Reply
-from chatapp.chat.errors import UsageError
+from chatapp.chat.errors import ImportFailed, UsageError
 from chatapp.chat.record import FinishReason, SamplingSpan, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.store.chats import Chats
 from chatapp.store.formats.export_file import EXPORT_FORMATS, export_text, find_export_format
-from chatapp.store.formats.export_html import export_html, percent
+from chatapp.store.formats.export_html import export_html
 from chatapp.store.formats.export_json import export_json
 from chatapp.store.formats.export_markdown import closed, export_markdown
 from chatapp.store.formats.export_records import COLUMNS, export_csv, export_jsonl
-from chatapp.store.formats.import_errors import ImportFailed
 from chatapp.store.formats.import_file import import_text
 from chatapp.store.unicode import well_formed
 from tests.store.samples import make_conversation, make_message, make_reply
@@ -452,21 +451,6 @@ def test_html_shows_hostile_text_as_text(text: str) -> None:
     assert page.tags.count("style") == 1
     assert "\x1b" not in html
     assert not any(name.startswith("on") for name, _ in page.attributes)
-
-
-@pytest.mark.parametrize(
-    ("probability", "shown"),
-    [
-        (1.0, "100.0 %"),
-        (0.85, "85.0 %"),
-        (0.0031, "0.31 %"),
-        (0.00005, "<0.01 %"),
-        (0.0, "0.0 %"),
-        (-1e-9, "0.0 %"),
-    ],
-)
-def test_percentages_show_what_they_can_bear(probability: float, shown: str) -> None:
-    assert percent(probability) == shown
 
 
 def test_the_form_follows_the_files_ending() -> None:

@@ -134,7 +134,7 @@ async def test_the_present_settings_are_kept_as_a_template(paths: Paths) -> None
         await say(pilot, "/template save poet")
         await until(pilot, lambda: "kept as template poet" in notice(chat), "the template")
         sampling = chat.session.sampling
-        saved = load_templates(paths).template("poet")
+        saved = load_templates(paths).named("poet")
         assert saved.system == "Speak in verse."
         assert SamplingParams(top_k=7).with_values(saved.sampling) == sampling
         await say(pilot, "/template strict")

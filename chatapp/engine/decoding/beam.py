@@ -16,13 +16,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 
-from chatapp.chat.errors import EngineError
-from chatapp.chat.generation import PromptRead
 from chatapp.chat.record import FinishReason
 from chatapp.chat.search import (
     Beam,
@@ -35,11 +32,9 @@ from chatapp.chat.search import (
     ExtensionFate,
     Hypothesis,
 )
-from chatapp.engine.decoding.checks import check_logits, log_softmax
-from chatapp.engine.decoding.ending import Limit, failure
-from chatapp.engine.decoding.prefill import prefill
 from chatapp.engine.decoding.reply_text import ReplyText
-from chatapp.engine.runtimes.base import CannotFork, Floats, KVSequence, Rows, Runtime
+from chatapp.engine.decoding.searching import Search, check_logits, log_softmax
+from chatapp.engine.runtimes.base import Floats, KVSequence, Reading, Rows, Runtime
 
 
 def beam_search(
@@ -51,76 +46,35 @@ def beam_search(
     end_ids: Sequence[int],
     cancelled: Callable[[], bool],
 ) -> Iterator[BeamEvent]:
-    """Search for the most probable continuation of a prompt.
+    """Search for the most probable continuation of a prompt, of at least one id.
 
-    Yields `Progress` while the prompt is read, `PromptRead`, a `BeamStep` for each level of the
-    tree, and a `BeamEnd`, which also tells of what went wrong in mid-search.
-
-    Args:
-        runtime: the model.
-        sequence: holds the prompt afterwards, and may hold some of it before.
-        prompt_ids: what to continue; at least one id.
-        options: how to search.
-        end_ids: the tokens that end a continuation.
-        cancelled: asked before every step.
-
-    Raises:
-        CannotFork: this model's state cannot be split into beams (an EngineError).
+    Yields what `Search.events` says, a `BeamStep` for each level of the tree. `sequence`: holds the
+    prompt afterwards, and may hold some of it before. Raises CannotFork.
     """
-    search = _BeamSearch(runtime, len(prompt_ids), options, end_ids)
-    if search.limit.room <= 0:
-        yield search.end(BeamStop.CONTEXT)
-        return
-    try:
-        read = yield from prefill(sequence, tuple(prompt_ids), cancelled)
-        if read is None:
-            yield search.end(BeamStop.CANCELLED)
-            return
-        yield PromptRead(tuple(prompt_ids), read.cached_tokens, search.seconds)
-        with closing(sequence.rows()) as rows:
-            yield from search.run(rows, read.reading.logits, cancelled)
-    except CannotFork:
-        raise
-    except EngineError as error:
-        yield search.end(BeamStop.ERROR, str(error))
-    except (RuntimeError, MemoryError) as error:
-        yield search.end(BeamStop.ERROR, failure(error))
+    return _BeamSearch(runtime, prompt_ids, options, end_ids).events(sequence, cancelled)
 
 
-class _BeamSearch:
+class _BeamSearch(Search):
     """The beams alive, the hypotheses finished, and the choice at every level."""
 
     def __init__(
         self,
         runtime: Runtime,
-        prompt_length: int,
+        prompt_ids: Sequence[int],
         options: BeamOptions,
         end_ids: Sequence[int],
     ) -> None:
-        self._runtime = runtime
+        super().__init__(runtime, prompt_ids, options.max_tokens)
         self._options = options
         self._end_ids = tuple(end_ids)
         self._beams: tuple[Beam, ...] = (Beam((), 0, 0.0, 0.0),)
         self._finished: tuple[Hypothesis, ...] = ()
-        self._asked_at = self._first_at = self._last_at = time.monotonic()
-        self.limit = Limit(prompt_length, runtime.facts.context_length, options.max_tokens)
 
-    @property
-    def seconds(self) -> float:
-        """How long ago it was asked for."""
-        return time.monotonic() - self._asked_at
-
-    def run(self, rows: Rows, logits: Floats, cancelled: Callable[[], bool]) -> Iterator[BeamEvent]:
-        """Search.
-
-        Args:
-            rows: one row, which has read the prompt.
-            logits: what it made of it, (1, V).
-            cancelled: asked before every step.
-        """
-        self._first_at = self._last_at = time.monotonic()
-        totals = np.zeros(1, dtype=np.float32)
-        for length in range(1, self.limit.longest + 1):
+    def run(
+        self, rows: Rows, prompt: Reading, cancelled: Callable[[], bool]
+    ) -> Iterator[BeamEvent]:
+        logits, totals = prompt.logits, np.zeros(1, dtype=np.float32)
+        for length in range(1, self._limit.longest + 1):
             if cancelled():
                 yield self.end(BeamStop.CANCELLED)
                 return
@@ -136,24 +90,21 @@ class _BeamSearch:
             rows.select([beam.parent for beam in step.beams])
             logits = rows.read([beam.ids[-1] for beam in step.beams]).logits
 
-    def end(self, reason: BeamStop, words: str = "") -> BeamEnd:
+    def end(self, reason: str, words: str = "") -> BeamEnd:
         """The last event: the best of what is finished, and of what was alive when it was cut."""
         found = self._finished
         if reason in (BeamStop.CANCELLED, BeamStop.ERROR):
-            cut = FinishReason(reason.value)
+            cut = FinishReason(reason)
             found += tuple(self._hypothesis(one.ids, one, cut) for one in self._beams if one.ids)
-        if reason is BeamStop.CONTEXT:
-            words = self.limit.words(self.limit.longest)
+        if reason == BeamStop.CONTEXT:
+            words = self._limit.words(self._limit.longest)
         seconds = self._last_at - self._first_at
-        return BeamEnd(_best(found, self._options.num_return), reason, seconds, words)
+        return BeamEnd(_best(found, self._options.num_return), BeamStop(reason), seconds, words)
 
     def _choose(self, logits: Floats, totals: Floats, length: int) -> BeamStep:
         """Extend every beam, and decide what lives, what is finished and what is dropped.
 
-        Args:
-            logits: (beams, V).
-            totals: the beams' sums of logprobs, (beams,).
-            length: how many tokens an extension has.
+        `logits`: (beams, V). `totals`: the beams' sums of logprobs, (beams,).
         """
         most = self._options.num_beams
         extensions = self._extend(logits, totals, length)
@@ -198,7 +149,7 @@ class _BeamSearch:
                     logprob=own,
                     total_logprob=total,
                     score=score,
-                    ends=length == self.limit.longest or token_id in self._end_ids,
+                    ends=length == self._limit.longest or token_id in self._end_ids,
                     fate=ExtensionFate.DROPPED,
                 )
             )
@@ -207,12 +158,10 @@ class _BeamSearch:
     def _stop(self, totals: Floats, length: int) -> BeamStop | None:
         """Whether the search is over.
 
-        Args:
-            totals: the living beams' sums of logprobs, best first, (beams,).
-            length: how many tokens they have.
+        `totals`: the living beams' sums of logprobs, best first, (beams,).
         """
-        if length == self.limit.longest:
-            return BeamStop(self.limit.reason.value)
+        if length == self._limit.longest:
+            return BeamStop(self._limit.reason.value)
         if totals.size == 0:
             return BeamStop.SETTLED
         if len(self._finished) < self._options.num_beams:
@@ -222,11 +171,11 @@ class _BeamSearch:
         penalty = self._options.length_penalty
         # A positive penalty makes scores rise with length, so the longest would be the best case.
         at_best = self._options.early_stopping == "never" and penalty > 0
-        hoped_for = totals[0] / (self.limit.longest if at_best else length) ** penalty
+        hoped_for = totals[0] / (self._limit.longest if at_best else length) ** penalty
         return None if float(hoped_for) > self._finished[-1].score else BeamStop.SETTLED
 
     def _reason(self, token_id: int) -> FinishReason:
-        return FinishReason.STOP if token_id in self._end_ids else self.limit.reason
+        return FinishReason.STOP if token_id in self._end_ids else self._limit.reason
 
     def _hypothesis(
         self, ids: tuple[int, ...], scored: Beam | BeamExtension, reason: FinishReason

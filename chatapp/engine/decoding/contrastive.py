@@ -20,8 +20,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from chatapp.chat.errors import EngineError
-from chatapp.chat.generation import PromptRead
 from chatapp.chat.record import FinishReason
 from chatapp.chat.search import (
     ContrastiveCandidate,
@@ -30,11 +28,9 @@ from chatapp.chat.search import (
     ContrastiveOptions,
     ContrastiveStep,
 )
-from chatapp.engine.decoding.checks import check_logits, log_softmax
-from chatapp.engine.decoding.ending import Limit, failure
-from chatapp.engine.decoding.prefill import prefill
 from chatapp.engine.decoding.reply_text import ReplyText
-from chatapp.engine.runtimes.base import CannotFork, Floats, Reading, Rows, Runtime
+from chatapp.engine.decoding.searching import Search, check_logits, log_softmax
+from chatapp.engine.runtimes.base import Floats, Reading, Rows, Runtime
 
 
 def contrastive_search(
@@ -47,44 +43,16 @@ def contrastive_search(
     stop: Sequence[str] = (),
     reply_ids: Sequence[int] = (),
 ) -> Iterator[ContrastiveEvent]:
-    """Continue a prompt by contrastive search.
+    """Continue a prompt, of at least one id, by contrastive search.
 
-    Yields `Progress` while the prompt is read, `PromptRead`, a `ContrastiveStep` a token, and a
-    `ContrastiveEnd`, which also tells of what went wrong in mid-search. The prompt is always read
-    in whole: its hidden states are needed, and no sequence keeps them.
-
-    Args:
-        runtime: the model.
-        prompt_ids: what to continue; at least one id.
-        options: how to search.
-        end_ids: the tokens that end a reply.
-        cancelled: asked before every step.
-        stop: stop sequences.
-        reply_ids: the start of the reply that is there already; the prompt's last ids.
-
-    Raises:
-        CannotFork: this model's state cannot be split into candidates (an EngineError).
+    Yields what `Search.events` says, a `ContrastiveStep` a token. The prompt is always read in
+    whole: its hidden states are needed, and no sequence keeps them. `reply_ids`: the start of the
+    reply that is there already; the prompt's last ids. Raises CannotFork.
     """
-    search = _ContrastiveSearch(runtime, len(prompt_ids), options)
     text = ReplyText(runtime.tokenizer, end_ids, stop, reply_ids)
-    if search.limit.room <= 0:
-        yield search.end(FinishReason.CONTEXT)
-        return
-    try:
-        with closing(runtime.sequence()) as sequence:
-            read = yield from prefill(sequence, tuple(prompt_ids), cancelled, states=True)
-            if read is None:
-                yield search.end(FinishReason.CANCELLED)
-                return
-            yield PromptRead(tuple(prompt_ids), 0, search.seconds)
-            with closing(sequence.rows()) as rows:
-                yield from search.run(rows, read.reading, text, len(reply_ids), cancelled)
-    except CannotFork:
-        raise
-    except EngineError as error:
-        yield search.end(FinishReason.ERROR, str(error))
-    except (RuntimeError, MemoryError) as error:
-        yield search.end(FinishReason.ERROR, failure(error))
+    search = _ContrastiveSearch(runtime, prompt_ids, options, text, len(reply_ids))
+    with closing(runtime.sequence()) as sequence:
+        yield from search.events(sequence, cancelled, states=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +75,6 @@ def weigh(probs: Floats, hidden: Floats, context: Floats, alpha: float) -> Weigh
         probs: the candidates' model probabilities, (k,).
         hidden: their hidden states, scaled to length 1, (k, d).
         context: those of everything before them, scaled to length 1, (n, d).
-        alpha: how much the penalty counts.
     """
     likeness = hidden @ context.T
     closest = likeness.argmax(axis=1)
@@ -116,40 +83,28 @@ def weigh(probs: Floats, hidden: Floats, context: Floats, alpha: float) -> Weigh
     return Weighed(penalties, closest, scores, int(scores.argmax()))
 
 
-class _ContrastiveSearch:
+class _ContrastiveSearch(Search):
     """What is found, and the hidden states of all that was read."""
 
-    def __init__(self, runtime: Runtime, prompt_length: int, options: ContrastiveOptions) -> None:
-        self._tokenizer = runtime.tokenizer
-        self._options = options
-        self._states = _States()
-        self._count = 0
-        self._asked_at = self._first_at = self._last_at = time.monotonic()
-        self.limit = Limit(prompt_length, runtime.facts.context_length, options.max_tokens)
-
-    @property
-    def seconds(self) -> float:
-        """How long ago it was asked for."""
-        return time.monotonic() - self._asked_at
-
-    def run(
+    def __init__(
         self,
-        rows: Rows,
-        prompt: Reading,
+        runtime: Runtime,
+        prompt_ids: Sequence[int],
+        options: ContrastiveOptions,
         text: ReplyText,
         start: int,
-        cancelled: Callable[[], bool],
-    ) -> Iterator[ContrastiveEvent]:
-        """Search.
+    ) -> None:
+        """`start`: the index of the first token."""
+        super().__init__(runtime, prompt_ids, options.max_tokens)
+        self._options = options
+        self._text = text
+        self._start = start
+        self._states = _States()
+        self._count = 0
 
-        Args:
-            rows: one row, which has read the prompt.
-            prompt: what the model made of it: the last logits, and all hidden states.
-            text: what the tokens become.
-            start: the index of the first token.
-            cancelled: asked before every step.
-        """
-        self._first_at = self._last_at = time.monotonic()
+    def run(
+        self, rows: Rows, prompt: Reading, cancelled: Callable[[], bool]
+    ) -> Iterator[ContrastiveEvent]:
         self._states.append(_unit(prompt.states))
         logits = prompt.logits[-1]
         row = 0
@@ -170,26 +125,25 @@ class _ContrastiveSearch:
             self._states.append(hidden[row : row + 1])
             logits = reading.logits[row]
             self._count += 1
-            at_limit = self._count == self.limit.longest
-            printed = text.push(ids[row], self.limit.reason if at_limit else None)
+            at_limit = self._count == self._limit.longest
+            printed = self._text.push(ids[row], self._limit.reason if at_limit else None)
             ending = printed.ending
             self._last_at = time.monotonic()
             candidates = self._describe(ids, probs, found)
-            yield ContrastiveStep(start + self._count - 1, candidates, row, printed.text)
+            yield ContrastiveStep(self._start + self._count - 1, candidates, row, printed.text)
         yield self.end(ending)
 
-    def end(self, reason: FinishReason, words: str = "") -> ContrastiveEnd:
-        """The last event, with the time so far."""
-        if reason is FinishReason.CONTEXT:
-            words = self.limit.words(self._count)
-        return ContrastiveEnd(reason, self._last_at - self._first_at, words)
+    def end(self, reason: str, words: str = "") -> ContrastiveEnd:
+        if reason == FinishReason.CONTEXT:
+            words = self._limit.words(self._count)
+        return ContrastiveEnd(FinishReason(reason), self._last_at - self._first_at, words)
 
     def _describe(
         self, ids: Sequence[int], probs: Floats, found: Weighed
     ) -> tuple[ContrastiveCandidate, ...]:
         columns = (probs, found.penalties, found.closest, found.scores)
         return tuple(
-            ContrastiveCandidate(self._tokenizer.piece(token_id), *values)
+            ContrastiveCandidate(self._runtime.tokenizer.piece(token_id), *values)
             for token_id, *values in zip(ids, *(column.tolist() for column in columns), strict=True)
         )
 
@@ -202,7 +156,6 @@ class _States:
         self._length = 0
 
     def append(self, states: Floats) -> None:
-        """Add some, (n, d)."""
         length = self._length + states.shape[0]
         if length > self._buffer.shape[0]:
             grown = np.empty((2 * length, states.shape[1]), dtype=np.float32)
@@ -213,7 +166,6 @@ class _States:
         self._length = length
 
     def all(self) -> Floats:
-        """All of them, (n, d)."""
         return self._buffer[: self._length]
 
 

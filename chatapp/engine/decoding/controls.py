@@ -25,7 +25,6 @@ class Controls:
     """
 
     def __init__(self, sampling: SamplingParams) -> None:
-        """Begin unpaused."""
         self._changed = threading.Condition()
         self._sampling = sampling
         self._cancelled = False
@@ -49,13 +48,11 @@ class Controls:
         return self._cancelled
 
     def cancel(self) -> None:
-        """End the reply before the next token."""
         with self._changed:
             self._cancelled = True
             self._changed.notify()
 
     def pause(self) -> None:
-        """Hold before the next token."""
         with self._changed:
             self._paused = True
 

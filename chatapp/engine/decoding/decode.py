@@ -14,10 +14,9 @@ from chatapp.chat.generation import GenerationEvent, Paused, PromptRead
 from chatapp.chat.record import FinishReason
 from chatapp.engine.decoding.controls import Controls
 from chatapp.engine.decoding.ending import failure
-from chatapp.engine.decoding.held import HeldStep
 from chatapp.engine.decoding.prefill import prefill
 from chatapp.engine.decoding.reply import Reply, Task
-from chatapp.engine.look.history import LogitHistory
+from chatapp.engine.look.history import Held, LogitHistory
 from chatapp.engine.runtimes.base import Floats, KVSequence, Runtime
 
 
@@ -27,22 +26,20 @@ def generate(
     task: Task,
     controls: Controls,
     history: LogitHistory | None = None,
-    held: HeldStep | None = None,
 ) -> Iterator[GenerationEvent]:
     """Write one reply.
 
     Yields `Progress` while the prompt is read, then `PromptRead`, a `TokenStep` for each token and
     a `GenerationEnd`; `Paused` while it is held. Nothing is raised for what can go wrong in a step:
     the end says it, and what came before stands. What each token was taken from goes into the
-    history, where there is one; what the next one may be taken from goes into `held`.
+    history, where there is one, and so does what the next one may be taken from while it is held.
     """
     reply = Reply(runtime, task)
     try:
-        yield from _write(reply, sequence, task, controls, history, held or HeldStep())
-    except EngineError as error:
-        yield reply.end(FinishReason.ERROR, str(error))
-    except (RuntimeError, MemoryError) as error:
-        sequence.crop(0)
+        yield from _write(reply, sequence, task, controls, history)
+    except (EngineError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, EngineError):
+            sequence.crop(0)
         yield reply.end(FinishReason.ERROR, failure(error))
 
 
@@ -52,9 +49,7 @@ def _write(
     task: Task,
     controls: Controls,
     history: LogitHistory | None,
-    held: HeldStep,
 ) -> Iterator[GenerationEvent]:
-    """The whole reply: prefill, then decode until something ends it."""
     if reply.finished:
         yield reply.end()
         return
@@ -74,7 +69,7 @@ def _write(
                 controls.sampling = span.sampling
         forced = reply.forced
         if forced is None:
-            forced = yield from _wait_for_leave(reply, sequence, logits, controls, held)
+            forced = yield from _wait_for_leave(reply, sequence, logits, controls, history)
         if controls.cancelled:
             yield reply.end(FinishReason.CANCELLED)
             return
@@ -89,11 +84,16 @@ def _write(
 
 
 def _wait_for_leave(
-    reply: Reply, sequence: KVSequence, logits: Floats, controls: Controls, held: HeldStep
+    reply: Reply,
+    sequence: KVSequence,
+    logits: Floats,
+    controls: Controls,
+    history: LogitHistory | None,
 ) -> Generator[GenerationEvent, None, int | None]:
     """While paused, show what could come next; return the token to take instead of drawing one."""
     while (leave := controls.leave()) is None:
-        held.hold(sequence.ids, logits, reply.state)
+        if history is not None:
+            history.held = Held(tuple(sequence.ids), logits, reply.state)
         sampling = controls.sampling
         began = time.monotonic()
         yield Paused(reply.look(logits, sampling), sampling)

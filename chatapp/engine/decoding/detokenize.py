@@ -9,24 +9,9 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable
-from typing import Protocol
 
 from chatapp.engine.runtimes.token_bytes import LeadingSpace
-
-
-class Decodes(Protocol):
-    """What a detokenizer needs to know of a tokenizer."""
-
-    @property
-    def special_ids(self) -> frozenset[int]:
-        """Tokens that are no text."""
-
-    @property
-    def leading_space(self) -> LeadingSpace:
-        """What becomes of a space at the start of a text."""
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """The exact bytes of one token."""
+from chatapp.engine.runtimes.tokenizer import ModelTokenizer
 
 
 class Detokenizer:
@@ -37,8 +22,7 @@ class Detokenizer:
     added tokens that aren't special (<think>) are text, as they are there.
     """
 
-    def __init__(self, tokenizer: Decodes) -> None:
-        """Start at the beginning of a text."""
+    def __init__(self, tokenizer: ModelTokenizer) -> None:
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._leading = tokenizer.leading_space
@@ -66,7 +50,6 @@ class StopSequences:
     """Cuts a streaming text before the first stop sequence that it reaches."""
 
     def __init__(self, stops: Iterable[str]) -> None:
-        """Watch for these; empty ones are ignored."""
         self._stops = tuple(dict.fromkeys(stop for stop in stops if stop))
         self._held = ""
 

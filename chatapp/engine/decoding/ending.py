@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from chatapp.chat.errors import EngineError, first_line
 from chatapp.chat.record import FinishReason
 
 
@@ -32,11 +33,7 @@ class Limit:
         return FinishReason.CONTEXT if self.longest >= self.room else FinishReason.LENGTH
 
     def words(self, count: int) -> str:
-        """What to say when the context is full.
-
-        Args:
-            count: how many tokens follow the prompt.
-        """
+        """What to say when the context is full. `count`: how many tokens follow the prompt."""
         return (
             f"the context is full: {self.prompt_length + count} of {self.context_length} tokens; "
             "start a new chat, branch from an earlier message, or shorten what is there"
@@ -46,9 +43,7 @@ class Limit:
 def untaken(reason: FinishReason, count: int) -> str:
     """What to say when a reply is over before all tokens that the user chose are taken.
 
-    Args:
-        reason: why it is over.
-        count: how many of them are left; 0 needs no words.
+    `count`: how many of them are left; 0 needs no words.
     """
     if count == 0:
         return ""
@@ -62,6 +57,7 @@ def untaken(reason: FinishReason, count: int) -> str:
 
 
 def failure(error: Exception) -> str:
-    """What to say of a failure in the model's own code: its first line, shortened."""
-    words = str(error).strip().split("\n", 1)[0][:200] or type(error).__name__
-    return f"the model failed in mid-reply: {words}"
+    """What to say of a failure: our own words, or the first line of the model's code, shortened."""
+    if isinstance(error, EngineError):
+        return str(error)
+    return f"the model failed in mid-reply: {first_line(error)}"

@@ -40,14 +40,9 @@ def prefill(
 
     The library computes on a thread of its own, so that word of it goes out meanwhile.
 
-    Args:
-        sequence: may hold some of the prompt, and other text behind it.
-        prompt_ids: at least one id.
-        cancelled: asked many times a second, and from another thread.
-        states: whether the hidden states of what is read are wanted.
-
-    Returns:
-        None when it was cancelled; what has been read stays in the sequence.
+    `sequence`: may hold some of the prompt, and other text behind it. `cancelled`: asked many times
+    a second, and from another thread. Returns None when it was cancelled; what has been read stays
+    in the sequence.
     """
     cached = reuse(sequence, prompt_ids)
     unread = prompt_ids[cached:]

@@ -95,12 +95,7 @@ class Reply:
         return self._state.snapshot()
 
     def look(self, logits: Floats, sampling: SamplingParams) -> TokenRecord:
-        """What the next step would weigh, told for its most probable token; nothing is taken.
-
-        Args:
-            logits: (V,).
-            sampling: what to draw with.
-        """
+        """What the next step would weigh, told for its most probable token; nothing is taken."""
         # A copy of the state: looking ahead must not use up the numbers of the real draw.
         state = ChainState.restore(self._state.snapshot())
         outcome = run_chain(logits, sampling, self._context(sampling), state)
@@ -113,13 +108,8 @@ class Reply:
     ) -> TokenStep:
         """Take one token; `finished` tells whether it is the last.
 
-        Args:
-            logits: (V,).
-            sampling: what to draw with.
-            forced: the token to take instead of drawing one.
-
-        Raises:
-            EngineError: the logits, or the user's own bans, leave no token to take.
+        `forced`: the token to take instead of drawing one. Raises EngineError: the logits, or the
+        user's own bans, leave no token to take.
         """
         outcome = run_chain(logits, sampling, self._context(sampling), self._state)
         if forced is None:

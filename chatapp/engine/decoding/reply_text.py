@@ -48,12 +48,7 @@ class ReplyText:
         self._waiting, _ = self._stops.push(text[len(printed or "") :] if known else "")
 
     def push(self, token_id: int, last: FinishReason | None = None) -> Printed:
-        """Take one token.
-
-        Args:
-            token_id: the token.
-            last: why it is the last in any case, if it is.
-        """
+        """Take one token. `last`: why it is the last in any case, if it is."""
         text, self._waiting = self._waiting, ""
         ending = last
         if token_id in self._end_ids:

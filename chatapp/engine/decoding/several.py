@@ -12,15 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import Protocol
 
 import numpy as np
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.generation import PromptRead
 from chatapp.chat.record import FinishReason
-from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.search import MOST_COLUMNS, ColumnEvent, SearchError, SeveralEvent
+from chatapp.engine.decoding.controls import Controls
 from chatapp.engine.decoding.ending import failure
 from chatapp.engine.decoding.prefill import Prefilled, prefill
 from chatapp.engine.decoding.reply import Reply, Task
@@ -28,24 +27,11 @@ from chatapp.engine.look.history import LogitHistory
 from chatapp.engine.runtimes.base import CannotFork, Floats, KVSequence, Rows, Runtime
 
 
-class ColumnControls(Protocol):
-    """What may change in a column while it runs; `Controls` is one. Pausing is for single replies:
-    the columns go in step."""
-
-    @property
-    def sampling(self) -> SamplingParams:
-        """What the next token is drawn with."""
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the column is to end before its next token."""
-
-
 def generate_several(
     runtime: Runtime,
     sequence: KVSequence,
     tasks: Sequence[Task],
-    controls: Sequence[ColumnControls],
+    controls: Sequence[Controls],
     history: LogitHistory | None = None,
     *,
     batched: bool = True,
@@ -57,16 +43,9 @@ def generate_several(
     tells of what went wrong in mid-reply. A column whose own settings leave it no token takes none
     of the others with it.
 
-    Args:
-        runtime: the model.
-        sequence: holds the prompt afterwards, and may hold some of it before.
-        tasks: one a column; options, end ids and stop sequences may differ, the prompt may not.
-        controls: one a column.
-        history: keeps what each token was taken from, where there is one.
-        batched: False writes one after the other.
-
-    Raises:
-        SearchError: no columns, too many, not as many controls, or prompts that differ.
+    `sequence`: holds the prompt afterwards, and may hold some of it before. `tasks`: one a column;
+    options, end ids and stop sequences may differ, the prompt may not. Raises SearchError: no
+    columns, too many, not as many controls, or prompts that differ.
     """
     _check(tasks, controls)
     columns = [
@@ -77,10 +56,9 @@ def generate_several(
         yield from _write(sequence, columns, batched)
     except (RuntimeError, MemoryError, EngineError) as error:
         sequence.crop(0)
-        words = str(error) if isinstance(error, EngineError) else failure(error)
         for column in columns:
             if not column.over:
-                yield column.end(FinishReason.ERROR, words)
+                yield column.end(FinishReason.ERROR, failure(error))
 
 
 class _Column:
@@ -90,7 +68,7 @@ class _Column:
         self,
         number: int,
         reply: Reply,
-        controls: ColumnControls,
+        controls: Controls,
         task: Task,
         history: LogitHistory | None,
     ) -> None:
@@ -105,15 +83,10 @@ class _Column:
         """The token taken last."""
 
     def is_cancelled(self) -> bool:
-        """Whether the user stopped it."""
         return self.controls.cancelled
 
     def step(self, logits: Floats) -> Iterator[ColumnEvent]:
-        """Take one token and say so, or end.
-
-        Args:
-            logits: (V,).
-        """
+        """Take one token and say so, or end."""
         if self.is_cancelled():
             yield self.end(FinishReason.CANCELLED)
             return
@@ -130,12 +103,11 @@ class _Column:
             yield self.end()
 
     def end(self, reason: FinishReason | None = None, words: str = "") -> ColumnEvent:
-        """The column's last event."""
         self.over = True
         return ColumnEvent(self.number, self.reply.end(reason, words))
 
 
-def _check(tasks: Sequence[Task], controls: Sequence[ColumnControls]) -> None:
+def _check(tasks: Sequence[Task], controls: Sequence[Controls]) -> None:
     if not 1 <= len(tasks) <= MOST_COLUMNS:
         raise SearchError(
             f"between 1 and {MOST_COLUMNS} replies can be written side by side, not {len(tasks)}"
@@ -154,7 +126,9 @@ def _write(
         yield from (column.end() for column in columns)
         return
     read = yield from prefill(
-        sequence, first.task.prompt_ids, lambda: all(column.is_cancelled() for column in columns)
+        sequence,
+        first.task.prompt_ids,
+        lambda: all(column.is_cancelled() for column in columns),
     )
     if read is None:
         yield from (column.end(FinishReason.CANCELLED) for column in columns)
@@ -177,10 +151,7 @@ def _write_together(
 ) -> Iterator[SeveralEvent]:
     """Decode all columns in one batch; rows whose reply is over are dropped from it.
 
-    Args:
-        rows: one row, which has read the prompt.
-        columns: what to write.
-        logits: after the prompt, (V,).
+    `rows`: one row, which has read the prompt. `logits`: after the prompt, (V,).
     """
     running = list(columns)
     rows.select([0] * len(running))
@@ -200,13 +171,7 @@ def _write_together(
 def _write_in_turn(
     sequence: KVSequence, columns: Sequence[_Column], read: Prefilled | None
 ) -> Iterator[SeveralEvent]:
-    """Decode one column after the other; each goes back to the prompt in the same sequence.
-
-    Args:
-        sequence: holds the prompt.
-        columns: what to write.
-        read: what came of reading it.
-    """
+    """Decode one column after the other; each goes back to the prompt in the same sequence."""
     for column in columns:
         if column is not columns[0]:
             read = yield from prefill(sequence, column.task.prompt_ids, column.is_cancelled)

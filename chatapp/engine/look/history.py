@@ -28,6 +28,7 @@ from chatapp.chat.facts import Progress
 from chatapp.engine.look.teacher_forcing import force
 from chatapp.engine.runtimes.base import Floats, Runtime
 from chatapp.engine.sampler.alive import Alive
+from chatapp.engine.sampler.chain import Snapshot
 
 HEAD_NATS = 8.0
 """How far below the best one a token may be to have its exact logit kept."""
@@ -71,14 +72,12 @@ class LogitRow:
 
     @property
     def best(self) -> float:
-        """The largest logit."""
         return self.head.best
 
     def alive(self, total: float | None = None) -> Alive:
         """The row as it goes through the chain; the head alone is at hand, the rest when needed.
 
-        Args:
-            total: the set's `total`, where it is known already.
+        `total`: the set's `total`, where it is known already.
         """
         count = None if self.has_dead else self.steps.size
         return Alive(self.logits, None, self.steps.size, head=self.head, count=count, total=total)
@@ -99,7 +98,6 @@ class LogitRow:
 
     @property
     def bytes_used(self) -> int:
-        """Memory that it takes."""
         return self.steps.nbytes + 16 * self.head.count
 
 
@@ -108,7 +106,6 @@ Rows = tuple[LogitRow, ...]
 
 
 def _head(row: Alive) -> Alive:
-    """The tokens near the top, sorted."""
     head = row.at_least(row.best - HEAD_NATS, compact=True)
     if head.count < HEAD_LEAST:
         return row.leaders(HEAD_LEAST)
@@ -131,6 +128,18 @@ class Recording:
         """The further ones follow without a gap."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """The step that a reply is held at: its token is not taken yet, so no row tells of it."""
+
+    ids: tuple[int, ...]
+    """Prompt and reply before it."""
+    logits: Floats
+    """(V,)."""
+    state: Snapshot
+    """The chain's state before it."""
+
+
 class LogitHistory:
     """Rows of recent replies by their exact ids, within a limit of memory.
 
@@ -140,7 +149,9 @@ class LogitHistory:
     """
 
     def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
+        self.limit_bytes = limit_bytes
+        self.held: Held | None = None
+        """What was held last; what it tells stays true when its token is taken."""
         self._recordings: OrderedDict[int, Recording] = OrderedDict()
         self._uses: dict[int, int] = {}  # how many recordings hold a row, by the row's identity
         self._bytes = 0
@@ -148,16 +159,14 @@ class LogitHistory:
 
     @property
     def bytes_used(self) -> int:
-        """Memory that the rows take; rows in common count once."""
         return self._bytes
 
     def begin(self, prompt_ids: Sequence[int], reply_ids: Sequence[int] = ()) -> Recording:
         """Begin to record a reply.
 
-        Args:
-            prompt_ids: what the model reads before the reply.
-            reply_ids: the start of the reply that is there already, when it goes on or branches;
-                rows of it that are known are taken over.
+        `prompt_ids`: what the model reads before the reply. `reply_ids`: the start of the reply
+        that is there already, when it goes on or branches; rows of it that are known are taken
+        over.
         """
         ids = [*prompt_ids, *reply_ids]
         with self._lock:
@@ -185,7 +194,6 @@ class LogitHistory:
             self._shrink()
 
     def keep(self, prompt_ids: Sequence[int], reply_ids: Sequence[int], rows: Rows) -> None:
-        """Keep rows that were computed anew."""
         with self._lock:
             self._add(Recording([*prompt_ids, *reply_ids], len(prompt_ids), list(rows)))
 
@@ -201,7 +209,7 @@ class LogitHistory:
         return found[0] if found else None
 
     def clear(self) -> None:
-        """Forget everything: the model has changed."""
+        self.held = None
         with self._lock:
             self._recordings.clear()
             self._uses.clear()
@@ -231,7 +239,7 @@ class LogitHistory:
             self._bytes += row.bytes_used
 
     def _shrink(self) -> None:
-        while self._bytes > self._limit and self._recordings:
+        while self._bytes > self.limit_bytes and self._recordings:
             _, oldest = self._recordings.popitem(last=False)
             for row in oldest.rows:
                 self._uses[id(row)] -= 1
@@ -250,13 +258,8 @@ def recompute(
     """The rows of a reply from one pass of the model over prompt and reply.
 
     For replies that are gone from the history, and for chats of an earlier day. The chat's KV cache
-    is not touched. Give the result to `LogitHistory.keep`.
-
-    Returns:
-        None when it was cancelled.
-
-    Raises:
-        EngineError: prompt and reply are longer than the model's context, or the model failed.
+    is not touched. Give the result to `LogitHistory.keep`. Returns None when it was cancelled.
+    Raises EngineError: prompt and reply are longer than the model's context, or the model failed.
     """
     ids = [*prompt_ids, *reply_ids]
     pieces = force(runtime, ids, len(prompt_ids), on_progress, cancelled)

@@ -29,8 +29,7 @@ from chatapp.chat.prompt import PromptFormat
 from chatapp.chat.record import Candidate
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.whatif import WhatIf
-from chatapp.engine.decoding.held import Held, HeldStep
-from chatapp.engine.look.history import LogitHistory, LogitRow, Rows, recompute
+from chatapp.engine.look.history import Held, LogitHistory, LogitRow, Rows, recompute
 from chatapp.engine.look.replay import Before, state_before
 from chatapp.engine.look.what_if import ReplyUnderTest
 from chatapp.engine.runtimes.base import Runtime
@@ -72,16 +71,6 @@ class _Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tested:
-    """The reply that what-if was asked about last."""
-
-    prompt_ids: tuple[int, ...]
-    ids: tuple[int, ...]
-    end_ids: tuple[int, ...]
-    under: ReplyUnderTest
-
-
-@dataclass(frozen=True, slots=True)
 class _Recomputed:
     """Rows that the history may be too small for."""
 
@@ -98,43 +87,29 @@ class Inspection:
         self,
         runtime: Runtime,
         history: LogitHistory,
-        held: HeldStep,
-        limit_bytes: int,
         end_ids: Callable[[tuple[str, ...], PromptFormat], tuple[int, ...]],
         dry_breakers: Callable[[], frozenset[int]],
     ) -> None:
         """Look at a model's replies.
 
-        Args:
-            runtime: the model.
-            history: the logits of recent replies.
-            held: the step that a reply under way is held at.
-            limit_bytes: how much the history may hold.
-            end_ids: the tokens that end a reply with these stop sequences in that format.
-            dry_breakers: the tokens over which DRY follows no repeat.
+        `end_ids`: the tokens that end a reply with these stop sequences in that format.
+        `dry_breakers`: the tokens over which DRY follows no repeat.
         """
         self._runtime = runtime
         self._history = history
-        self._held = held
-        self._limit_bytes = limit_bytes
         self._end_ids = end_ids
         self._dry_breakers = dry_breakers
         self._lock = threading.Lock()
         self._seen: _Seen | None = None
-        self._tested: _Tested | None = None
+        self._tested: tuple[object, ReplyUnderTest] | None = None
+        """What what-if was asked about last: the reply's ids, and the reply."""
         self._recomputed: _Recomputed | None = None
 
     def trace(self, step: ReplyStep, ids: Sequence[int], *, recomputed: bool = False) -> TracedStep:
         """One step stage by stage.
 
-        Args:
-            step: which one.
-            ids: the tokens to follow.
-            recomputed: whether the model was run for this answer.
-
-        Raises:
-            LogitsGone: `recompute` first.
-            EngineError: no such step or token, or the settings leave no token to take.
+        `recomputed`: whether the model was run for this answer. Raises LogitsGone: `recompute`
+        first. Raises EngineError: no such step or token, or the settings leave no token to take.
         """
         with self._lock:
             asked = list(dict.fromkeys(self._check_ids(ids)))
@@ -145,7 +120,7 @@ class Inspection:
             draws = step.reply.draws
             return TracedStep(
                 trace=trace_tokens(lookup),
-                candidates=make_candidates(lookup, self._runtime.tokenizer.token_bytes),
+                candidates=self._describe(lookup),
                 sampling=sampling,
                 draw=draws[step.index] if own and step.index < len(draws) else None,
                 recomputed=recomputed,
@@ -153,20 +128,18 @@ class Inspection:
             )
 
     def candidates(self, step: ReplyStep, start: int, count: int) -> CandidatePage:
-        """Some ranks of the vocabulary. Raises as `trace`."""
         with self._lock:
             seen = self._look(step)
             start = max(start, 0)
             ids = seen.order[start : start + min(max(count, 0), PAGE)].tolist()
             return CandidatePage(
                 start=start,
-                candidates=self._describe(seen, ids),
+                candidates=self._describe(Lookup(seen.outcome, ids)),
                 vocabulary=seen.order.size,
                 choices=seen.outcome.final.count,
             )
 
     def find_tokens(self, step: ReplyStep, wanted: str | int, limit: int) -> tuple[FoundToken, ...]:
-        """Tokens by text or id. Raises as `trace`."""
         with self._lock:
             seen = self._look(step)
             if isinstance(wanted, int):
@@ -176,7 +149,6 @@ class Inspection:
             return self._found(seen, ids)
 
     def spell(self, step: ReplyStep, text: str) -> SpeltText:
-        """A text in tokens that could be taken at a step. Raises as `trace`."""
         tokenizer = self._runtime.tokenizer
         with self._lock:
             ids = tokenizer.encode_inside(text)
@@ -190,9 +162,8 @@ class Inspection:
     def what_if(self, reply: WrittenReply, sampling: SamplingParams) -> WhatIf:
         """A reply under other settings; quick when it is the same reply as before.
 
-        Raises:
-            LogitsGone: `recompute` first.
-            EngineError: the settings leave no token to take somewhere.
+        Raises LogitsGone: `recompute` first. Raises EngineError: the settings leave no token to
+        take somewhere.
         """
         with self._lock:
             return self._under_test(reply).under(sampling)
@@ -206,24 +177,15 @@ class Inspection:
     ) -> bool:
         """Run the model over a reply again to have its logits.
 
-        Args:
-            reply: which one.
-            index: the step that is asked about, also the one behind the last token; None where
-                all of them are.
-            on_progress: told how much has been read.
-            cancelled: asked in between.
-
-        Returns:
-            Whether it was done; False when it was cancelled.
-
-        Raises:
-            EngineError: the reply does not fit into the model's context, or the model failed.
+        `index`: the step that is asked about, also the one behind the last token; None where all of
+        them are. Returns whether it was done; False when it was cancelled. Raises EngineError: the
+        reply does not fit into the model's context, or the model failed.
         """
         # What a row is about is decided by the ids before it: any id may stand for the next one.
         whole = (*reply.ids, 0) if index == len(reply.ids) else reply.ids
         first, last = 0, len(whole)
         row_bytes = 2 * self._runtime.facts.vocab_size
-        fits = row_bytes * last * 1.1 <= self._limit_bytes
+        fits = row_bytes * last * 1.1 <= self._history.limit_bytes
         if index is not None and not fits:
             first, last = max(0, index - WINDOW // 2), min(last, index + WINDOW // 2)
         before = (*reply.prompt_ids, *whole[:first])
@@ -260,7 +222,9 @@ class Inspection:
         return state_before(reply, index, lambda place, state: self._run(reply, place, None, state))
 
     def _held_at(self, reply: WrittenReply, index: int) -> Held | None:
-        return self._held.after((*reply.prompt_ids, *reply.ids[:index]))
+        held = self._history.held
+        before = (*reply.prompt_ids, *reply.ids[:index])
+        return held if held is not None and held.ids == before else None
 
     def _run(
         self, reply: WrittenReply, index: int, sampling: SamplingParams | None, state: ChainState
@@ -290,28 +254,17 @@ class Inspection:
 
     def _under_test(self, reply: WrittenReply) -> ReplyUnderTest:
         end_ids = self._end_ids(reply.stop, reply.format)
-        tested = self._tested
-        if tested is not None and (tested.prompt_ids, tested.ids, tested.end_ids) == (
-            reply.prompt_ids,
-            reply.ids,
-            end_ids,
-        ):
-            return tested.under
+        which = (reply.prompt_ids, reply.ids, end_ids)
+        if self._tested is not None and self._tested[0] == which:
+            return self._tested[1]
         rows = self._history.rows(reply.prompt_ids, reply.ids)
         if rows is None:
             rows = tuple(self._row(reply, index) for index in range(len(reply.ids)))
         under = ReplyUnderTest(rows, reply.prompt_ids, reply.ids, end_ids, self._dry_breakers)
-        self._tested = _Tested(reply.prompt_ids, reply.ids, end_ids, under)
+        self._tested = which, under
         return under
 
-    def _describe(self, seen: _Seen, listed: Sequence[int]) -> tuple[Candidate, ...]:
-        """Candidates as records have them.
-
-        Args:
-            seen: the step.
-            listed: ids, in any order, each once.
-        """
-        lookup = Lookup(seen.outcome, listed)
+    def _describe(self, lookup: Lookup) -> tuple[Candidate, ...]:
         return make_candidates(lookup, self._runtime.tokenizer.token_bytes)
 
     def _spelt(self, seen: _Seen, wanted: str, limit: int) -> list[int]:
@@ -340,7 +293,7 @@ class Inspection:
         place_of = {id_: place for place, id_ in enumerate(final.ids.tolist())}
         own = edited.at(np.array(ids, dtype=np.int64)).tolist()
         found = []
-        for candidate, logit in zip(self._describe(seen, ids), own, strict=True):
+        for candidate, logit in zip(self._describe(Lookup(seen.outcome, ids)), own, strict=True):
             place = place_of.get(candidate.id)
             found.append(
                 FoundToken(

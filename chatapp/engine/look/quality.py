@@ -28,18 +28,9 @@ def quality(
 ) -> Quality | None:
     """Let both read the same text.
 
-    Args:
-        runtime: the model as it runs.
-        reference: the same weights in float32, with the same vocabulary.
-        ids: the text.
-        on_progress: told how far the reading is.
-        cancelled: asked while it is read.
-
-    Returns:
-        None when it was cancelled.
-
-    Raises:
-        EngineError: the text does not fit into the context, or the two are not the same model.
+    `reference`: the same weights in float32, with the same vocabulary. Returns None when it was
+    cancelled. Raises EngineError: the text does not fit into the context, or the two are not the
+    same model.
     """
     divergences: list[float] = []
     agreed: list[bool] = []
@@ -78,7 +69,6 @@ def quality(
 
 
 def _logprobs(logits: Floats) -> npt.NDArray[np.float64]:
-    """ln p of every token, (V,)."""
     wide = logits.astype(np.float64)
     wide -= wide.max()
     logprobs: npt.NDArray[np.float64] = wide - np.log(np.exp(wide).sum())

@@ -11,14 +11,13 @@ Its numbers are told from this seed's by their values, and then it is said that 
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from chatapp.chat.inspection import WrittenReply
 from chatapp.chat.sampling import SamplingParams
-from chatapp.engine.sampler.chain import ChainState, Outcome, Snapshot
+from chatapp.engine.sampler.chain import ChainState, Outcome, Snapshot, moved_mu
 
 TAKEN_OVER = (
     "this token was taken over from another reply, so the number that XTC drew for it and"
@@ -43,11 +42,8 @@ def state_before(
 ) -> Before:
     """The state of the chain before a token of a reply.
 
-    Args:
-        reply: with draws, probabilities and spans.
-        index: which token, from 0.
-        run: sends the step of an index through the chain; asked only for tokens that were taken
-            without a draw while XTC was on.
+    `run`: sends the step of an index through the chain; asked only for tokens that were taken
+    without a draw while XTC was on.
     """
     seed = reply.seed % 2**64
     if not _depends(reply, index):
@@ -95,12 +91,10 @@ def _mu(reply: WrittenReply, begin: int, index: int) -> float | None:
     mu: float | None = None
     for place in range(begin, index):
         sampling = reply.sampling_at(place)
-        tau, prob = sampling.mirostat_tau, reply.probs[place]
-        if tau == 0:
+        if sampling.mirostat_tau == 0:
             mu = None
-        elif prob > 0:
-            before = 2 * tau if mu is None else mu
-            mu = before - sampling.mirostat_eta * (-math.log2(prob) - tau)
+        elif (prob := reply.probs[place]) > 0:
+            mu = moved_mu(2 * sampling.mirostat_tau if mu is None else mu, prob, sampling)
     return mu
 
 

@@ -22,12 +22,9 @@ from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.scoring import PLAIN
 from chatapp.engine.decoding.reply_text import ReplyText
 from chatapp.engine.look.teacher_forcing import force
-from chatapp.engine.runtimes.base import Floats, KVSequence, Runtime
+from chatapp.engine.runtimes.base import KVSequence, Runtime
 from chatapp.engine.sampler.chain import ChainState, StepContext, run_chain
 from chatapp.engine.sampler.record import look_up_leaders, make_record
-
-Rows = Iterator[tuple[int, Floats]]
-"""Places of tokens, rising, and the logits before each: (V,)."""
 
 
 def score(
@@ -44,77 +41,41 @@ def score(
     """Yield a record for each token of a text that has a context.
 
     The records come piece by piece while the text is read; a record's `index` is the token's place
-    in `ids`. When `cancelled` becomes true it ends early.
+    in `ids`. When `cancelled` becomes true it ends early. Raises EngineError: the text is longer
+    than the model's context, or the model failed.
 
     Args:
-        runtime: the model.
-        ids: the text, with whatever stands before it.
         start: the first token to score; what is before it is context only. 0 is the same as 1.
-        top_logprobs: how many candidates each record lists.
-        on_progress: told how much has been read.
-        cancelled: asked while the text is read and between records.
         places: which tokens are wanted, from `start` on; None is all of them.
         known: a sequence that has read the start of the text, maybe; it is left as it is.
-
-    Raises:
-        EngineError: the text is longer than the model's context, or the model failed.
     """
     start = max(start, 1)
     all_places = range(start, len(ids))
     wanted = all_places if places is None else sorted(set(places) & set(all_places))
-    rows = _read(runtime, ids, wanted, on_progress, cancelled, known)
-    yield from _records(runtime, ids, start, rows, top_logprobs, cancelled)
-
-
-def _records(
-    runtime: Runtime,
-    ids: Sequence[int],
-    start: int,
-    rows: Rows,
-    top_logprobs: int,
-    cancelled: Callable[[], bool],
-) -> Iterator[TokenRecord]:
-    """A record for each row; the tokens between them only go into the text that is told."""
-    text = ReplyText(runtime.tokenizer, end_ids=(), reply_ids=ids[:start])
+    if not wanted:
+        return
+    text = ReplyText(runtime.tokenizer, end_ids=(), reply_ids=ids[: wanted[0]])
     end_ids = np.array(runtime.facts.end_ids, dtype=np.int64)
     context = StepContext(
         ids=np.array(ids, dtype=np.int64), prompt_length=len(ids), end_ids=end_ids
     )
     state = ChainState(0)  # nothing is drawn
-    told = start
-    for index, logits in rows:
-        if cancelled():
-            return
-        for token_id in ids[told:index]:
-            text.push(token_id, None)
-        told = index + 1
-        last = FinishReason.LENGTH if index == len(ids) - 1 else None
-        outcome = run_chain(logits, PLAIN, context, state)
-        yield make_record(
-            look_up_leaders(outcome, top_logprobs, ids[index]),
-            ids[index],
-            index=index,
-            end_ids=end_ids,
-            token_bytes=runtime.tokenizer.token_bytes,
-            text=text.push(ids[index], last).text,
-            draw=None,
-        )
-
-
-def _read(
-    runtime: Runtime,
-    ids: Sequence[int],
-    places: Sequence[int],
-    on_progress: Callable[[Progress], None],
-    cancelled: Callable[[], bool],
-    known: KVSequence | None,
-) -> Rows:
-    """The logits from the model reading the text up to the last place."""
-    if not places:
-        return
-    wanted = set(places)
-    text = ids[: places[-1] + 1]
-    for piece in force(runtime, text, places[0], on_progress, cancelled, known):
-        for place, logits in enumerate(piece.logits, piece.start):
-            if place in wanted:
-                yield place, logits
+    asked, read = set(wanted), ids[: wanted[-1] + 1]
+    for piece in force(runtime, read, wanted[0], on_progress, cancelled, known):
+        for index, logits in enumerate(piece.logits, piece.start):
+            if cancelled():
+                return
+            last = FinishReason.LENGTH if index == len(ids) - 1 else None
+            printed = text.push(ids[index], last).text
+            if index not in asked:  # it only goes into the text that is told
+                continue
+            outcome = run_chain(logits, PLAIN, context, state)
+            yield make_record(
+                look_up_leaders(outcome, top_logprobs, ids[index]),
+                ids[index],
+                index=index,
+                end_ids=end_ids,
+                token_bytes=runtime.tokenizer.token_bytes,
+                text=printed,
+                draw=None,
+            )

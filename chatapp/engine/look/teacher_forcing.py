@@ -53,16 +53,9 @@ def force(
     takes a text in one go only reads the text anew for each piece, which is slower and just as
     right. When `cancelled` becomes true it ends early.
 
-    Args:
-        runtime: the model.
-        ids: the text.
-        start: the first token of interest.
-        on_progress: told how far it is.
-        cancelled: asked many times a second.
-        known: a sequence that has read the start of the text, maybe; it is left as it is.
-
-    Raises:
-        EngineError: the text is longer than the model's context, or the model failed.
+    `cancelled`: asked many times a second. `known`: a sequence that has read the start of the text,
+    maybe; it is left as it is. Raises EngineError: the text is longer than the model's context, or
+    the model failed.
     """
     limit = runtime.facts.context_length
     if len(ids) > limit:

@@ -58,12 +58,8 @@ class ReplyUnderTest:
     ) -> None:
         """Take hold of what does not depend on the settings.
 
-        Args:
-            rows: the logits that each token of the reply was taken from, one a token.
-            prompt_ids: what the model read before the reply.
-            reply_ids: the reply.
-            end_ids: the tokens that end a reply.
-            dry_breakers: the tokens over which DRY follows no repeat; asked for while DRY is on.
+        `rows`: the logits that each token of the reply was taken from, one a token. `dry_breakers`:
+        the tokens over which DRY follows no repeat; asked for while DRY is on.
         """
         if len(rows) != len(reply_ids):
             raise ValueError(f"{len(rows)} rows of logits for {len(reply_ids)} tokens")
@@ -75,12 +71,7 @@ class ReplyUnderTest:
         self._taken = tuple(reply_ids)
 
     def under(self, params: SamplingParams) -> WhatIf:
-        """The reply under these settings.
-
-        Raises:
-            EngineError: at some token the settings leave nothing to take, or a bias or penalty
-                makes a logit infinite.
-        """
+        """The reply under these settings. Raises EngineError."""
         coin = _Coin.of(params)
         state = ChainState(0)  # carries mirostat's bound from token to token, and nothing else
         steps = [self._step(row, coin, state) for row in range(len(self._rows))]
@@ -143,7 +134,6 @@ class _Coin:
 
     @classmethod
     def of(cls, params: SamplingParams) -> _Coin:
-        """The coin that these settings toss."""
         return cls(
             spared=replace(params, xtc_probability=0.0),
             dropped=replace(params, xtc_probability=1.0),
@@ -157,7 +147,6 @@ class _Coin:
 
     @property
     def sides(self) -> list[SamplingParams]:
-        """The ways that it can fall."""
         if self.chance in (0, 1):
             return [self.dropped if self.chance else self.spared]
         return [self.spared, self.dropped]
@@ -180,7 +169,6 @@ class _Coin:
 
 
 def _step_of(outcome: Outcome, id_: int) -> _Step:
-    """A step as the chain has it."""
     ids = np.array([id_])
     final, tempered = outcome.final, outcome.tempered
     return _Step(

@@ -55,15 +55,8 @@ class KVSequence(Protocol):
     ) -> Reading:
         """Read further ids.
 
-        Args:
-            ids: at least one.
-            last: for how many of them, from the end, the logits are wanted.
-            watch: told how far it is.
-            states: whether the hidden states are wanted too.
-
-        Raises:
-            Stopped: `watch` said so.
-            EngineError: the model failed; the sequence is empty then.
+        `last`: for how many of them, from the end, the logits are wanted. Raises Stopped: `watch`
+        said so. Raises EngineError: the model failed; the sequence is empty then.
         """
 
     def crop(self, length: int) -> None:
@@ -117,13 +110,27 @@ class Runtime(Protocol):
         """Give everything back; nothing of it may be used afterwards."""
 
 
+def check_memory(
+    needed: float, what: str, of: str, way_out: str, *, share: float = 1.0, more: int = 0
+) -> None:
+    """Refuse what cannot fit before the machine starts to swap. Raises EngineError.
+
+    `share`: how much of the free memory may be taken. `more`: bytes that a GPU has free besides.
+    """
+    import psutil
+
+    free = psutil.virtual_memory().available + more
+    if needed > share * free:
+        raise EngineError(
+            f"{what} {needed / 1e9:.1f} GB {of}, and {free / 1e9:.1f} GB are free; {way_out}"
+        )
+
+
 def reuse(sequence: KVSequence, ids: Sequence[int]) -> int:
     """Make a sequence hold the longest prefix of `ids` that it can, but not all of them.
 
-    At least one id is left to read, since the logits come from reading.
-
-    Returns:
-        How many of the ids it holds now.
+    At least one id is left to read, since the logits come from reading. Returns how many of the ids
+    it holds now.
     """
     keep = min(common_prefix(sequence.ids, ids), len(ids) - 1)
     sequence.crop(max(keep, 0))

@@ -7,29 +7,20 @@ takes twenty times as long; transformers is asked only for folders without a tok
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from chatapp.chat.errors import EngineError
-from chatapp.engine.runtimes.plain_text import PlainTokenizers, control_tokens, plain_tokenizers
-from chatapp.engine.runtimes.token_bytes import LeadingSpace, TokenDecoding, token_decoding
+from chatapp.chat.errors import EngineError, first_line
+from chatapp.engine.runtimes.plain_text import control_tokens, plain_tokenizers
+from chatapp.engine.runtimes.token_bytes import LeadingSpace, token_decoding
 from chatapp.engine.runtimes.tokenizer import ModelTokenizer, Where
 
-SPECIAL_NAMES = (
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-)
-"""The names under which chat templates know special tokens."""
-
+_SPECIAL = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+"""Chat templates know special tokens as bos_token, …"""
 
 _LARGEST_ID = 10_000_000
 """No vocabulary comes near; a table of all ids is made."""
@@ -48,11 +39,7 @@ class FolderTokenizer(ModelTokenizer):
     ) -> None:
         """Wrap a tokenizer.
 
-        Args:
-            backend: the tokenizer as its file describes it.
-            special_tokens: the special tokens by their names in chat templates (bos_token, ...).
-            chat_template: the model's own chat template, a Jinja source.
-            add_bos: whether a text begins with the BOS token; None leaves it to the backend.
+        `add_bos`: whether a text begins with the BOS token; None leaves it to the backend.
         """
         backend.no_truncation()
         backend.no_padding()
@@ -66,39 +53,34 @@ class FolderTokenizer(ModelTokenizer):
 
     @classmethod
     def from_folder(cls, folder: Path | str) -> FolderTokenizer:
-        """Read the tokenizer of a model's folder.
-
-        Raises:
-            EngineError: there is none, or it cannot be read.
-        """
+        """Read the tokenizer of a model's folder. Raises EngineError."""
         folder = Path(folder)
         config = _read_json(folder / "tokenizer_config.json")
         template = _chat_template(folder, config)
         names = {**_read_json(folder / "special_tokens_map.json"), **config}
-        add_bos = config.get("add_bos_token")
+        wanted = config.get("add_bos_token")
+        add_bos = wanted if isinstance(wanted, bool) else None
         if (folder / "tokenizer.json").is_file():
             return cls(
                 _read_backend(folder / "tokenizer.json"),
                 special_tokens=_special_tokens(names),
                 chat_template=template,
-                add_bos=add_bos if isinstance(add_bos, bool) else None,
+                add_bos=add_bos,
             )
         wrapper = _read_with_transformers(folder)
         return cls(
             wrapper.backend_tokenizer,
             special_tokens={k: str(v) for k, v in wrapper.special_tokens_map.items()},
             chat_template=template,
-            add_bos=add_bos if isinstance(add_bos, bool) else None,
+            add_bos=add_bos,
         )
 
     @property
     def vocab_size(self) -> int:
-        """One more than the largest id with a token; the model may have more rows than that."""
         return len(self.byte_table)
 
     @cached_property
     def prefix_ids(self) -> tuple[int, ...]:
-        """What the model expects before any text: its BOS token, or nothing."""
         if self._add_bos is not None:
             bos = self._special_id("bos_token")
             return (bos,) if self._add_bos and bos is not None else ()
@@ -110,20 +92,15 @@ class FolderTokenizer(ModelTokenizer):
         return ()
 
     def encode_rendered(self, text: str) -> list[int]:
-        """Ids of text that a format wrote: what spells a control token becomes it.
-
-        The same as transformers' `tokenizer(text, add_special_tokens=False)`.
-        """
+        """The same as transformers' `tokenizer(text, add_special_tokens=False)`."""
         return _ids(self._backend, text)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The exact bytes of one token; empty for an id without a token."""
         return self.byte_table[token_id] if 0 <= token_id < len(self.byte_table) else b""
 
     @property
     def leading_space(self) -> LeadingSpace:
-        """What decoding does to a space at the start of a text."""
-        return self._decoding.leading_space
+        return self._decoding[1]
 
     @cached_property
     def byte_table(self) -> Sequence[bytes]:
@@ -136,7 +113,7 @@ class FolderTokenizer(ModelTokenizer):
         if largest > _LARGEST_ID:
             raise EngineError(f"the tokenizer has a token with the id {largest}; no model has one")
         table = [b""] * (largest + 1)
-        to_bytes = self._decoding.to_bytes
+        to_bytes, _ = self._decoding
         for token, number in vocabulary.items():
             table[number] = to_bytes(token)
         for number, added in self._backend.get_added_tokens_decoder().items():
@@ -144,30 +121,21 @@ class FolderTokenizer(ModelTokenizer):
         return tuple(table)
 
     @cached_property
-    def _decoding(self) -> TokenDecoding:
+    def _decoding(self) -> tuple[Callable[[str], bytes], LeadingSpace]:
         decoder = self._backend.decoder
         state = json.loads(decoder.__getstate__()) if decoder is not None else None
         return token_decoding(state)
 
     @cached_property
-    def _plain(self) -> PlainTokenizers:
+    def _plain(self) -> Mapping[Where, Tokenizer]:
         return plain_tokenizers(self._backend)
 
     def token_id(self, text: str) -> int | None:
-        """The id of a special token's text."""
         found: int | None = self._backend.token_to_id(text)
         return found
 
     def _encode(self, where: Where, text: str) -> list[int]:
-        plain = self._plain
-        return _ids(
-            {
-                Where.START: plain.at_start,
-                Where.AFTER_CONTROL: plain.after_control,
-                Where.INSIDE: plain.inside,
-            }[where],
-            text,
-        )
+        return _ids(self._plain[where], text)
 
 
 def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -181,7 +149,9 @@ def _read_backend(file: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises plain Exception for every broken file
-        raise EngineError(f"{file} cannot be read: {_line(error)}; fetch the model anew") from None
+        raise EngineError(
+            f"{file} cannot be read: {first_line(error)}; fetch the model anew"
+        ) from None
 
 
 def _read_with_transformers(folder: Path) -> Any:
@@ -194,8 +164,8 @@ def _read_with_transformers(folder: Path) -> Any:
         )
     except Exception as error:  # anything may come out of files from elsewhere
         raise EngineError(
-            f"{folder} has no tokenizer that can be read ({_line(error)[:120]}); take a copy of the"
-            " model with a tokenizer.json, or a .gguf of it"
+            f"{folder} has no tokenizer that can be read ({first_line(error)[:120]}); take a copy"
+            " of the model with a tokenizer.json, or a .gguf of it"
         ) from None
     if not hasattr(wrapper, "backend_tokenizer"):
         raise EngineError(f"{folder} has a tokenizer of its own code; a tokenizer.json is needed")
@@ -209,7 +179,7 @@ def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
         try:
             return file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise EngineError(f"{file} cannot be read: {_line(error)}") from None
+            raise EngineError(f"{file} cannot be read: {first_line(error)}") from None
     template = config.get("chat_template")
     template = template or _read_json(folder / "chat_template.json").get("chat_template")
     if isinstance(template, list):  # several by name: [{"name": "default", "template": "..."}]
@@ -224,7 +194,7 @@ def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
     """Names to tokens; a token is its text, or an object that holds it."""
     found = {}
-    for name in SPECIAL_NAMES:
+    for name in (f"{kind}_token" for kind in _SPECIAL):
         value = config.get(name)
         if isinstance(value, dict):
             value = value.get("content")
@@ -240,12 +210,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise EngineError(f"{file} cannot be read: {_line(error)}") from None
+        raise EngineError(f"{file} cannot be read: {first_line(error)}") from None
     if not isinstance(value, dict):
         raise EngineError(f"{file} cannot be read: it holds no JSON object")
     return value
-
-
-def _line(error: Exception) -> str:
-    """The first line of what a library had to say."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -51,7 +51,6 @@ class GgufTokenizer(ModelTokenizer):
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens the vocabulary has."""
         return self._size
 
     @cached_property
@@ -65,13 +64,11 @@ class GgufTokenizer(ModelTokenizer):
 
     @cached_property
     def prefix_ids(self) -> tuple[int, ...]:
-        """The BOS token, where the file says that a text begins with it."""
         bos = self._lib.c.llama_vocab_bos(self._vocab)
         return (bos,) if self._lib.c.llama_vocab_get_add_bos(self._vocab) and bos >= 0 else ()
 
     @property
     def prefixes_every_prompt(self) -> bool:
-        """llama.cpp puts the BOS token before a rendered prompt, too, where it isn't there yet."""
         return True
 
     @cached_property
@@ -80,18 +77,15 @@ class GgufTokenizer(ModelTokenizer):
         return LeadingSpace.DROP_ONE if self._puts_space else LeadingSpace.KEEP
 
     def token_id(self, text: str) -> int | None:
-        """The id of the token of a special name's text."""
         return self._ids_by_text.get(text)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The exact bytes of one token; empty for an id without a token."""
         if (known := self._bytes.get(token_id)) is None:
             known = self._read_bytes(token_id) if 0 <= token_id < self._size else b""
             self._bytes[token_id] = known
         return known
 
     def encode_rendered(self, text: str) -> list[int]:
-        """Ids of text that a format wrote: what spells a control token becomes it."""
         return self._tokenize(text, special=True)
 
     def _encode(self, where: Where, text: str) -> list[int]:
@@ -169,7 +163,6 @@ class GgufTokenizer(ModelTokenizer):
                 )
 
     def _special_tokens(self, attributes: list[int]) -> dict[str, str]:
-        """The special tokens by their names in chat templates."""
         unknown = next((i for i, kind in enumerate(attributes) if kind & _UNKNOWN), -1)
         ids = {f"{name}_token": self._named(name) for name in _NAMED} | {"unk_token": unknown}
         found = {name: token_id for name, token_id in ids.items() if token_id >= 0}
@@ -193,9 +186,7 @@ class GgufTokenizer(ModelTokenizer):
 def read_vocabulary(file: Path) -> GgufTokenizer:
     """The tokenizer of a GGUF file alone, without its weights.
 
-    Raises:
-        NoLibrary: llama.cpp can't be used here.
-        EngineError: the file can't be read.
+    Raises NoLibrary: llama.cpp can't be used here. Raises EngineError: the file can't be read.
     """
     lib = library()
     params = lib.c.llama_model_default_params()

@@ -162,11 +162,7 @@ class Library:
 
 @functools.cache
 def library() -> Library:
-    """Load and check the library, once a process.
-
-    Raises:
-        NoLibrary: no package has it here, or it isn't the build that is declared.
-    """
+    """Load and check the library, once a process. Raises NoLibrary."""
     try:
         import cffi
     except ImportError:

@@ -21,7 +21,15 @@ import numpy as np
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
-from chatapp.engine.runtimes.base import CannotFork, Floats, Reading, Stopped, Watch, recommended
+from chatapp.engine.runtimes.base import (
+    CannotFork,
+    Floats,
+    Reading,
+    Stopped,
+    Watch,
+    check_memory,
+    recommended,
+)
 from chatapp.engine.runtimes.gguf_tokenizer import GgufTokenizer
 from chatapp.engine.runtimes.library import Library, library
 
@@ -65,14 +73,18 @@ class LlamaCppRuntime:
     ) -> None:
         """Load a file.
 
-        Raises:
-            NoLibrary: llama.cpp can't be used here.
-            EngineError: the file is no model that it runs, or doesn't fit into memory.
+        Raises NoLibrary: llama.cpp can't be used here. Raises EngineError: the file is no model
+        that it runs, or doesn't fit into memory.
         """
         self._lib = lib = library()
         self._c, self._ffi = lib.c, lib.ffi
         gpu = _uses_gpu(lib, options.device)
-        _check_memory(source)
+        check_memory(
+            _file_size(source),
+            f"{source.name} needs",
+            "of memory",
+            "close something, or choose a smaller model",
+        )
         self._model = _load_model(lib, source, gpu, on_progress)
         self.tokenizer = GgufTokenizer(lib, self._model)
         self._vocabulary: int = lib.c.llama_vocab_n_tokens(lib.c.llama_model_get_vocab(self._model))
@@ -93,7 +105,6 @@ class LlamaCppRuntime:
         self._warm_up()
 
     def sequence(self) -> LlamaCppSequence:
-        """A new, empty sequence. Raises CannotFork where there are too many."""
         if not self._free:
             if self._most >= MOST_SEQUENCES:
                 raise CannotFork(f"llama.cpp reads at most {MOST_SEQUENCES} texts side by side")
@@ -104,7 +115,6 @@ class LlamaCppRuntime:
         return LlamaCppSequence(self, heapq.heappop(self._free))
 
     def close(self) -> None:
-        """Give everything back."""
         if self._context is not None:
             self._c.llama_free(self._context)
             self._context = None  # the model goes when nobody asks its tokenizer any more
@@ -125,7 +135,6 @@ class LlamaCppRuntime:
         self._c.llama_memory_seq_cp(memory, number, other, 0, -1 if self.carries_state else length)
 
     def release(self, number: int) -> None:
-        """A sequence is no longer needed."""
         if self._context is not None:
             self.forget(number, 0)
             heapq.heappush(self._free, number)
@@ -142,16 +151,13 @@ class LlamaCppRuntime:
     ) -> Reading:
         """Read some tokens in one batch.
 
+        Raises Stopped, EngineError.
+
         Args:
             ids: at most `BATCH` tokens.
             places: where each stands in its sequence.
-            numbers: the sequence of each.
             last: for how many, from the end, the logits are wanted.
             watch: as in `base.KVSequence.read`, with how many of these tokens are read.
-            states: whether the hidden states of all of them are wanted.
-
-        Raises:
-            Stopped, EngineError.
         """
         c, ffi = self._c, self._ffi
         count = len(ids)
@@ -229,7 +235,13 @@ class LlamaCppRuntime:
     def _grow(self, cells: int, sequences: int) -> None:
         """A larger context with the same state in it. Raises EngineError, and nothing changed."""
         c, old = self._c, self._context
-        _check_room((cells - self._cells) * self._cell_bytes, cells)
+        check_memory(
+            (cells - self._cells) * self._cell_bytes,
+            f"a context of {cells} tokens needs",
+            "more of memory",
+            "start a new chat, or set a --context-length",
+            share=0.9,
+        )
         size: int = c.llama_state_get_size(old)
         state = self._ffi.new("uint8_t[]", size)
         size = c.llama_state_get_data(old, state, size)
@@ -248,7 +260,6 @@ class LlamaCppRuntime:
         sequence.close()
 
     def _bytes_of_a_token(self) -> int:
-        """The keys and values of one token."""
         heads = self._c.llama_model_n_head_kv(self._model)
         default = self._width // max(self._c.llama_model_n_head(self._model), 1)
         architecture = self._metadata("general.architecture")
@@ -313,7 +324,6 @@ class LlamaCppSequence:
     """One text in the context; implements `base.KVSequence`."""
 
     def __init__(self, runtime: LlamaCppRuntime, number: int) -> None:
-        """`number` is the library's own for it."""
         self._runtime = runtime
         self.number = number
         self.ids: list[int] = []
@@ -321,7 +331,6 @@ class LlamaCppSequence:
     def read(
         self, ids: Sequence[int], *, last: int = 1, watch: Watch | None = None, states: bool = False
     ) -> Reading:
-        """Read further ids; see `base.KVSequence`."""
         readings = []
         for start in range(0, len(ids), BATCH):
             piece = ids[start : start + BATCH]
@@ -355,7 +364,6 @@ class LlamaCppSequence:
         )
 
     def crop(self, length: int) -> None:
-        """Forget what stands behind the first ids; all of it, where that can't be put back."""
         if length >= len(self.ids):
             return
         if length > 0 and self._runtime.forget(self.number, length):
@@ -364,12 +372,10 @@ class LlamaCppSequence:
             self.clear()
 
     def clear(self) -> None:
-        """Forget everything."""
         self._runtime.forget(self.number, 0)
         self.ids.clear()
 
     def fork(self, length: int) -> LlamaCppSequence:
-        """Another sequence that has read the first ids. Raises CannotFork."""
         if self._runtime.carries_state and 0 < length < len(self.ids):
             raise CannotFork("this model's state can't be put back to an earlier token")
         other = self._runtime.sequence()
@@ -379,11 +385,9 @@ class LlamaCppSequence:
         return other
 
     def rows(self) -> LlamaCppRows:
-        """One row that has read what this has."""
         return LlamaCppRows(self._runtime, [self.fork(len(self.ids))])
 
     def close(self) -> None:
-        """Give its memory back."""
         self._runtime.release(self.number)
 
 
@@ -395,7 +399,6 @@ class LlamaCppRows:
         self._rows = rows
 
     def select(self, rows: Sequence[int]) -> None:
-        """Make row i what row rows[i] is now."""
         old, taken = self._rows, set[int]()
         for row in set(range(len(old))) - set(rows):
             old[row].close()  # first, so that its number can be used again
@@ -406,7 +409,6 @@ class LlamaCppRows:
             taken.add(row)
 
     def read(self, ids: Sequence[int], *, states: bool = False) -> Reading:
-        """Read one further id for each row."""
         places = [len(row.ids) for row in self._rows]
         numbers = [row.number for row in self._rows]
         reading = self._runtime.decode(ids, places, numbers, len(ids), states=states)
@@ -415,7 +417,6 @@ class LlamaCppRows:
         return reading
 
     def close(self) -> None:
-        """Give their memory back."""
         for row in self._rows:
             row.close()
         self._rows = []
@@ -432,12 +433,10 @@ class _Watched:
         self._watch: Watch = lambda _: True
 
     def begin(self, count: int, watch: Watch) -> None:
-        """A batch of so many tokens begins."""
         self._done, self._count, self._watch = 0, count, watch
         self._told = time.monotonic()
 
     def whole(self) -> None:
-        """The batch is read."""
         self._operations = max(self._done, self._operations)
 
     def ask(self) -> bool:
@@ -490,32 +489,11 @@ def _load_model(
     return model
 
 
-def _check_memory(source: ModelSource) -> None:
-    """Refuse what can't fit before the machine starts to swap."""
-    import psutil
-
+def _file_size(source: ModelSource) -> int:
     try:
-        size = Path(source.path).stat().st_size
+        return Path(source.path).stat().st_size
     except OSError as error:
         raise EngineError(f"cannot read {source.path}: {error.strerror}") from error
-    free = psutil.virtual_memory().available
-    if size > free:
-        raise EngineError(
-            f"{source.name} needs {size / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free;"
-            " close something, or choose a smaller model"
-        )
-
-
-def _check_room(more: int, cells: int) -> None:
-    """Refuse a context that would make the machine swap."""
-    import psutil
-
-    free = psutil.virtual_memory().available
-    if more > 0.9 * free:
-        raise EngineError(
-            f"a context of {cells} tokens needs {more / 1e9:.1f} GB more of memory, and"
-            f" {free / 1e9:.1f} GB are free; start a new chat, or set a --context-length"
-        )
 
 
 def _cores() -> int:

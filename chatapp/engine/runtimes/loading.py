@@ -21,14 +21,8 @@ def load(
 ) -> Runtime:
     """Load a model: a GGUF file on llama.cpp where it can be used, anything else on transformers.
 
-    Args:
-        source: where the model is.
-        options: how to load it.
-        prepared: the folder that converted models are kept in.
-        on_progress: told how far it is.
-
-    Raises:
-        EngineError: the files are no model that the runtime runs, or it does not fit.
+    `prepared`: the folder that converted models are kept in. Raises EngineError: the files are no
+    model that the runtime runs, or it does not fit.
     """
     if options.runtime not in RUNTIMES:
         raise EngineError(f"runtime must be {', '.join(RUNTIMES)}, not {options.runtime!r}")

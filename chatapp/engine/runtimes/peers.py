@@ -47,8 +47,7 @@ def generate_times(
 def write_uncached(runtime: TransformersRuntime, prompt_ids: Sequence[int], count: int) -> int:
     """Write some tokens by reading all of the text again for each.
 
-    Returns:
-        How many times a token went through the layers.
+    Returns how many times a token went through the layers.
     """
     ids, passes = list(prompt_ids), 0
     with torch.inference_mode():

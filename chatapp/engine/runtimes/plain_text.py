@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from chatapp.engine.prompt.control import ControlToken
+from chatapp.engine.runtimes.tokenizer import Where
 
 Json = dict[str, Any]
 
@@ -31,20 +31,8 @@ def control_tokens(tokenizer: Tokenizer) -> tuple[ControlToken, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class PlainTokenizers:
-    """Tokenizers without control tokens, by where in the prompt a text stands."""
-
-    at_start: Tokenizer
-    """For the very start of a prompt."""
-    after_control: Tokenizer
-    """For text that follows a control token."""
-    inside: Tokenizer
-    """For text that goes on after a reply's exact ids: no space is put before it."""
-
-
-def plain_tokenizers(tokenizer: Tokenizer) -> PlainTokenizers:
-    """Build them from the real one; at most two are different objects.
+def plain_tokenizers(tokenizer: Tokenizer) -> Mapping[Where, Tokenizer]:
+    """Tokenizers without control tokens, made of the real one; at most two are different ones.
 
     SentencePiece-like tokenizers put a space before a text. Some do it once, at the start, others
     after every control token too; none may do it where a text merely goes on.
@@ -58,9 +46,10 @@ def plain_tokenizers(tokenizer: Tokenizer) -> PlainTokenizers:
         "normalizer": _without_prefix(plain.get("normalizer")),
     }
     if bare == plain:
-        return PlainTokenizers(at_start, at_start, at_start)
+        return dict.fromkeys(Where, at_start)
     inside = Tokenizer.from_str(json.dumps(bare))
-    return PlainTokenizers(at_start, inside if once else at_start, inside)
+    after_control = inside if once else at_start
+    return {Where.START: at_start, Where.AFTER_CONTROL: after_control, Where.INSIDE: inside}
 
 
 def _without_control_tokens(tokenizer: Json, tokens: tuple[ControlToken, ...]) -> Json:

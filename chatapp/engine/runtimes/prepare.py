@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from chatapp.chat.errors import EngineError
+from chatapp.chat.errors import EngineError, first_line
 from chatapp.chat.facts import ModelSource, Progress
 from chatapp.engine.runtimes.gguf_reader import read_gguf
 from chatapp.engine.runtimes.progress import ProgressBar, report_weights
@@ -43,11 +43,7 @@ _LAYOUT = "2"
 def prepare_gguf(
     source: ModelSource, prepared: Path, on_progress: Callable[[Progress], None]
 ) -> Path:
-    """The prepared folder of a GGUF file, converted now if it never was.
-
-    Raises:
-        EngineError: the file cannot be converted, or the folder cannot be written.
-    """
+    """The prepared folder of a GGUF file, converted now if it never was. Raises EngineError."""
     sha256 = source.sha256 or hash_file(Path(source.path), on_progress)
     folder = prepared / f"{sha256[:32]}-{_LAYOUT}"
     if (folder / PREPARED_FACTS).is_file():
@@ -72,10 +68,7 @@ def prepare_gguf(
             f"cannot prepare {source.path} in {prepared}: {error.strerror or error}"
         ) from error
     except Exception as error:  # transformers and gguf raise whatever their parsing meets
-        line = str(error).strip().split("\n", 1)[0][:200]
-        raise EngineError(
-            f"cannot convert {source.path}: {line or type(error).__name__}"
-        ) from error
+        raise EngineError(f"cannot convert {source.path}: {first_line(error)}") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return folder

@@ -41,7 +41,6 @@ class ProgressBar:
         return lambda *_args, **_kwargs: None
 
     def update(self, count: int = 1) -> None:
-        """That many more are done."""
         self._done += count
         self._on_progress(Progress(self._stage, self._done, self._total, "tensors"))
 

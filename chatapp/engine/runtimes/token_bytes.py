@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -27,17 +26,8 @@ class LeadingSpace(Enum):
     DROP_OF_FIRST_TOKEN = "drop all of the first token"
 
 
-@dataclass(frozen=True, slots=True)
-class TokenDecoding:
-    """How a vocabulary's entries become bytes."""
-
-    to_bytes: Callable[[str], bytes]
-    """One entry of the vocabulary (never an added token) to its bytes."""
-    leading_space: LeadingSpace
-
-
-def token_decoding(decoder: Json | None) -> TokenDecoding:
-    """Find out how tokens are to be read, from the decoder in tokenizer.json.
+def token_decoding(decoder: Json | None) -> tuple[Callable[[str], bytes], LeadingSpace]:
+    """How a vocabulary's entries, but for added tokens, become bytes, by tokenizer.json's decoder.
 
     Exact for byte-level BPE and for SentencePiece's models. For WordPiece, word-level vocabularies
     and BPE with an end-of-word mark the space between two words belongs to neither token; it is
@@ -46,7 +36,7 @@ def token_decoding(decoder: Json | None) -> TokenDecoding:
     steps = list(_steps(decoder))
     kinds = {step["type"]: step for step in steps}
     if "ByteLevel" in kinds:
-        return TokenDecoding(byte_level_bytes, LeadingSpace.KEEP)
+        return (byte_level_bytes, LeadingSpace.KEEP)
     if "Metaspace" in kinds:
         step = kinds["Metaspace"]
         leading = (
@@ -54,18 +44,18 @@ def token_decoding(decoder: Json | None) -> TokenDecoding:
             if step.get("prepend_scheme", "always") == "never"
             else LeadingSpace.DROP_OF_FIRST_TOKEN
         )
-        return TokenDecoding(_spaced(step.get("replacement", "▁"), " "), leading)
+        return (_spaced(step.get("replacement", "▁"), " "), leading)
     if "ByteFallback" in kinds or "Replace" in kinds:
         strips = any(s["type"] == "Strip" and s["content"] == " " and s["start"] for s in steps)
         replace = kinds.get("Replace", {})
         mark = replace.get("pattern", {}).get("String", "▁")
         leading = LeadingSpace.DROP_ONE if strips else LeadingSpace.KEEP
-        return TokenDecoding(_spaced(mark, replace.get("content", " ")), leading)
+        return (_spaced(mark, replace.get("content", " ")), leading)
     if "BPEDecoder" in kinds:
         suffix = kinds["BPEDecoder"].get("suffix", "</w>")
-        return TokenDecoding(lambda t: t.replace(suffix, " ").encode(), LeadingSpace.KEEP)
+        return (lambda t: t.replace(suffix, " ").encode(), LeadingSpace.KEEP)
     prefix = kinds.get("WordPiece", {}).get("prefix")
-    return TokenDecoding(_words(prefix), LeadingSpace.DROP_ONE)
+    return (_words(prefix), LeadingSpace.DROP_ONE)
 
 
 def byte_level_bytes(token: str) -> bytes:
@@ -88,7 +78,6 @@ _BYTE_OF = {character: byte for byte, character in byte_alphabet().items()}
 
 
 def _steps(decoder: Json | None) -> Iterator[Json]:
-    """The decoder's steps, out of their sequences."""
     if decoder is None:
         return
     if decoder["type"] == "Sequence":

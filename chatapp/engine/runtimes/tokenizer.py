@@ -38,10 +38,8 @@ class ModelTokenizer(ABC):
     ) -> None:
         """Keep what every kind of tokenizer has.
 
-        Args:
-            controls: the control tokens, by id.
-            special_tokens: the special tokens by their names in chat templates (bos_token, ...).
-            chat_template: the model's own chat template, a Jinja source.
+        `special_tokens`: the special tokens by their names in chat templates (bos_token, ...).
+        `chat_template`: the model's own chat template, a Jinja source.
         """
         self.special_tokens: Mapping[str, str] = dict(special_tokens)
         self.chat_template = chat_template
@@ -90,7 +88,6 @@ class ModelTokenizer(ABC):
 
     @property
     def eos_id(self) -> int | None:
-        """The token that ends a text, where there is one."""
         return self._special_id("eos_token")
 
     def control_id(self, text: str) -> int | None:
@@ -136,7 +133,6 @@ class ModelTokenizer(ABC):
         return tuple(i for i in ids if i in self.control_ids and i != unknown)
 
     def piece(self, token_id: int) -> TokenPiece:
-        """One token with its bytes."""
         if (known := self._pieces.get(token_id)) is None:
             data = self.token_bytes(token_id)
             known = TokenPiece(token_id, escape_bytes(data), data, token_id in self.control_ids)
@@ -144,7 +140,6 @@ class ModelTokenizer(ABC):
         return known
 
     def pieces(self, ids: Iterable[int]) -> tuple[TokenPiece, ...]:
-        """Tokens with their bytes."""
         return tuple(map(self.piece, ids))
 
     @cached_property
@@ -178,8 +173,7 @@ _PROBE = "The cat: 09, é 漢 🙂"
 def check_tokenizer(tokenizer: ModelTokenizer, where: str) -> None:
     """Encode a short text, and hold what comes out against it.
 
-    Raises:
-        EngineError: everything becomes one and the same token that doesn't say it.
+    Raises EngineError: everything becomes one and the same token that doesn't say it.
     """
     if tokenizer.vocab_size < 2:  # asked first: it tells of an id that no model has
         raise EngineError(f"the tokenizer of {where} has no vocabulary; fetch it again")

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from chatapp.chat.errors import EngineError
+from chatapp.chat.errors import EngineError, first_line
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
 from chatapp.engine.runtimes.base import (
     CannotFork,
@@ -30,6 +30,7 @@ from chatapp.engine.runtimes.base import (
     Reading,
     Stopped,
     Watch,
+    check_memory,
     recommended,
 )
 from chatapp.engine.runtimes.folder_tokenizer import FolderTokenizer
@@ -78,15 +79,12 @@ class TransformersRuntime:
 
     @property
     def reads_in_pieces(self) -> bool:
-        """Whether a sequence that isn't empty can read several ids at once."""
         return not self.recurrent
 
     def sequence(self) -> TransformersSequence:
-        """A new, empty sequence."""
         return TransformersSequence(self, None, [])
 
     def close(self) -> None:
-        """Give everything back."""
         self.model = None
 
     def run(
@@ -94,12 +92,9 @@ class TransformersRuntime:
     ) -> tuple[Any, torch.Tensor, torch.Tensor]:
         """One pass of the model over (rows, n) further ids.
 
-        Returns:
-            The cache; the logits of the last ids, (rows, last, V); the hidden states of all of
-            them, (rows, n, d), where n is 0 if they aren't wanted.
-
-        Raises:
-            EngineError: the model failed.
+        Returns the cache; the logits of the last ids, (rows, last, V); the hidden states of all of
+        them, (rows, n, d), where n is 0 if they aren't wanted. Raises EngineError: the model
+        failed.
         """
         arguments: dict[str, Any] = {"use_cache": True, "logits_to_keep": max(last, 1)}
         if cache is not None:
@@ -113,7 +108,7 @@ class TransformersRuntime:
                 logits = output.logits[:, output.logits.shape[1] - last :].float()
                 hidden = output.hidden_states[-1].float() if states else logits[:, :0, :0]
         except (RuntimeError, MemoryError) as error:
-            raise EngineError(f"the model failed: {_line(error)}") from error
+            raise EngineError(f"the model failed: {first_line(error)}") from error
         return getattr(output, self.cache_argument), logits, hidden
 
 
@@ -129,7 +124,6 @@ class TransformersSequence:
     def read(
         self, ids: Sequence[int], *, last: int = 1, watch: Watch | None = None, states: bool = False
     ) -> Reading:
-        """Read further ids; see `base.KVSequence`."""
         size = PIECE
         if self._runtime.recurrent:
             size = 1 if self.ids else len(ids)
@@ -153,7 +147,6 @@ class TransformersSequence:
         return Reading(np.concatenate(logits), np.concatenate(hidden))
 
     def crop(self, length: int) -> None:
-        """Forget what stands behind the first ids; all of it, where that can't be put back."""
         surplus = len(self.ids) - length
         if surplus <= 0:
             return
@@ -164,12 +157,10 @@ class TransformersSequence:
             self.clear()
 
     def clear(self) -> None:
-        """Forget everything."""
         self.cache = None
         self.ids = []
 
     def fork(self, length: int) -> TransformersSequence:
-        """Another sequence that has read the first ids. Raises CannotFork."""
         if 0 < length < len(self.ids) and not self._is_croppable():
             raise CannotFork("this model's state can't be put back to an earlier token")
         if length == 0:
@@ -179,7 +170,6 @@ class TransformersSequence:
         return other
 
     def rows(self) -> TransformersRows:
-        """One row that has read what this has. Raises CannotFork."""
         if self.cache is not None and not hasattr(self.cache, "reorder_cache"):
             facts = self._runtime.facts
             raise CannotFork(
@@ -189,7 +179,6 @@ class TransformersSequence:
         return TransformersRows(self._runtime, copy.deepcopy(self.cache))
 
     def close(self) -> None:
-        """Give its memory back."""
         self.clear()
 
     def _is_croppable(self) -> bool:
@@ -220,19 +209,16 @@ class TransformersRows:
         self._cache = cache
 
     def select(self, rows: Sequence[int]) -> None:
-        """Make row i what row rows[i] is now."""
         # The name is transformers': it was made for beam search.
         self._cache.reorder_cache(torch.tensor(list(rows), device=self._runtime.input_device))
 
     def read(self, ids: Sequence[int], *, states: bool = False) -> Reading:
-        """Read one further id for each row."""
         self._cache, logits, hidden = self._runtime.run(
             [[token_id] for token_id in ids], self._cache, 1, states=states
         )
         return Reading(_numbers(logits[:, -1]), _numbers(hidden[:, -1:].flatten(1)))
 
     def close(self) -> None:
-        """Give their memory back."""
         self._cache = None
 
 
@@ -247,11 +233,7 @@ def load_transformers(
     prepared: Path,
     on_progress: Callable[[Progress], None],
 ) -> TransformersRuntime:
-    """Load a causal language model from a folder or a GGUF file.
-
-    Raises:
-        EngineError: the files are no such model, or it does not fit; one line says what to do.
-    """
+    """Load a causal language model from a folder or a GGUF file. Raises EngineError."""
     if source.kind == "gguf":
         folder = prepare_gguf(source, prepared, on_progress)
     else:
@@ -263,7 +245,13 @@ def load_transformers(
     dtype = _pick_dtype(options.dtype, device, folder)
     elements, tensors = _count_weights(folder)
     check_sizes(folder, _read_json(folder / "config.json"), elements, tensors)
-    _check_memory(folder, dtype, device)
+    check_memory(
+        elements * dtype.itemsize,
+        f"{folder.name} needs",
+        f"of memory as {str(dtype)[6:]}",
+        "close something, or choose a smaller model or dtype",
+        more=torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0,
+    )
     try:
         # The tokenizer first: what is wrong with it is known sooner than the weights are read.
         tokenizer = _load_tokenizer(source, folder)
@@ -281,7 +269,7 @@ def load_transformers(
     except (EngineError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # what a file makes a library raise; Rust's panics, too
-        raise EngineError(f"{source.path} can't be loaded: {_line(error)}") from error
+        raise EngineError(f"{source.path} can't be loaded: {first_line(error)}") from error
     return runtime
 
 
@@ -295,14 +283,15 @@ def _load_tokenizer(source: ModelSource, folder: Path) -> ModelTokenizer:
     try:
         return FolderTokenizer.from_folder(folder)
     except (OSError, ValueError) as error:
-        raise EngineError(f"cannot read the tokenizer of {source.path}: {_line(error)}") from error
+        raise EngineError(
+            f"cannot read the tokenizer of {source.path}: {first_line(error)}"
+        ) from error
 
 
 def pick_device(wanted: str) -> torch.device:
     """The device to run on; `auto` takes CUDA, else Apple's MPS, else the CPU.
 
-    Raises:
-        EngineError: no such device here.
+    Raises EngineError: no such device here.
     """
     if wanted == "auto":
         if torch.cuda.is_available():
@@ -336,23 +325,7 @@ def _pick_dtype(wanted: str, device: torch.device, folder: Path) -> torch.dtype:
     return _DTYPES.get(stored, torch.float32)
 
 
-def _check_memory(folder: Path, dtype: torch.dtype, device: torch.device) -> None:
-    """Refuse what cannot fit before the machine starts to swap."""
-    import psutil
-
-    needed = _count_weights(folder)[0] * dtype.itemsize
-    free = psutil.virtual_memory().available
-    if device.type == "cuda":
-        free += torch.cuda.mem_get_info(device)[0]
-    if needed > free:
-        raise EngineError(
-            f"{folder.name} needs {needed / 1e9:.1f} GB of memory as {str(dtype)[6:]}, and "
-            f"{free / 1e9:.1f} GB are free; close something, or choose a smaller model or dtype"
-        )
-
-
 def _count_weights(folder: Path) -> tuple[int, int]:
-    """How many numbers and how many tensors a folder holds, from its headers."""
     shapes = [
         tensor["shape"]
         for file in folder.glob("*.safetensors")
@@ -370,7 +343,7 @@ def _safetensors_header(file: Path) -> dict[str, Any]:
                 raise ValueError("its header is longer than the file")
             header = json.loads(stream.read(length))
     except (OSError, ValueError) as error:
-        raise EngineError(f"{file} is damaged: {_line(error)}; fetch it again") from error
+        raise EngineError(f"{file} is damaged: {first_line(error)}; fetch it again") from error
     if not isinstance(header, dict):
         raise EngineError(f"{file} is damaged: its header is no table; fetch it again")
     return header
@@ -414,7 +387,7 @@ def _load_weights(
     except torch.cuda.OutOfMemoryError as error:
         raise EngineError(f"{source.name} does not fit on {device}; use --device cpu") from error
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, TypeError) as error:
-        raise EngineError(f"cannot load {source.path}: {_line(error)}") from error
+        raise EngineError(f"cannot load {source.path}: {first_line(error)}") from error
     return model.eval()
 
 
@@ -610,9 +583,3 @@ def _read_json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _line(error: BaseException) -> str:
-    """An exception's first line, shortened: libraries explain at length."""
-    text = str(error).strip().split("\n", 1)[0] or type(error).__name__
-    return text if len(text) <= 200 else text[:199] + "…"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from chatapp.chat.errors import EngineError
+from chatapp.chat.errors import EngineError, first_line
 
 _COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers")
 _SIZES = (
@@ -48,14 +48,8 @@ _STEP_DIFFERENCE = 0.05
 def check_sizes(folder: Path, config: Mapping[str, Any], elements: int, tensors: int) -> None:
     """Hold a configuration's sizes against the weights.
 
-    Args:
-        folder: where they are.
-        config: config.json.
-        elements: how many numbers the weights hold.
-        tensors: how many tensors.
-
-    Raises:
-        EngineError: a size is none, or larger than the weights allow.
+    `elements`: how many numbers the weights hold. `tensors`: how many tensors. Raises EngineError:
+    a size is none, or larger than the weights allow.
     """
     inner = config.get("text_config")
     for part in (config, inner) if isinstance(inner, dict) else (config,):
@@ -84,8 +78,7 @@ def _is_size(value: object, most: int) -> bool:
 def check_parameters(folder: Path, config: Any, elements: int) -> None:
     """Hold the model that a configuration describes against the weights, without any memory.
 
-    Raises:
-        EngineError: the model has more numbers than the files.
+    Raises EngineError: the model has more numbers than the files.
     """
     from transformers import AutoModelForCausalLM
 
@@ -103,12 +96,8 @@ def check_parameters(folder: Path, config: Any, elements: int) -> None:
 def check_used(where: str, info: Mapping[str, Any]) -> None:
     """Refuse what was filled in or left out when weights were loaded.
 
-    Args:
-        where: the model's file or folder.
-        info: what transformers tells of the loading.
-
-    Raises:
-        EngineError: a tensor is missing, is of another shape, or isn't known.
+    `info`: what transformers tells of the loading. Raises EngineError: a tensor is missing, is of
+    another shape, or isn't known.
     """
     if missing := sorted(map(str, info.get("missing_keys") or ())):
         raise EngineError(
@@ -138,10 +127,7 @@ def check_gguf_used(file: Path, reader: Any, model: Any) -> None:
     """Refuse a GGUF of which transformers' reader leaves something out.
 
     Its reader keeps silent about tensors and scalings that it doesn't know; the numbers that it
-    took must be as many as the file holds.
-
-    Raises:
-        EngineError: it left something out.
+    took must be as many as the file holds. Raises EngineError: it left something out.
     """
     way_out = "run the file on llama.cpp (leave --runtime transformers away)"
     for name, field in reader.fields.items():
@@ -172,10 +158,7 @@ def check_steps(runtime: Any, name: str) -> None:
     """Read two tokens at once and one by one: the numbers must be the same.
 
     What keeps its state otherwise than the program does (or not at all) would answer without what
-    stands before.
-
-    Raises:
-        EngineError: it can't step.
+    stands before. Raises EngineError: it can't step.
     """
     ids = [min(runtime.facts.vocab_size, 7) - 1, min(runtime.facts.vocab_size, 12) - 1]
     try:
@@ -186,10 +169,9 @@ def check_steps(runtime: Any, name: str) -> None:
     except EngineError:
         raise
     except Exception as error:
-        words = " ".join(str(error).split())[:160] or type(error).__name__
         raise EngineError(
-            f"{name} ({runtime.facts.architecture}) can't be run token by token: {words}; choose a"
-            " model of another architecture"
+            f"{name} ({runtime.facts.architecture}) can't be run token by token:"
+            f" {first_line(error)}; choose a model of another architecture"
         ) from error
     spread = float(np.std(whole)) or 1.0
     apart = float(np.abs(whole - last).max())
@@ -203,8 +185,7 @@ def check_steps(runtime: Any, name: str) -> None:
 def check_plain_files(folder: Path) -> None:
     """Refuse what is no plain file: to read a pipe or a device may never end.
 
-    Raises:
-        EngineError: there is such a thing in the folder.
+    Raises EngineError: there is such a thing in the folder.
     """
     for file in folder.iterdir():
         if file.exists() and not file.is_file() and not file.is_dir():

@@ -119,11 +119,8 @@ class Alive:
 
         Args:
             logits: as above; or what gives them, called when all of them are needed.
-            ids: as above.
             vocabulary: V, where it can't be seen from the logits.
             head: the largest of a whole vocabulary in the sorted form, where they are known.
-            count: how many are alive, where it is known.
-            total: `total`, where it is known.
         """
         self._logits = logits
         self.ids = ids
@@ -137,7 +134,6 @@ class Alive:
 
     @property
     def logits(self) -> Array:
-        """See above."""
         if callable(self._logits):
             self._logits = self._logits()
         return self._logits
@@ -154,7 +150,6 @@ class Alive:
 
     @property
     def count(self) -> int:
-        """How many tokens are alive."""
         if self._count is None:
             living = self.logits.size
             if self.ids is None and self.logits.min() == -math.inf:
@@ -179,7 +174,6 @@ class Alive:
 
     @property
     def log_mass(self) -> float:
-        """ln Σ exp(logit)."""
         return self.best + math.log(self.total)
 
     @property
@@ -210,13 +204,12 @@ class Alive:
     def look_up(self, values: Array, ids: Ids, missing: float) -> Array:
         """What some ids have of values that go with `logits`.
 
+        Returns (m,), of the values' type.
+
         Args:
             values: as long as `logits`.
             ids: (m,).
             missing: what an id has that is not in the sorted form; at most the least of the values.
-
-        Returns:
-            (m,), of the values' type.
         """
         if self.ids is None:
             return values[ids]
@@ -249,9 +242,8 @@ class Alive:
     def at_least(self, bound: float, *, compact: bool = False) -> Alive:
         """Those with logits of at least `bound`, compared exactly.
 
-        Args:
-            bound: in float64; a float32 logit is compared with it as the number it is.
-            compact: return the sorted form however many they are.
+        `bound`: in float64; a float32 logit is compared with it as the number it is. `compact`:
+        return the sorted form however many they are.
         """
         if self.ids is not None:
             kept = int(np.count_nonzero(self.logits >= bound))
@@ -276,9 +268,7 @@ class Alive:
     def leaders(self, n: int, *, compact: bool = True) -> Alive:
         """The n largest, and what ties with the last of them; all there are where there are fewer.
 
-        Args:
-            n: at least 1.
-            compact: return the sorted form however many they are.
+        `compact`: return the sorted form however many they are.
         """
         return self.at_least(self.nth_largest(n), compact=compact)
 
@@ -301,7 +291,6 @@ class Alive:
         return self._head
 
     def ranked(self) -> Alive:
-        """All of the living, sorted."""
         return self.at_least(-math.inf, compact=True)
 
     def equal_to(self, logit: float) -> Ids:
@@ -312,7 +301,6 @@ class Alive:
         return found if self.ids is None else self.ids[found]
 
     def without(self, ids: Ids) -> Alive:
-        """The same set less those ids."""
         if ids.size == 0:
             return self
         if self.ids is None:
@@ -322,7 +310,6 @@ class Alive:
         return self.keep(~np.isin(self.ids, ids))
 
     def only(self, id_: int) -> Alive:
-        """That one token of the set alone."""
         ids = np.array([id_])
         return Alive(self.at(ids), ids, self.vocabulary)
 
@@ -333,7 +320,6 @@ class Alive:
         return int(self.logits.argmax()) if self.ids is None else int(self.ids[0])
 
     def scaled(self, temperature: float) -> Alive:
-        """Every logit divided by a temperature above 0."""
         if temperature > _FLOAT32.tiny and abs(self.best) < temperature * float(_FLOAT32.max):
             if self.ids is not None:
                 return Alive(self.logits / temperature, self.ids, self.vocabulary)
@@ -370,8 +356,7 @@ class Alive:
         The order is fixed: most probable first, lower ids first among equals. So a draw can be
         followed by eye along the candidates as they are shown.
 
-        Args:
-            uniform: in [0, 1).
+        `uniform`: in [0, 1).
         """
         found = self.crossing(uniform)
         equals = self.equal_to(found.key)

@@ -72,7 +72,6 @@ class ChainState:
 
     @classmethod
     def restore(cls, snapshot: Snapshot) -> ChainState:
-        """The state as it was when the snapshot was taken."""
         state = cls(snapshot.seed)
         for _ in range(snapshot.draws):
             state.uniform()
@@ -80,7 +79,6 @@ class ChainState:
         return state
 
     def snapshot(self) -> Snapshot:
-        """The state as it is now."""
         return Snapshot(self._seed, self._draws, self._mu)
 
     def uniform(self) -> float:
@@ -124,7 +122,6 @@ class Stage:
 
     @property
     def after(self) -> Alive:
-        """What it left."""
         return self.cut.alive
 
 
@@ -162,11 +159,6 @@ class Outcome:
             return self.edited
         return filters.temperature(self.edited, self.temperature).alive
 
-    @property
-    def model_logprobs(self) -> Array:
-        """ln p under the model alone, (V,)."""
-        return self.model.logprobs(self.model.logits)
-
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
@@ -182,16 +174,14 @@ def run_chain(
 ) -> Outcome:
     """Send one step's logits through edits and stages.
 
-    Args:
-        logits: (V,) float32, or the set that they make; -inf is allowed. They are not changed, and
-            may not be while the outcome is in use.
-        params: read once, here.
-        context: the ids before this step.
-        state: may be asked for random numbers (XTC's coin).
+    Raises BadLogits: NaN, +inf, or nothing but -inf. Raises NothingLeft: bans and end rules leave
+    no token.
 
-    Raises:
-        BadLogits: NaN, +inf, or nothing but -inf.
-        NothingLeft: bans and end rules leave no token.
+    Args:
+        logits: (V,) float32, or the set that they make; -inf is allowed. They are not changed,
+            and may not be while the outcome is in use.
+        params: read once, here.
+        state: may be asked for random numbers (XTC's coin).
     """
     model = logits if isinstance(logits, Alive) else Alive(logits)
     if math.isnan(model.best):
@@ -305,7 +295,6 @@ def _check_edited(edited: Alive) -> None:
 
 
 def _run_stages(edited: Alive, params: SamplingParams, state: ChainState) -> list[Stage]:
-    """Temperature and the filters that are on, in the user's order."""
     stages: list[Stage] = []
     alive = edited
     for name in params.order:

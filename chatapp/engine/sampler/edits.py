@@ -9,7 +9,7 @@ nothing of it to edit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -131,52 +131,30 @@ def dry(
     Args:
         logits: (V,).
         history: (n,), the penalty window.
-        multiplier: the penalty of a repeat of just the allowed length.
         base: at least 1; what each further token multiplies it by.
         allowed_length: shorter repeats are free.
-        breakers: ids that end a sequence.
     """
-    penalties = _dry_penalties(
-        history.tolist(),
-        multiplier=multiplier,
-        base=base,
-        allowed_length=allowed_length,
-        breakers=breakers,
-    )
-    known = {id_: penalty for id_, penalty in penalties.items() if id_ < logits.size}
-    touched = _ids(known)
-    penalty = np.array(list(known.values()), dtype=np.float32)
-    return Edit("dry", multiplier, touched, logits[touched], logits[touched] - penalty)
-
-
-def _dry_penalties(
-    ids: Sequence[int],
-    *,
-    multiplier: float,
-    base: float,
-    allowed_length: int,
-    breakers: frozenset[int],
-) -> dict[int, float]:
-    """What `dry` subtracts from the logit of each token, by id."""
-    if len(ids) <= allowed_length:
-        return {}
+    ids: list[int] = history.tolist()
+    penalties: dict[int, float] = {}
     matches = suffix_matches(ids)
     # No further back than a repeat can reach does it matter where the last breaker stands.
     reach = max(allowed_length, max(matches.values(), default=0))
     latest = enumerate(islice(reversed(ids), reach))
     limit = next((i for i, id_ in latest if id_ in breakers), reach)
-    if limit < allowed_length:
-        return {}
-    longest = dict.fromkeys(ids[1:], 0) if allowed_length == 0 else {}
-    for place, length in matches.items():
-        length = min(length, limit)
-        if length >= max(allowed_length, 1) and length >= longest.get(ids[place], 0):
-            longest[ids[place]] = length
-    return {
-        id_: dry_penalty(length, multiplier, base, allowed_length)
-        for id_, length in longest.items()
-        if id_ not in breakers
-    }
+    if len(ids) > allowed_length and limit >= allowed_length:
+        longest = dict.fromkeys(ids[1:], 0) if allowed_length == 0 else {}
+        for place, length in matches.items():
+            length = min(length, limit)
+            if length >= max(allowed_length, 1) and length >= longest.get(ids[place], 0):
+                longest[ids[place]] = length
+        penalties = {
+            id_: dry_penalty(length, multiplier, base, allowed_length)
+            for id_, length in longest.items()
+            if id_ not in breakers and id_ < logits.size
+        }
+    touched = _ids(penalties)
+    penalty = np.array(list(penalties.values()), dtype=np.float32)
+    return Edit("dry", multiplier, touched, logits[touched], logits[touched] - penalty)
 
 
 def dry_penalty(length: int, multiplier: float, base: float, allowed_length: int) -> float:

@@ -119,11 +119,8 @@ def xtc(alive: Alive, probability: float, threshold: float, uniform: Callable[[]
     with the highest id is the least. Source: p-e-w's XTC (oobabooga/text-generation-webui #6335) as
     llama.cpp has it (`llama_sample_xtc_apply`).
 
-    Args:
-        alive: the living tokens.
-        probability: the chance; the coin falls for it when it is not above.
-        threshold: how probable a top choice is.
-        uniform: draws the coin, in [0, 1).
+    `probability`: the chance; the coin falls for it when it is not above. `uniform`: draws the
+    coin, in [0, 1).
     """
     if probability <= 0 or threshold > 0.5 or alive.count < 2:
         return Cut(alive, threshold)
@@ -151,15 +148,12 @@ def measure(stage: str, before: Alive, ids: Ids) -> Array:
 
     A probability for min_p and xtc, bits for mirostat, a rank for top_k, a logit for top_n_sigma
     and temperature; for top_p and typical the mass of the tokens that come before it in the stage's
-    order (at least the stage's mass, or it had been kept).
+    order (at least the stage's mass, or it had been kept). Returns (m,) float64.
 
     Args:
         stage: a name in `SamplingParams.order`.
         before: what was alive when the stage began.
         ids: (m,), all alive in `before`; m is at least 1.
-
-    Returns:
-        (m,) float64.
     """
     logits = before.at(ids)
     match stage:

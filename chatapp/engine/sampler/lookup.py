@@ -30,7 +30,6 @@ class Column:
 
     @cached_property
     def logits(self) -> list[float]:
-        """`array` as numbers."""
         logits: list[float] = self.array.tolist()
         return logits
 
@@ -64,10 +63,7 @@ class Lookup:
     ) -> None:
         """Look up tokens.
 
-        Args:
-            outcome: what `run_chain` returned.
-            ids: the tokens, each once.
-            ranks: the model's ranks of them, where they are known.
+        `ids`: the tokens, each once. `ranks`: the model's ranks of them, where they are known.
         """
         self.outcome = outcome
         self.ids = list(ids)

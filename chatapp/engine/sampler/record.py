@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from chatapp.chat.record import Candidate, TokenRecord
+from chatapp.chat.text import escape_bytes
 from chatapp.engine.sampler.alive import Alive, Ids
 from chatapp.engine.sampler.chain import Outcome
 from chatapp.engine.sampler.lookup import Lookup
@@ -19,11 +20,9 @@ from chatapp.engine.sampler.lookup import Lookup
 def look_up_leaders(outcome: Outcome, count: int, chosen_id: int) -> Lookup:
     """The candidates of a record: the most probable, and the token taken if it is not there.
 
-    Args:
-        outcome: what `run_chain` returned.
-        count: how many to list, by model logit, lower ids first among equals; as many as the
-            vocabulary has lists all that the model gives any chance.
-        chosen_id: the token taken, drawn or forced.
+    `count`: how many to list, by model logit, lower ids first among equals; as many as the
+    vocabulary has lists all that the model gives any chance. `chosen_id`: the token taken, drawn or
+    forced.
     """
     model = outcome.model
     ids: list[int] = []
@@ -55,12 +54,8 @@ def make_record(
     """Describe one step.
 
     Args:
-        lookup: the candidates, the token taken among them.
-        chosen_id: the token taken, drawn or forced.
-        index: its position in the reply, from 0.
         end_ids: (e,), the tokens that end a reply.
         token_bytes: a token's exact bytes; asked for the candidates only.
-        text: what became printable with the token.
         draw: the uniform number that chose, None where nothing was drawn.
     """
     outcome = lookup.outcome
@@ -93,7 +88,7 @@ def make_candidates(lookup: Lookup, token_bytes: Callable[[int], bytes]) -> tupl
     """The tokens looked up, as records list them."""
     outcome = lookup.outcome
     return tuple(
-        Candidate(id_, spell(raw), raw, logprob, warm, prob, rank, removal)
+        Candidate(id_, escape_bytes(raw), raw, logprob, warm, prob, rank, removal)
         for id_, raw, logprob, warm, prob, rank, removal in zip(
             lookup.ids,
             map(token_bytes, lookup.ids),
@@ -105,11 +100,6 @@ def make_candidates(lookup: Lookup, token_bytes: Callable[[int], bytes]) -> tupl
             strict=True,
         )
     )
-
-
-def spell(raw: bytes) -> str:
-    """A token's bytes as text, with what is not valid UTF-8 written as \\xNN."""
-    return raw.decode("utf-8", "backslashreplace")
 
 
 def _mass_of(model: Alive, ids: Ids) -> float:

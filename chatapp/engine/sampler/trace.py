@@ -6,40 +6,14 @@ Nothing is computed another way than for the draw: the trace reads the sets that
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.trace import StageTrace, StepTrace, TracedToken
-from chatapp.engine.sampler.alive import Alive, Array
-from chatapp.engine.sampler.chain import ChainState, Snapshot, StepContext, run_chain
+from chatapp.engine.sampler.alive import Alive
 from chatapp.engine.sampler.lookup import Lookup
 
 
-def trace(
-    logits: Array,
-    params: SamplingParams,
-    context: StepContext,
-    snapshot: Snapshot,
-    ids: Sequence[int],
-) -> StepTrace:
-    """Run a step again from the state it had, and tell it stage by stage.
-
-    Args:
-        logits: (V,), as `run_chain` takes them.
-        params: what the step was, or would be, drawn with.
-        context: the ids before the step.
-        snapshot: the chain's state before the step; random stages draw the same numbers again.
-        ids: the tokens to follow, each once and below V.
-
-    Raises:
-        BadLogits, NothingLeft: as `run_chain`.
-    """
-    outcome = run_chain(logits, params, context, ChainState.restore(snapshot))
-    return trace_tokens(Lookup(outcome, ids))
-
-
 def trace_tokens(lookup: Lookup) -> StepTrace:
-    """The same for tokens of a step that has just been run."""
+    """Tell a step stage by stage, for the tokens looked up."""
     outcome = lookup.outcome
     stages = [_describe("model", lookup, None, outcome.model)]
     logits = outcome.model.logits.copy() if outcome.edits else outcome.model.logits
@@ -97,7 +71,6 @@ def _describe(
 
 
 def _after(before: TracedToken, logit: float, prob: float) -> TracedToken:
-    """A token after a stage."""
     if logit > -math.inf:
         return TracedToken(before.id, logit, prob, removed=False)
     if before.logit is None and not before.removed:

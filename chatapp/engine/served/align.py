@@ -51,7 +51,6 @@ class Aligner:
         self._tokens = []
 
     def _place(self) -> list[Placed]:
-        """The first tokens with their text; none while it is not clear yet."""
         first = self._tokens[0]
         if taken := _start(self._text, first.bytes):
             return [self._take(taken)]

@@ -19,7 +19,8 @@ from chatapp.engine.served.reply import Reply, complete_turns
 
 
 class ServedEngine:
-    """One model of one server. What it has no method for, it refuses in `xray`."""
+    """One model of one server, as `session.protocols.Engine`; what it has no method for, it refuses
+    in `xray`."""
 
     def __init__(self) -> None:
         self._loaded: Server | None = None
@@ -30,7 +31,6 @@ class ServedEngine:
         options: LoadOptions,
         on_progress: Callable[[Progress], None],
     ) -> ModelFacts:
-        """Ask a server what it is and which models it has. Raises EngineError."""
         self.unload()
         on_progress(Progress("asking the server", 0, 0))
         for number, seconds in enumerate((*http.WAITS, None)):
@@ -45,7 +45,6 @@ class ServedEngine:
         return self._server.facts
 
     def unload(self) -> None:
-        """Let go of the server."""
         if self._loaded is not None:
             self._loaded.http.close()
         self._loaded = None
@@ -53,22 +52,18 @@ class ServedEngine:
     def generate(
         self, prompt: Prompt, options: GenerateOptions, controls: Controls
     ) -> Iterator[GenerationEvent]:
-        """Write one reply. Raises EngineError before its first token; after it the end tells."""
         yield from Reply(self._server, prompt, options, controls).events()
 
     def tokenize(self, text: str, *, inside: bool = False) -> tuple[TokenPiece, ...]:
-        """A text in tokens, as ordinary text. Raises EngineError."""
         return self._with_tokens("how it splits a text").tokenize(text)
 
     def render(self, prompt: Prompt) -> RenderedPrompt:
-        """What the model would read. Raises EngineError."""
         server = self._with_tokens("what the model reads")
         pieces = tuple(map(server.piece, server.turns_ids(complete_turns(prompt))))
         text = b"".join(piece.bytes for piece in pieces).decode("utf-8", "replace")
         return RenderedPrompt("the server's own", text, pieces)
 
     def pieces(self, ids: tuple[int, ...]) -> tuple[TokenPiece, ...]:
-        """The tokens of some ids. Raises EngineError."""
         return tuple(map(self._with_tokens("its tokens").piece, ids))
 
     @property

@@ -97,11 +97,9 @@ class Http:
             raise EngineError(f"the proxy settings cannot be used ({error})") from None
 
     def close(self) -> None:
-        """Let go of its connections."""
         self._client.close()
 
     def ask(self, url: str, body: object = None) -> Any:
-        """An answer as JSON. Raises Refused, Unreached."""
         method, content = ("GET", None) if body is None else ("POST", _json(body))
         try:
             try:
@@ -210,7 +208,6 @@ class Lines:
         self._seconds = FIRST_SECONDS
 
     def next(self) -> bytes | None:
-        """The next line; None at the end, or when stopped. Raises Refused, Unreached."""
         while not self._ready:
             if (lines := self._runner.run(self._next())) is None:
                 return None
@@ -234,7 +231,6 @@ class Lines:
         return coming.result()
 
     def close(self) -> None:
-        """End the connection."""
         with contextlib.suppress(EngineError):
             self._runner.run(self._lines.aclose())
         self._runner.close()

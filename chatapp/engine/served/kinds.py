@@ -239,8 +239,7 @@ class Server(ABC):
     def line(self, line: bytes) -> Chunk | None:
         """What a line of the answer tells; None for one that is only there to keep it going.
 
-        Raises:
-            EngineError: it is none, or the server tells of a failure.
+        Raises EngineError: it is none, or the server tells of a failure.
         """
         if not (data := self._content(line)):
             return None
@@ -277,7 +276,6 @@ class OpenAI(Server):
         )
 
     def body(self, wish: Wish) -> dict[str, Any]:
-        """Messages; a reply that is to go on is the last of them."""
         body = {
             "model": self.model,
             "messages": _messages(wish),
@@ -304,7 +302,6 @@ class OpenAI(Server):
         return body
 
     def chunk(self, data: bytes) -> Chunk:
-        """A delta."""
         line = _CHAT_LINES.decode(data)
         choice = line.choices[0] if line.choices else _Choice()
         listed = (choice.logprobs.content if choice.logprobs else None) or []
@@ -333,7 +330,6 @@ class Ollama(Server):
         self.url = f"{http.root}/api/chat"
 
     def body(self, wish: Wish) -> dict[str, Any]:
-        """Messages; Ollama goes on from a last one that is the assistant's."""
         options = {
             **self.settings(wish),
             "repeat_last_n": wish.sampling.penalty_window or -1,
@@ -350,7 +346,6 @@ class Ollama(Server):
         return body
 
     def chunk(self, data: bytes) -> Chunk:
-        """A part of the message, or its end."""
         line = _OLLAMA_LINES.decode(data)
         message = line.message or _OllamaMessage()
         finish = None
@@ -387,7 +382,6 @@ class LlamaServer(Server):
         self._read = functools.lru_cache(maxsize=256)(self._read_anew)
 
     def body(self, wish: Wish) -> dict[str, Any]:
-        """Ids, and every stage of the sampler."""
         self._count = 0
         sampling = wish.sampling
         reply = wish.reply_ids
@@ -460,10 +454,8 @@ class LlamaServer(Server):
     ) -> tuple[TokenPiece, ...]:
         """A text in tokens. Raises EngineError.
 
-        Args:
-            text: the text.
-            control: what spells a control token becomes it.
-            first: the model's BOS token is put before it, where it wants one.
+        `control`: what spells a control token becomes it. `first`: the model's BOS token is put
+        before it, where it wants one.
         """
         body = {"content": text, "parse_special": control, "add_special": first}
         answer = self.http.ask(f"{self.http.root}/tokenize", body | {"with_pieces": True})
@@ -477,7 +469,6 @@ class LlamaServer(Server):
         return tuple(self.piece(one.id) for one in found)
 
     def piece(self, token_id: int) -> TokenPiece:
-        """One token."""
         data = self.token_bytes(token_id)
         return TokenPiece(token_id, escape_bytes(data), data, token_id in self.facts.control_ids)
 

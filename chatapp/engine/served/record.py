@@ -19,10 +19,6 @@ def make_record(
     """One token.
 
     Args:
-        token: as the server tells of it.
-        text: what became printable with it.
-        index: its place in the reply.
-        temperature: what was asked for.
         told: which of a token's numbers the server gives.
         top: how many candidates were asked for; what is told beyond them is the token itself.
         vocabulary: how many tokens there are; 0 where that is not told.

@@ -268,7 +268,6 @@ class Reply:
             time.sleep(min(0.02, seconds))
 
     def _stop(self) -> None:
-        """End the server's answer, if it is still at it."""
         if self._answer is not None:
             self._answer.close()
         self._answer = None
@@ -283,7 +282,6 @@ class Reply:
             yield PromptRead(ids, self._cached, time.monotonic() - self._asked_at)
 
     def _take(self, placed: Placed) -> TokenStep:
-        """Make a token part of the reply."""
         token, data = placed
         self._last_at = time.monotonic()
         self._first_at = self._first_at or self._last_at
@@ -318,7 +316,6 @@ class Reply:
         return record
 
     def _notes(self, ending: FinishReason) -> str:
-        """What the user should know of it, in words."""
         name, said = self._server.facts.runtime, self._server.said
         notes: list[str] = []
         asked = self._controls.sampling
@@ -400,7 +397,6 @@ class _Answer:
         return chunk
 
     def close(self) -> None:
-        """End it."""
         self._lines.close()
 
     def _text_of(self, chunk: Chunk) -> bytes:

@@ -40,11 +40,7 @@ _ALSO = {"markdown": "md", "htm": "html", "ndjson": "jsonl"}
 
 
 def find_export_format(name: str) -> ExportFormat:
-    """The form of that name, or of a file of that name.
-
-    Raises:
-        UsageError: there is none; the message says which there are.
-    """
+    """The form of that name, or of a file of that name. Raises UsageError."""
     ending = (PurePath(name).suffix or name).lstrip(".").lower()
     ending = _ALSO.get(ending, ending)
     if ending not in EXPORT_FORMATS:
@@ -57,9 +53,8 @@ def find_export_format(name: str) -> ExportFormat:
 def export_text(conversations: Sequence[Conversation], form: ExportFormat) -> str:
     """Conversations in one text. More than one need JSON.
 
-    Raises:
-        UsageError: more than one in a form that holds one.
-        StoreError: the token records of a reply cannot be read.
+    Raises UsageError: more than one in a form that holds one. Raises StoreError: the token records
+    of a reply cannot be read.
     """
     try:
         if form.name == "json":

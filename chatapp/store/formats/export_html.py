@@ -13,6 +13,7 @@ import math
 import time
 
 from chatapp.chat.conversation import Conversation, Message, Reply
+from chatapp.chat.numbers import decimal, percent
 from chatapp.chat.record import Candidate, TokenRecord, perplexity
 from chatapp.chat.served import entropy_at_least, id_words
 from chatapp.chat.text import sanitise, visible_token
@@ -75,26 +76,9 @@ def export_html(conversation: Conversation) -> str:
     )
 
 
-def percent(probability: float) -> str:
-    """A probability as a user reads it: 85.0 %, 0.31 %, <0.01 %."""
-    if math.isnan(probability):
-        return "n/a"
-    value = 100 * max(probability, 0.0)  # what is left over may be a rounding below nothing
-    if 0 < value < 0.01:
-        return "<0.01 %"
-    return f"{value:.1f} %" if value >= 1 or value == 0 else f"{value:.2f} %"
-
-
 def _probability(logprob: float) -> float:
     """exp(logprob); a file that was brought in may hold what no model computes."""
     return math.exp(min(logprob, 0.0))
-
-
-def _perplexity(reply: Reply) -> str:
-    try:
-        return f"{perplexity([one.logprob for one in reply.records]):.2f}"
-    except OverflowError:  # a token with next to no probability
-        return "∞"
 
 
 def _message(message: Message) -> str:
@@ -114,7 +98,7 @@ def _summary(reply: Reply) -> str:
     reason = "cut off" if reply.finish_reason is None else reply.finish_reason.value
     return (
         f"{reply.model} · {len(reply.records)} tokens · perplexity "
-        f"{_perplexity(reply)} · {reply.tokens_per_second:.1f} tok/s · {reason}"
+        f"{decimal(perplexity(reply.logprobs))} · {reply.tokens_per_second:.1f} tok/s · {reason}"
     )
 
 

@@ -26,11 +26,7 @@ VERSION = 1
 
 
 def export_json(conversations: Sequence[Conversation]) -> str:
-    """Conversations as one JSON document.
-
-    Raises:
-        PackingError: the token records of a reply cannot be read.
-    """
+    """Conversations as one JSON document. Raises PackingError."""
     document = {
         "chatapp": KIND,
         "version": VERSION,
@@ -52,7 +48,6 @@ def conversation_json(conversation: Conversation) -> dict[str, Any]:
 
 
 def _settled(value: Any) -> Any:
-    """The value with nothing in it that JSON or UTF-8 cannot hold."""
     match value:
         case str():
             return well_formed(value)

@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from chatapp.chat.conversation import Conversation, Message, new_id
+from chatapp.chat.errors import ImportFailed
 from chatapp.chat.prompt import Role
-from chatapp.store.formats.import_errors import LAST_TIME, ImportFailed
-from chatapp.store.formats.import_openai import content_text
+from chatapp.store.formats.import_openai import LAST_TIME, content_text
 from chatapp.store.unicode import well_formed
 
 _ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant"}
@@ -32,12 +32,8 @@ def is_chatgpt_export(document: object) -> bool:
 def import_chatgpt(document: Any, now: float) -> tuple[tuple[Conversation, ...], int]:
     """The conversations of a document, and how many messages had to be left out.
 
-    Args:
-        document: what `is_chatgpt_export` takes.
-        now: seconds since the epoch, for conversations that tell no time.
-
-    Raises:
-        ImportFailed: a conversation is none.
+    `now`: seconds since the epoch, for conversations that tell no time. Raises ImportFailed: a
+    conversation is none.
     """
     conversations: list[Conversation] = []
     left_out = 0

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from chatapp.chat.conversation import Conversation
+from chatapp.chat.errors import ImportFailed
 from chatapp.store.formats.import_chatgpt import import_chatgpt, is_chatgpt_export
-from chatapp.store.formats.import_errors import ImportFailed
 from chatapp.store.formats.import_json import import_json, is_our_json
 from chatapp.store.formats.import_openai import import_openai, is_message_list
 
@@ -28,12 +28,8 @@ class ImportedFile:
 def import_text(data: bytes, now: float) -> ImportedFile:
     """Read a file's conversations: our JSON, OpenAI-style message lists, or ChatGPT's export.
 
-    Args:
-        data: the file's bytes, UTF-8.
-        now: seconds since the epoch, for forms that tell no time.
-
-    Raises:
-        ImportFailed: it is none of these, or something in it is not as it must be.
+    `now`: seconds since the epoch, for forms that tell no time. Raises ImportFailed: it is none of
+    these, or something in it is not as it must be.
     """
     document = _document(data)
     if is_our_json(document):

@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from chatapp.chat.conversation import Conversation, ConversationError, Message
+from chatapp.chat.errors import ImportFailed
 from chatapp.store.formats.export_json import KIND, VERSION
-from chatapp.store.formats.import_errors import LAST_TIME, ImportFailed
+from chatapp.store.formats.import_openai import LAST_TIME
 from chatapp.store.unicode import well_formed
 
 
@@ -21,11 +22,7 @@ def is_our_json(document: object) -> bool:
 
 
 def import_json(document: dict[str, Any]) -> tuple[Conversation, ...]:
-    """The conversations of a document that `export_json` wrote.
-
-    Raises:
-        ImportFailed: it was written by a newer chatapp, or something in it is not as it must be.
-    """
+    """The conversations of a document that `export_json` wrote. Raises ImportFailed."""
     version = document.get("version")
     if not isinstance(version, int) or version < 1:
         raise ImportFailed("it does not say which version of the format it has")

@@ -11,9 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from chatapp.chat.conversation import Conversation, Message, new_id, title_from
+from chatapp.chat.errors import ImportFailed
 from chatapp.chat.prompt import Role
-from chatapp.store.formats.import_errors import ImportFailed
 from chatapp.store.unicode import well_formed
+
+LAST_TIME = 253402300799.0
+"""The last second of the year 9999: later times cannot be shown."""
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -39,12 +42,8 @@ def is_message_list(document: object) -> bool:
 def import_openai(document: Any, now: float) -> tuple[tuple[Conversation, ...], int]:
     """The conversations of a document, and how many messages had to be left out.
 
-    Args:
-        document: what `is_message_list` takes.
-        now: when they are brought in, in seconds since the epoch; the lists tell no times.
-
-    Raises:
-        ImportFailed: a message is none.
+    `now`: when they are brought in, in seconds since the epoch; the lists tell no times. Raises
+    ImportFailed: a message is none.
     """
     if isinstance(document, dict) or "role" in document[0]:
         document = [document]
