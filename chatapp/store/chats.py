@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 from chatapp.chat.conversation import Conversation, ConversationError, Message, new_id
 from chatapp.chat.errors import StoreError
+from chatapp.chat.record import FinishReason
 from chatapp.chat.summary import ConversationSummary, SearchHit
 from chatapp.store.database import Database, Refused
 from chatapp.store.packing import PackingError
@@ -249,6 +250,12 @@ class Chats:
                 (copy_id, now, old),
             ).lastrowid
             copy_messages(connection, old, new)
+            # Of a reply under way the copy has what is on disk: nobody goes on writing it there.
+            connection.execute(
+                "UPDATE reply SET finish_reason = ? WHERE finish_reason IS NULL "
+                "AND message IN (SELECT key FROM message WHERE conversation = ?)",
+                (FinishReason.CANCELLED.value, new),
+            )
         return copy_id
 
     def add(self, conversation: Conversation) -> Imported:

@@ -194,6 +194,19 @@ async def test_saying_something_brings_a_deleted_conversation_back(store: Store)
     assert [summary.id for summary in await store.list_conversations()] == ["c1"]
 
 
+async def test_a_reply_under_way_is_stopped_in_the_duplicate(store: Store) -> None:
+    await store.save_conversation(make_conversation("c1"))
+    growing = replace(make_reply(5), finish_reason=None)
+    await store.save_message("c1", make_message("m1", None, reply=growing))
+    copy = await store.load(await store.duplicate("c1"))
+    (message,) = copy.messages.values()
+    assert message.reply is not None
+    assert message.reply.finish_reason is FinishReason.CANCELLED
+    assert message.reply.ids == growing.ids
+    (original,) = (await store.load("c1")).messages.values()
+    assert original.reply is not None and original.reply.finish_reason is None
+
+
 async def test_a_duplicate_has_everything_and_lives_its_own_life(store: Store) -> None:
     original = make_conversation()
     await store.add(original)

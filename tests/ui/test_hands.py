@@ -242,12 +242,13 @@ class Walk:
         if self.chat.what_if.on:
             self.key("escape")
         await self.pilot.pause()
-        await until(self.pilot, lambda: not self.chat.turns.busy)
 
     async def check(self) -> None:
         """Check when nothing is under way, and again where something began meanwhile."""
         for _ in range(20):
             await self.settle()
+            if self.chat.turns.busy:
+                continue
             current = self.session.conversation
             try:
                 await self.check_all()
