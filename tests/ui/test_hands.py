@@ -29,7 +29,7 @@ from chatapp.store.store import Store
 from chatapp.ui.app import ChatApp
 from chatapp.ui.chat.screen import ChatScreen
 from chatapp.ui.widgets.prompt import PromptInput
-from tests.ui.host import ScriptedModels, make_services, until
+from tests.ui.host import ScriptedModels, make_services
 from tests.ui.inspected import SteeredGeneration, _stage
 from tests.ui.kept import open_store
 from tests.ui.scripted import make_record
