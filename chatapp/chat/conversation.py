@@ -17,6 +17,7 @@ from types import MappingProxyType
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.prompt import Role
 from chatapp.chat.record import FinishReason, SamplingSpan, TokenRecord
+from chatapp.chat.thinking import Thinking
 
 _NO_MESSAGES: Mapping[str, Message] = MappingProxyType({})
 
@@ -47,6 +48,8 @@ class Reply:
     seconds: float = 0.0
     """Decoding alone, from the first token to the last."""
     time_to_first_token: float = 0.0
+    thinking: Thinking | None = None
+    """How far the thinking at its start goes; None where there is none."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -94,6 +97,8 @@ class Conversation:
     format: str = "auto"
     stop: tuple[str, ...] = ()
     model: str = ""
+    think: bool | None = None
+    """Whether the model is to think before it answers; None leaves it to its template."""
     messages: Mapping[str, Message] = field(default_factory=lambda: _NO_MESSAGES)
     """By id, in the order they were made."""
     leaf: str | None = None

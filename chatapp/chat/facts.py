@@ -75,6 +75,8 @@ class ModelFacts:
     has_chat_template: bool
     sha256: str
     load_seconds: float = 0.0
+    thinking_switch: str = ""
+    """The variable by which its chat template has it think or not; empty where it has none."""
     note: str = ""
     """What the user should know of how it was loaded; one line, empty when there is nothing."""
 

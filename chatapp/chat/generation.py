@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from chatapp.chat.facts import Progress
 from chatapp.chat.record import FinishReason, SamplingSpan, TokenRecord
 from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.thinking import Thinking
 from chatapp.chat.trace import StepTrace
 
 
@@ -49,6 +50,8 @@ class PromptRead:
     """From the request to here."""
     note: str = ""
     """Words for the user about what was read otherwise than it is recorded."""
+    thinking: Thinking | None = None
+    """How the reply would mark its thinking; None where the format tells of none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from chatapp.chat.thinking import Thinking
+
 Bytes = bytes
 """The built-in type, by a name that a field called `bytes` does not hide."""
 
@@ -48,6 +50,8 @@ class Prompt:
     moment: float | None = None
     """What time it is for a format that writes it, in seconds since the epoch: a conversation has
     one, so that what was read stays what it was. None is the present."""
+    think: bool | None = None
+    """Whether the model is to think first, for a format that can say so; None lets it choose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +77,5 @@ class RenderedPrompt:
     """Stop sequences the format itself asks for."""
     note: str = ""
     """What had to be bent, in words: a system text the model's template refuses, say."""
+    thinking: Thinking | None = None
+    """How a reply to it marks its thinking, and whether that begins in the prompt."""

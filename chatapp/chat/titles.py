@@ -10,6 +10,7 @@ from chatapp.chat.conversation import Conversation, Message, title_from
 from chatapp.chat.prompt import Prompt, PromptFormat, Turn
 from chatapp.chat.record import FinishReason
 from chatapp.chat.text import sanitise
+from chatapp.chat.thinking import answer_in
 
 MOST_TOKENS = 12
 """A title that does not end within so many tokens is a sentence."""
@@ -60,7 +61,7 @@ def title_prompt(conversation: Conversation, prompt_format: PromptFormat) -> Pro
         turns += [Turn("user", _ASK + question), Turn("assistant", title)]
     words = " ".join(said.text[:_READ_CHARACTERS].split())
     turns.append(Turn("user", _ASK + words))
-    return Prompt(_SYSTEM, tuple(turns), prompt_format)
+    return Prompt(_SYSTEM, tuple(turns), prompt_format, think=False)
 
 
 def cleaned_title(written: str, conversation: Conversation) -> str:
@@ -68,7 +69,7 @@ def cleaned_title(written: str, conversation: Conversation) -> str:
 
     Refused are: nothing, no letter or digit, what only repeats the message, and the examples.
     """
-    words = " ".join(sanitise(written).split())
+    words = " ".join(sanitise(answer_in(written, None)).split())
     if words.casefold().startswith("title:"):
         words = words[len("title:") :]
     words = words.strip(" \"'“”‘’«»`*_#").rstrip(".,;:")

@@ -34,6 +34,7 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
     add("-s", "--system", metavar="TEXT", help="system text, in place of the template's")
     add("--template", metavar="NAME", help="system-prompt template; 'none' adds nothing")
     add("--format", metavar="NAME", help="how turns become text: auto, model, chatml, transcript…")
+    add("--think", metavar="on|off", help="whether a model that can do either thinks first")
     add = parser.add_argument_group("sampling").add_argument
     for name in _SAMPLING:
         _add_number(add, PARAMETERS[name])

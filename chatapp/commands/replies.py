@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Callable
 from typing import TYPE_CHECKING, Any
 
+from chatapp.chat.thinking import ThinkingWatch
 from chatapp.commands.output import plain, tell, write, write_json
 from chatapp.commands.running import follow
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from chatapp.chat.conversation import Reply
     from chatapp.chat.generation import TokenStep
     from chatapp.chat.sampling import SamplingParams
+    from chatapp.chat.thinking import Thinking
 
 
 class TextReplies:
@@ -27,7 +29,7 @@ class TextReplies:
         self._last = "\n"
         self._show_next()
 
-    def start(self, column: int, reply: Reply) -> None:
+    def start(self, column: int, reply: Reply, thinking: Thinking | None) -> None:
         """Nothing is written before the first token."""
 
     def token(self, column: int, step: TokenStep) -> None:
@@ -61,19 +63,24 @@ class JsonReplies:
 
     def __init__(self, count: int = 1) -> None:
         self._sampling: list[SamplingParams | None] = [None] * count
+        self._watches = [ThinkingWatch()] * count
 
-    def start(self, column: int, reply: Reply) -> None:
+    def start(self, column: int, reply: Reply, thinking: Thinking | None) -> None:
         from chatapp.chat.jsonlines import start_json
 
+        self._watches[column] = ThinkingWatch(thinking)
         self._sampling[column] = sampling = reply.sampling[-1].sampling
         self._write(column, start_json(reply, sampling))
 
     def token(self, column: int, step: TokenStep) -> None:
         from chatapp.chat.jsonlines import token_json
 
+        thinks = self._watches[column].push(step.record.text)
         changed = step.sampling if step.sampling != self._sampling[column] else None
         self._sampling[column] = step.sampling or self._sampling[column]
         line = token_json(step.record, changed)
+        if thinks:
+            line["thinking"] = True
         if step.trace is not None:
             line["trace"] = plain(step.trace)
         self._write(column, line)
@@ -114,7 +121,7 @@ async def write_replies(
                 if event.note:
                     tell(event.note)
                 for place in range(count):
-                    writer.start(place, reply(place))
+                    writer.start(place, reply(place), event.thinking)
             case TokenStep():
                 writer.token(column, event)
             case GenerationEnd() | ReplyEnded():

@@ -20,6 +20,7 @@ from chatapp.chat.errors import ModelError, StoreError, UsageError
 from chatapp.chat.facts import ModelSource, Progress
 from chatapp.chat.sampling import PARAMETERS, SamplingParams
 from chatapp.chat.template import Template, TemplateError
+from chatapp.chat.thinking import THINK
 from chatapp.commands.options import flags_given
 from chatapp.commands.output import tell
 from chatapp.commands.progress import ProgressLine
@@ -88,6 +89,8 @@ class Setup:
             conversation = replace(conversation, system=self.template.system)
         if "format" in self.flags:
             conversation = replace(conversation, format=self.template.format)
+        if "think" in self.flags:
+            conversation = replace(conversation, think=THINK[self.settings.think])
         session.conversation = conversation
         given = {name: value for name, value in self.flags.items() if name in PARAMETERS}
         session.set_sampling(session.sampling.with_values(given))
@@ -119,6 +122,7 @@ class Setup:
             seed=settings.seed,
             max_tokens=settings.max_tokens,
             stop=settings.stop,
+            think=THINK[settings.think],
             top_logprobs=settings.top_logprobs if top_logprobs is None else top_logprobs,
         )
 

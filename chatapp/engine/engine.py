@@ -39,6 +39,7 @@ from chatapp.engine.look.quality import quality
 from chatapp.engine.look.score import score
 from chatapp.engine.prompt.belief import NOT_BELIEVED, Belief
 from chatapp.engine.prompt.render import PromptIds, render_prompt, turn_end
+from chatapp.engine.prompt.template import switch_in
 from chatapp.engine.runtimes.base import KVSequence, Runtime, common_prefix
 from chatapp.engine.runtimes.loading import load
 from chatapp.engine.runtimes.tokenizer import ModelTokenizer
@@ -85,6 +86,8 @@ class LocalEngine:
     ) -> ModelFacts:
         self.unload()  # two at once may be more than fits
         runtime = load(source, options, self._prepared, on_progress)
+        switch = switch_in(runtime.tokenizer.chat_template or "")
+        runtime.facts = replace(runtime.facts, thinking_switch=switch)
         if (end := turn_end(runtime.tokenizer)) is not None:
             ends = tuple(sorted({*runtime.facts.end_ids, end}))
             runtime.facts = replace(runtime.facts, end_ids=ends)
@@ -125,8 +128,9 @@ class LocalEngine:
             for event in events:
                 if isinstance(event, TokenStep):
                     drawn.append(event.record.id)
-                if isinstance(event, PromptRead) and NOT_BELIEVED in made.rendered.note:
-                    event = replace(event, note=NOT_BELIEVED)
+                if isinstance(event, PromptRead):
+                    note = NOT_BELIEVED if NOT_BELIEVED in made.rendered.note else ""
+                    event = replace(event, note=note, thinking=made.rendered.thinking)
                 yield event
         finally:
             self._model.written.add(drawn)

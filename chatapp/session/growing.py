@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from chatapp.chat.conversation import Reply
@@ -15,6 +16,7 @@ from chatapp.chat.generation import (
 )
 from chatapp.chat.record import FinishReason, SamplingSpan, TokenRecord
 from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.thinking import ThinkingWatch
 
 REPLACEMENT = "\ufffd"
 """What is printed for bytes that are no character."""
@@ -35,6 +37,10 @@ class GrowingReply:
         self._kept = len(kept)
         self._records = list(kept)
         self._text = [record.text for record in kept]
+        self._watch = ThinkingWatch(start.thinking)
+        self._thought = start.thinking
+        self._thought_before = start.thinking.seconds if start.thinking else 0.0
+        self._read_at = time.monotonic()
         self._spans = [*start.sampling, SamplingSpan(len(kept), sampling)]
 
     @property
@@ -49,6 +55,11 @@ class GrowingReply:
                 self._start = replace(
                     self._start, prompt_ids=prompt_ids, cached_tokens=event.cached_tokens
                 )
+                self._read_at = time.monotonic()
+                self._watch = ThinkingWatch(event.thinking)
+                for text in self._text:
+                    self._watch.push(text)
+                self._thought = self._watch.found(self._thought_before)
             case TokenStep():
                 if event.sampling is not None and self._spans[-1].sampling != event.sampling:
                     if self._spans[-1].start == event.record.index:
@@ -56,6 +67,10 @@ class GrowingReply:
                     self._spans.append(SamplingSpan(event.record.index, event.sampling))
                 self._records.append(event.record)
                 self._text.append(event.record.text)
+                if not self._watch.over:
+                    self._watch.push(event.record.text)
+                    seconds = self._thought_before + time.monotonic() - self._read_at
+                    self._thought = self._watch.found(seconds)
             case GenerationEnd():
                 self._start = replace(
                     self._start,
@@ -77,8 +92,8 @@ class GrowingReply:
 
     def reply(self, since: int = 0) -> Reply:
         """The reply as far as it has come, with its records from number `since` on."""
-        records = tuple(self._records[since:])
-        return replace(self._start, records=records, sampling=tuple(self._spans))
+        records, spans = tuple(self._records[since:]), tuple(self._spans)
+        return replace(self._start, records=records, sampling=spans, thinking=self._thought)
 
 
 def kept_to_continue(reply: Reply, text: str) -> tuple[tuple[TokenRecord, ...], str]:

@@ -75,6 +75,7 @@ class Session:
         seed: int | None = None,
         max_tokens: int = 0,
         stop: Sequence[str] = (),
+        think: bool | None = None,
         top_logprobs: int = 20,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -94,6 +95,7 @@ class Session:
         self.seed = seed
         self.max_tokens = max_tokens
         self.stop = tuple(stop)
+        self.think = think
         self.top_logprobs = top_logprobs
         self.trace = False
         """Whether each token of a reply tells what every stage of the sampler did."""
@@ -143,6 +145,7 @@ class Session:
             system=template.system,
             format=template.format,
             stop=template.stop,
+            think=self.think,
         )
         if template.first_message:
             self._add("assistant", template.first_message)
@@ -338,6 +341,7 @@ class Session:
             format=self._formats(self.conversation.format),
             continue_reply=bool(kept),
             moment=self.conversation.created,
+            think=self.conversation.think,
         )
 
     async def _reply(
@@ -364,6 +368,7 @@ class Session:
             runtime=facts.runtime,
             seed=options.seed,
             sampling=spans_before(base, len(kept)),
+            thinking=base.thinking if base is not None and kept else None,
         )
         growing = GrowingReply(start, self.sampling, kept)
         message = self._add("assistant", growing.text, parent=parent, reply=growing.reply())

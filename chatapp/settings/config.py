@@ -35,6 +35,7 @@ from chatapp.chat.errors import ChatappError, ModelError
 from chatapp.chat.facts import RUNTIMES, LoadOptions, ModelSource
 from chatapp.chat.sampling import MOST, MOST_SEED, PARAMETERS, ParameterError, SamplingParams, find
 from chatapp.chat.template import Template
+from chatapp.chat.thinking import THINK
 from chatapp.settings.paths import Paths, write_file
 from chatapp.settings.servers import read_server
 
@@ -128,6 +129,8 @@ class Settings:
     """The system-prompt template of new chats."""
     format: str = _setting("", _text)
     """The prompt format of new chats; empty for the template's own."""
+    think: str = _setting("auto", _one_of(*THINK))
+    """Whether models that can do either think before they answer, in new chats; auto, on or off."""
     theme: str = _setting("", _text)
     """One of Textual's themes; empty for its default."""
     scale: str = _setting("probability", _one_of(*SCALES))

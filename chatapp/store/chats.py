@@ -242,9 +242,9 @@ class Chats:
             new = connection.execute(
                 """
                 INSERT INTO conversation (id, created, changed, title, template, system, format,
-                                          stop, model, leaf)
+                                          stop, model, leaf, think)
                 SELECT ?, created, ?, title || ' (copy)', template, system, format, stop, model,
-                       leaf
+                       leaf, think
                 FROM conversation WHERE key = ?
                 """,
                 (copy_id, now, old),

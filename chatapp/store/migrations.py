@@ -130,6 +130,13 @@ MIGRATIONS: tuple[Migration, ...] = (
         "0003 what ran the model",
         ("ALTER TABLE reply ADD COLUMN runtime TEXT NOT NULL DEFAULT ''",),
     ),
+    Migration(
+        "0004 thinking",
+        (
+            "ALTER TABLE reply ADD COLUMN thinking TEXT",  # JSON; NULL where there is none
+            "ALTER TABLE conversation ADD COLUMN think INTEGER",  # 0, 1; NULL: as the template does
+        ),
+    ),
 )
 
 _BOOKKEEPING = "CREATE TABLE IF NOT EXISTS migration (name TEXT PRIMARY KEY, applied REAL NOT NULL)"

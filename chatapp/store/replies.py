@@ -11,8 +11,11 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import msgspec
+
 from chatapp.chat.conversation import Reply
 from chatapp.chat.record import FinishReason
+from chatapp.chat.thinking import Thinking
 from chatapp.store.packing import (
     CHUNK,
     pack_ids,
@@ -35,6 +38,7 @@ COLUMNS = (
     "seconds",
     "time_to_first_token",
     "runtime",
+    "thinking",
 )
 """A reply's row: each is a field of `Reply`."""
 
@@ -52,6 +56,7 @@ def write_reply(
         "seed": str(reply.seed),
         "sampling": pack_spans(reply.sampling),
         "finish_reason": reply.finish_reason and reply.finish_reason.value,
+        "thinking": reply.thinking and msgspec.json.encode(reply.thinking).decode(),
     }
     connection.execute(
         f"INSERT OR REPLACE INTO reply (message, {', '.join(COLUMNS)}) "
@@ -128,7 +133,9 @@ def read_replies(
             row["seed"] = int(row["seed"])
             row["sampling"] = unpack_spans(row["sampling"])
             row["finish_reason"] = row["finish_reason"] and FinishReason(row["finish_reason"])
-        except ValueError:  # PackingError, too: the row itself is damaged
+            if row["thinking"] is not None:
+                row["thinking"] = msgspec.json.decode(row["thinking"], type=Thinking)
+        except (ValueError, msgspec.MsgspecError):  # PackingError, too: the row is damaged
             damaged += 1
         else:
             replies[key] = StoredReply.packed(whole, prompt or b"", **row)

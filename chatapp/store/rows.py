@@ -12,7 +12,7 @@ from chatapp.store.database import Refused
 from chatapp.store.replies import COLUMNS, read_replies, reply_as_kept
 from chatapp.store.unicode import settled, well_formed
 
-SETTINGS = ("title", "template", "system", "format", "stop", "model", "leaf")
+SETTINGS = ("title", "template", "system", "format", "stop", "model", "leaf", "think")
 """The columns of a conversation that a session sets."""
 
 MESSAGE = ("id", "parent", "role", "text", "created", "deleted")
@@ -109,6 +109,7 @@ def read_conversation(connection: sqlite3.Connection, key: int) -> Loaded:
     ).fetchone()
     values = dict(zip(SETTINGS, settings, strict=True))
     values["stop"] = tuple(json.loads(values["stop"]))
+    values["think"] = None if values["think"] is None else bool(values["think"])
     replies, damaged = read_replies(connection, key)
     messages: dict[str, Message] = {}
     for message_key, *columns in connection.execute(

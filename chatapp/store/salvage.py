@@ -32,16 +32,16 @@ _LAST_ROWID = 2**63 - 1
 """The largest key of a row in SQLite; damage can make any key look like it."""
 
 SHAPES = {
-    "conversation": "it[ir][ir]t{6}[tn]i[irn]",
+    "conversation": "it[ir][ir]t{6}[tn]i[irn][in]",
     "message": "iit[tn]tt[ir][irn]",
-    "reply": "itttib[tn]t[ir][ir][tn]",  # the last column came later
+    "reply": "itttib[tn]t[ir][ir][tn][tn]",  # the last columns came later
     "prompt": "ib",
     "chunk": "iiiiib",
 }
 """By table, the kinds of its columns, the key first; a whole number may be stored as an integer."""
 
 _KINDS = {int: "i", float: "r", str: "t", bytes: "b", type(None): "n"}
-_WIDTH = 13
+_WIDTH = 14
 """The most columns that a table has."""
 
 _HOLDS_ROWS = b"\x0d"

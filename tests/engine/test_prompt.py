@@ -14,7 +14,9 @@ from tokenizers import AddedToken, normalizers
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.prompt import Prompt, PromptFormat, Role, Turn
+from chatapp.chat.thinking import Thinking
 from chatapp.engine.prompt.render import PromptIds, render_prompt, turn_end
+from chatapp.engine.prompt.template import switch_in
 from chatapp.engine.runtimes.folder_tokenizer import FolderTokenizer
 from chatapp.settings.paths import assets
 from tests.engine.tiny_tokenizers import CHATML, LLAMA, byte_level, sentencepiece
@@ -248,6 +250,39 @@ def test_a_format_that_rewrites_replies_gets_their_text() -> None:
     assert holds(made.ids, (7, 8, 9))  # the other reply keeps its ids
     assert controls(tokenizer, made).count("</think>") == 0
     assert controls(tokenizer, made).count("<think>") == 1  # the generation prompt's
+
+
+SWITCHES = (
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content"
+    " + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+    "{% if enable_thinking is defined and enable_thinking is false %}"
+    "{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("think", [None, True, False])
+def test_a_template_with_a_switch_is_told_whether_to_think(think: bool | None) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    told = {} if think is None else {"enable_thinking": think}
+    peer = PreTrainedTokenizerFast(tokenizer_object=byte_level(), eos_token="<|im_end|>")
+    peer.chat_template = SWITCHES
+    prompt = Prompt("", turns("the"), auto(), think=think)
+    made = render_prompt(byte_tokenizer(SWITCHES), prompt)
+    assert list(made.ids) == transformers_ids(peer, as_messages(prompt), **told)
+    assert made.rendered.thinking == Thinking()  # a closed one is not begun
+    assert switch_in(SWITCHES) == "enable_thinking"
+    assert switch_in(REASONS) == switch_in(CHATML) == switch_in("{% broken") == ""
+
+
+def test_thinking_that_the_prompt_begins_is_told() -> None:
+    made = render_prompt(byte_tokenizer(REASONS), Prompt("", turns("the"), auto()))
+    assert made.rendered.thinking == Thinking(begun=True)
+    said = (Turn("user", "the"), Turn("assistant", "hm", (7, 8)))
+    again = render_prompt(byte_tokenizer(REASONS), Prompt("", said, auto(), continue_reply=True))
+    assert again.rendered.thinking == Thinking(begun=True)
+    plain = render_prompt(byte_tokenizer(), Prompt("", turns("<think>"), auto()))
+    assert plain.rendered.thinking == Thinking()
 
 
 @pytest.mark.parametrize("form", ["auto", "transcript", "raw", "chatml"])

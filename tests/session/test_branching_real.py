@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -124,6 +125,52 @@ async def test_a_reply_that_a_stop_sequence_cut_inside_a_token_goes_on_behind_wh
     assert more.text.startswith(shown)
     assert len(more.text) > len(shown)
     assert reply_of(more).ids[:place] == reply_of(whole).ids[:place]
+
+
+THINKS = (
+    "{% for message in messages %}{% set content = message.content %}"
+    "{% if message.role == 'assistant' and '</think>' in content %}"
+    "{% set content = content.split('</think>')[-1].lstrip('\n') %}{% endif %}"
+    "{{ '<|im_start|>' + message.role + '\n' + content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
+)
+
+
+async def test_thinking_that_the_prompt_begins_is_marked_and_left_out_of_the_next_prompt(
+    client: tuple[EngineClient, ModelFacts], reference: Any
+) -> None:
+    engine, facts = client
+    session = Session(
+        engine,
+        None,
+        template=replace(NO_TEMPLATE, format="thinks"),
+        formats=lambda name: PromptFormat(name, THINKS),
+        sampling=SamplingParams(temperature=0.0),
+        max_tokens=8,
+    )
+    session.facts = facts
+    _, open_ = await run(session.send("Name a colour."))
+    first = reply_of(open_)
+    assert first.thinking is not None and first.thinking.begun
+    assert first.thinking.tokens == len(first.ids)  # it was never closed
+    closing = await spell(session, open_.id, 4, " done.\n</think>\n\nBlue.")
+    _, closed = await run(session.branch(open_.id, 4, closing))
+    reply = reply_of(closed)
+    assert reply.thinking is not None
+    texts = [record.text for record in reply.records]
+    wanted = next(n for n in range(len(texts) + 1) if "</think>" in "".join(texts[:n]))
+    assert reply.thinking.tokens == wanted
+    assert reply.thinking.seconds > 0
+    thought = "".join(texts[:wanted]).partition("</think>")[0]
+    read, _ = await run(session.send("Another one."))
+    text = b"".join(piece.bytes for piece in await engine.pieces(read.prompt_ids)).decode()
+    assert thought not in text
+    kept = closed.text.split("</think>")[-1].lstrip("\n")
+    assert f"<|im_start|>assistant\n{kept}<|im_end|>" in text
+    before = (*reply.prompt_ids, *reply.ids)
+    same = next(n for n, (a, b) in enumerate(zip(before, read.prompt_ids, strict=False)) if a != b)
+    assert read.cached_tokens == same  # the texts part where the thinking stood
+    _assert_is_transformers(reference, [reply])
 
 
 async def test_a_text_is_taken_while_held_through_the_pipe(

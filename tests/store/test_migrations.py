@@ -18,6 +18,7 @@ FINGERPRINTS = {
     "0001 conversations, messages, replies": "d58df818aff28703",
     "0002 full-text search": "a8db9132c74bc04b",
     "0003 what ran the model": "9531d6000c3710dc",
+    "0004 thinking": "9d5e8062cc3dd55a",
 }
 """Of every step that was released. Never change one: add another step."""
 

@@ -235,7 +235,7 @@ def test_the_shapes_of_tables_are_those_of_the_schema(folder: Path) -> None:
                 optional = not (needed or key) or late
                 written += f"[{letter.strip('[]')}n]" if optional else letter
             assert re.sub(r"(.)\{(\d)\}", lambda m: m[1] * int(m[2]), shape) == written
-            assert len(columns) <= 13
+            assert len(columns) <= 14
 
 
 # Pages of any database, one by one

@@ -18,12 +18,13 @@ from dataclasses import dataclass, replace
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.prompt import Prompt, PromptFormat, RenderedPrompt, Turn
+from chatapp.chat.thinking import thinking_of
 from chatapp.engine.prompt.layout import Layout
 from chatapp.engine.prompt.template import (
     FormatFailed,
     FormatRefused,
-    at_moment,
     compile_template,
+    telling,
 )
 from chatapp.engine.runtimes.tokenizer import ModelTokenizer
 
@@ -49,7 +50,7 @@ def render_prompt(tokenizer: ModelTokenizer, prompt: Prompt) -> PromptIds:
     Raises:
         EngineError: the format is not there, cannot be run, or refuses this conversation.
     """
-    with at_moment(prompt.moment):
+    with telling(prompt.moment, prompt.think):
         return _render_prompt(tokenizer, prompt)
 
 
@@ -132,7 +133,11 @@ def _render(tokenizer: ModelTokenizer, prompt: Prompt, name: str, source: str) -
         if (name != OWN or tokenizer.prefixes_every_prompt) and ids[: len(prefix)] != prefix:
             ids = (*prefix, *ids)
         stop = () if name == OWN else layout.plain.stop
-        return _finished(tokenizer, (*ids, *reply), reply, name, stop, bent.note)
+        marks = thinking_of(source)
+        begun = layout.plain.text.rstrip().endswith(marks.open)
+        made = _finished(tokenizer, (*ids, *reply), reply, name, stop, bent.note)
+        thinking = replace(marks, begun=begun)
+        return replace(made, rendered=replace(made.rendered, thinking=thinking))
     assert refusal is not None  # there is always one bend to try
     raise refusal
 

@@ -9,6 +9,7 @@ stops runaway templates; the engine is a process of its own for whatever gets pa
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
@@ -21,7 +22,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Context
@@ -29,6 +30,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from chatapp.chat.errors import EngineError
+from chatapp.chat.thinking import SWITCHES
 
 MAX_SECONDS = 5.0
 """Real templates take milliseconds, for thousands of turns too."""
@@ -67,16 +69,21 @@ class _Budget:
 
 _budget: ContextVar[_Budget] = ContextVar("budget")
 _moment: ContextVar[float | None] = ContextVar("moment", default=None)
+_think: ContextVar[bool | None] = ContextVar("think", default=None)
 
 
 @contextmanager
-def at_moment(seconds: float | None) -> Iterator[None]:
-    """While it lasts, formats are told that time (since the epoch); None is the present."""
-    reset = _moment.set(seconds)
+def telling(moment: float | None, think: bool | None) -> Iterator[None]:
+    """While it lasts, formats are told that time and whether the model is to think.
+
+    `moment`: seconds since the epoch; None is the present. `think`: None leaves it to the format.
+    """
+    resets = _moment.set(moment), _think.set(think)
     try:
         yield
     finally:
-        _moment.reset(reset)
+        _moment.reset(resets[0])
+        _think.reset(resets[1])
 
 
 class ChatTemplate:
@@ -120,6 +127,7 @@ class ChatTemplate:
             context = self._template.new_context(
                 {
                     **variables,
+                    **({} if (think := _think.get()) is None else dict.fromkeys(SWITCHES, think)),
                     "messages": [dict(message) for message in messages],
                     "add_generation_prompt": add_generation_prompt,
                     "tools": None,
@@ -142,6 +150,14 @@ class ChatTemplate:
 def compile_template(source: str) -> ChatTemplate:
     """A compiled format, compiled once. Raises FormatFailed."""
     return ChatTemplate(source)
+
+
+def switch_in(source: str) -> str:
+    """The variable by which a format has a model think or not; empty where it has none."""
+    with contextlib.suppress(jinja2.TemplateError, RecursionError, SyntaxError, ValueError):
+        names = meta.find_undeclared_variables(_environment().parse(source))
+        return next((name for name in SWITCHES if name in names), "")
+    return ""
 
 
 def _bounded(pieces: Iterator[str], most: int) -> Iterator[str]:

@@ -11,6 +11,7 @@ import time
 
 from chatapp.chat.conversation import Conversation
 from chatapp.chat.prompt import Role
+from chatapp.chat.thinking import answer_in
 from chatapp.store.unicode import well_formed
 
 SPEAKERS: dict[Role, str] = {"system": "System", "user": "You", "assistant": "Assistant"}
@@ -27,7 +28,14 @@ def export_markdown(conversation: Conversation) -> str:
     if conversation.system:
         blocks += ["## System", closed(conversation.system)]
     for message in conversation.path():
-        blocks += [f"## {SPEAKERS[message.role]}", closed(message.text.strip("\n"))]
+        thinking = message.reply.thinking if message.reply is not None else None
+        answer = answer_in(message.text, thinking) if message.role == "assistant" else message.text
+        blocks.append(f"## {SPEAKERS[message.role]}")
+        if thought := message.text.removesuffix(answer).strip():
+            blocks.append(
+                f"<details><summary>Thinking</summary>\n\n{closed(thought)}\n\n</details>"
+            )
+        blocks.append(closed(answer.strip("\n")))
     return well_formed("\n\n".join(blocks) + "\n")
 
 

@@ -73,6 +73,7 @@ class Conversations:
             system=before.system,
             format=before.format,
             stop=before.stop,
+            think=before.think,
         )
         self._view.conversation_changed()
 
@@ -205,6 +206,10 @@ class Conversations:
             allowed = ", ".join(self._services.formats)
             raise ChatappError(f"no format is called {name!r}; there are {allowed}")
         await self._keep(lambda now: replace(now, format=name))
+
+    async def set_think(self, think: bool | None) -> None:
+        """Have the model think or not, from the next reply on; None leaves it to its template."""
+        await self._keep(lambda now: replace(now, think=think))
 
     async def set_stop(self, texts: tuple[str, ...]) -> None:
         """Change the stop sequences, from the next reply on."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from chatapp.chat.conversation import Message
 from chatapp.chat.errors import ChatappError
+from chatapp.chat.thinking import answer_in
 from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.conversations import Conversations
@@ -147,6 +148,12 @@ class Messages:
                 "it is back, with what followed" if back else "nothing is deleted in this chat"
             )
 
+    @action("fold", "Open or fold what the model thought before it answered.")
+    def fold(self, _: str = "") -> None:
+        """Of the message pointed at, or else of the last one that thinks."""
+        if not self._chat.transcript.fold():
+            self._chat.say("there is no thinking in this message")
+
     @action(
         "copy",
         "Copy a message, its code, or all.",
@@ -170,7 +177,8 @@ class Messages:
         if isinstance(block, SystemBlock):
             self._chat.copy(block.message.text, "the system text")
         elif (message := self._pointed()) is not None:
-            self._chat.copy(message.text, "the message")
+            thinking = message.reply.thinking if message.reply is not None else None
+            self._chat.copy(answer_in(message.text, thinking), "the message")
 
     def _copy_code(self) -> None:
         message = self._pointed()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chatapp.chat.sampling import MOST, MOST_SEED, PARAMETERS, find
+from chatapp.chat.thinking import THINK
 from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.conversations import Conversations
@@ -85,6 +86,30 @@ class Sampling:
                 self._chat.say(f"replies end before {said}" if said else "no stop sequence is set")
             case _:
                 self._set_number(name, value)
+
+    @action(
+        "think",
+        "Have the model think before it answers, or not.",
+        usage="on|off|auto",
+        values=lambda _: THINK,
+    )
+    async def think(self, argument: str = "") -> None:
+        """Where its template knows how; without an argument, tell what holds."""
+        if argument and argument not in THINK:
+            raise CommandError(f"/think takes {', '.join(THINK)}")
+        if argument:
+            await self._conversations.set_think(THINK[argument])
+        chosen = self._session.conversation.think
+        words = next(name for name, value in THINK.items() if value is chosen)
+        facts = self._session.facts
+        if facts is not None and not facts.thinking_switch and chosen is not None:
+            self._chat.say(
+                f"think is {words}, but the template of {facts.name} has no switch for it:"
+                " this model does as it was trained",
+                "warning",
+            )
+        else:
+            self._chat.say(f"think is {words}, from the next reply on")
 
     def _set_number(self, name: str, text: str) -> None:
         """Set one of the sampler's numbers from text, or tell it where there is none.

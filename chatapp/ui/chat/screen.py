@@ -375,7 +375,7 @@ class ChatScreen(ChatBase):
 
     def prompt_read(self, read: PromptRead) -> None:
         """The first token comes next."""
-        self.transcript.wait("…")
+        self.transcript.wait("…", read.thinking)
         self.show_status()
         if read.note:
             self.say(read.note, "warning")

@@ -9,9 +9,11 @@ from typing import Literal
 from textual.content import Content
 from textual.style import Style
 
+from chatapp.chat import numbers
 from chatapp.chat.conversation import Message, Reply
 from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.text import sanitise
+from chatapp.chat.thinking import Thinking, ThinkingWatch
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.growing import GrowingMarkdown
 from chatapp.ui.layout.line import EMPTY, Line, alike, indent, wrap
@@ -62,6 +64,35 @@ class MessageBlock:
         self._given: str | None = None
         self._width = 0
         self._rows: list[Line] | None = None
+        self._watch = ThinkingWatch()
+        self._opened = False
+        self._thinking = _thinking_of(message)
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model thought, or thinks, before it answers."""
+        return self._thinking is not None
+
+    @property
+    def opened(self) -> bool:
+        """Whether its thinking is shown."""
+        return self._opened
+
+    @opened.setter
+    def opened(self, opened: bool) -> None:
+        self._opened = opened
+        self._rows = self._tokens = self._markdown = None
+
+    @property
+    def first_token(self) -> int:
+        """The first token that is shown: those of folded thinking are not."""
+        return self._thinking.tokens if self._thinking is not None and not self._opened else 0
+
+    def await_tokens(self, words: str, thinking: Thinking | None) -> None:
+        """Say what a live reply is waiting for; and how it will mark its thinking, once known."""
+        self.status = words
+        if thinking is not None and not self.records:
+            self._watch = ThinkingWatch(thinking)
 
     @property
     def status(self) -> str:
@@ -128,6 +159,12 @@ class MessageBlock:
         last, rows = self._body_height() - 1, self._rows
         self.records.extend(records)
         self.status = ""
+        if not self._watch.over:
+            for record in records:
+                self._watch.push(record.text)
+            self._thinking = self._watch.found(0.0)
+            self.opened = self._opened  # all of it may stand elsewhere now
+            return 0
         if self._markdown is not None:
             self._markdown.append(sanitise("".join(record.text for record in records)))
         if self._tokens is not None:
@@ -142,11 +179,10 @@ class MessageBlock:
         self.place = place
         self.live = False
         self.status = ""
-        self._markdown = None
-        self._rows = None
+        self._thinking = _thinking_of(message)
+        self.opened = self._opened
         if message.reply is not None and len(message.reply.records) != len(self.records):
             self.records = list(message.reply.records)
-            self._tokens = None
 
     def row(self, y: int, style: Callable[[int], Style | str], cursor: int | None) -> Line:
         """One row; `style` colours tokens, `cursor` is the token pointed at, if it is here."""
@@ -170,21 +206,23 @@ class MessageBlock:
         if not 0 <= y < height:
             return None
         if self._shows_tokens:
-            return self._token_layout.token_at(x - INDENT, y)
+            found = self._token_layout.token_at(x - INDENT, y)
+            return None if found is None else found + self.first_token
         return self._token_of_letter(x - INDENT, y)
 
     def place_of(self, index: int) -> tuple[int, int]:
         """Where a token stands in the tokens view, as (x, y) within the block."""
-        x, y = self._token_layout.place_of(index)
+        x, y = self._token_layout.place_of(max(0, index - self.first_token))
         return x + INDENT, y + len(self._head())
 
     def token_below(self, index: int, rows: int) -> int | None:
         """The token that many rows below (or above) another; None past either end."""
-        x, y = self._token_layout.place_of(index)
-        if not 0 <= y + rows < self._token_layout.height:
+        first, layout = self.first_token, self._token_layout
+        x, y = layout.place_of(max(0, index - first))
+        if not 0 <= y + rows < layout.height:
             return None
-        found = self._token_layout.token_at(x, y + rows)
-        return None if found == index else found
+        found = layout.token_at(x, y + rows)
+        return None if found is None or found + first == index else found + first
 
     @property
     def _inner(self) -> int:
@@ -204,7 +242,8 @@ class MessageBlock:
         """The bytes of all tokens, with a sign behind those that have one."""
         if not self.records:
             yield from self._pieces
-        for index, record in enumerate(self.records):
+        first = self.first_token
+        for index, record in enumerate(self.records[first:], first):
             sign = self._signs[index] if index < len(self._signs) else ""
             yield with_sign(record.bytes, sign) if sign else record.bytes
 
@@ -215,7 +254,9 @@ class MessageBlock:
 
     def _body_row(self, y: int, style: Callable[[int], Style | str], cursor: int | None) -> Line:
         if self._shows_tokens:
-            line = self._token_layout.row(y, style, cursor)
+            first = self.first_token
+            here = None if cursor is None else cursor - first
+            line = self._token_layout.row(y, lambda index: style(index + first), here)
         else:
             line = self._text_rows()[y]
         if self.live and y == self._body_height() - 1:
@@ -233,17 +274,31 @@ class MessageBlock:
             return wrap(Content.styled(waiting, MUTED), self._inner)
         if self.message.role == "user":
             return wrap(Content(sanitise(self.message.text)), self._inner)
-        if self._markdown is None:
+        text = thought = ""
+        if self._markdown is None or self._opened:
             text = "".join(r.text for r in self.records) if self.live else self.message.text
+            end = self._thinking.end(text) if self._thinking is not None else 0
+            text, thought = text[end:], text[:end].strip()
+        if self._markdown is None:
             self._markdown = GrowingMarkdown(sanitise(text))
-        return self._markdown.lines(self._inner) or [EMPTY]
+        above = wrap(Content.styled(sanitise(thought), MUTED), self._inner) if self._opened else []
+        return [*above, *self._markdown.lines(self._inner)] or [EMPTY]
 
     def _head(self) -> list[Line]:
         mine = self.message.role == "user"
         name = Content.styled("you" if mine else "assistant", _role_style(mine))
         if self.place.count > 1:
             name += Content.styled(f"  ‹ {self.place.number}/{self.place.count} ›", MUTED)
-        return [Line(name)]
+        if (thinking := self._thinking) is None:
+            return [Line(name)]
+        words = "thinking" if self.live and self._watch.inside else "thought"
+        if thinking.seconds:
+            words += f" for {numbers.duration(thinking.seconds)}"
+        if thinking.tokens:
+            words += f", {numbers.tokens(thinking.tokens)}"
+        sign, key = ("▾", "z folds it") if self._opened else ("▸", "z opens it")
+        line = wrap(Content.styled(f"{sign} {words}; {key}", MUTED), self._inner)[:1]
+        return [Line(name), *indent(line, _SPACE, _SPACE)]
 
     def _foot(self) -> list[Line]:
         """Why a reply ended, where it is not simply done, and where its settings changed; of what
@@ -312,11 +367,20 @@ class MessageBlock:
         upto = rows[y].content.plain[rows[y].chrome : max(rows[y].chrome, x)]
         wanted = _letters(before + upto)
         seen = 0
-        for index, record in enumerate(self.records):
+        first = self.first_token
+        for index, record in enumerate(self.records[first:], first):
             seen += _letters(record.text)
             if seen > wanted:
                 return index
         return len(self.records) - 1
+
+
+def _thinking_of(message: Message) -> Thinking | None:
+    """What is kept of a reply's thinking; of a text from elsewhere, that there is some."""
+    if message.reply is not None and message.reply.thinking is not None:
+        return message.reply.thinking
+    marks = Thinking()
+    return marks if message.role == "assistant" and marks.end(message.text) else None
 
 
 def _letters(text: str) -> int:

@@ -22,6 +22,7 @@ from textual.style import Style
 
 from chatapp.chat.conversation import Conversation, Message
 from chatapp.chat.record import TokenRecord
+from chatapp.chat.thinking import Thinking
 from chatapp.ui.cursor import Cursor
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.line import EMPTY, Line, indent, wrap
@@ -64,6 +65,7 @@ class Transcript(TokenCursor, can_focus=True):
         Binding("r", "screen.act('regen')", "another reply", id="message.regenerate"),
         Binding("c", "screen.act('continue')", "continue a cut reply", id="message.continue"),
         Binding("e", "screen.act('edit')", "edit", id="message.edit"),
+        Binding("z", "screen.act('fold')", "open or fold its thinking", id="message.fold"),
         Binding("y", "screen.act('copy')", "copy", id="message.copy"),
         Binding("d", "screen.act('delete')", "delete", id="message.delete"),
         Binding("u", "screen.act('undo')", "undo delete", id="message.undelete"),
@@ -130,11 +132,28 @@ class Transcript(TokenCursor, can_focus=True):
         self._place(self._stack.top(self.scroll_offset.y), self.scroll_offset.y)
         self.refresh_lines(start + changed, self._stack.height - start - changed)
 
-    def wait(self, words: str) -> None:
-        """Say what the reply that streams is waiting for, as long as it has no token."""
+    def wait(self, words: str, thinking: Thinking | None = None) -> None:
+        """Say what the reply that streams is waiting for, as long as it has no token.
+
+        `thinking`: how it will mark that, once this is known.
+        """
         if self._stack.blocks and self._stack.blocks[-1].live:
-            self._stack.blocks[-1].status = words
+            self._stack.blocks[-1].await_tokens(words, thinking)
             self._lay_out(())
+
+    def fold(self) -> bool:
+        """Open or fold the thinking pointed at, or else the last. Returns whether there is any."""
+        here = self.block_of(self.cursor.message_id) if self.cursor is not None else None
+        blocks = [here] if here is not None else reversed(self._stack.blocks)
+        block = next((one for one in blocks if one.thinks), None)
+        if block is None:
+            return False
+        block.opened = not block.opened
+        first = block.first_token
+        if block is here and self.cursor is not None and (self.cursor.token or 0) < first:
+            self.cursor = Cursor(block.message.id, first) if first < len(block.records) else None
+        self._lay_out([block])
+        return True
 
     def finish(self, message: Message, conversation: Conversation) -> None:
         """Show the complete reply in place of what streamed."""
@@ -218,6 +237,10 @@ class Transcript(TokenCursor, can_focus=True):
 
     def watch_cursor(self, old: Cursor | None, new: Cursor | None) -> None:
         """Show the tokens of the message pointed at."""
+        block = self.block_of(new.message_id) if new is not None else None
+        if block is not None and new is not None and (new.token or 0) < block.first_token:
+            block.opened = block.opened or new.token is not None
+            self._lay_out([block])
         ids = {cursor.message_id for cursor in (old, new) if cursor is not None}
         if len(ids) == 1 and old is not None and new is not None:
             self.refresh()
