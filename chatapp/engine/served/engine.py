@@ -84,11 +84,8 @@ class ServedEngine:
 
     def _with_tokens(self, what: str) -> LlamaServer:
         if not isinstance(self._server, LlamaServer):
-            raise self._untold(what)
+            raise EngineError(
+                f"{self._server.facts.runtime} does not tell {what}; load the model on this machine"
+                " for that"
+            )
         return self._server
-
-    def _untold(self, what: str) -> EngineError:
-        return EngineError(
-            f"{self._server.facts.runtime} does not tell {what}; load the model on this machine"
-            " for that"
-        )

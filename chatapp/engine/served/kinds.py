@@ -130,14 +130,15 @@ class _Logprobs(msgspec.Struct):
     content: list[_Top] | None = None
 
 
-class _Delta(msgspec.Struct):
+class _Message(msgspec.Struct):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    thinking: str | None = None
 
 
 class _Choice(msgspec.Struct):
-    delta: _Delta = msgspec.field(default_factory=_Delta)
+    delta: _Message = msgspec.field(default_factory=_Message)
     logprobs: _Logprobs | None = None
     finish_reason: str | None = None
     stop_reason: int | str | None = None
@@ -166,13 +167,8 @@ class _LlamaLine(msgspec.Struct):
     completion_probabilities: list[_Top] | None = None
 
 
-class _OllamaMessage(msgspec.Struct):
-    content: str = ""
-    thinking: str = ""
-
-
 class _OllamaLine(msgspec.Struct):
-    message: _OllamaMessage | None = None
+    message: _Message | None = None
     logprobs: list[_Top] | None = None
     done: bool = False
     done_reason: str = ""
@@ -347,13 +343,13 @@ class Ollama(Server):
 
     def chunk(self, data: bytes) -> Chunk:
         line = _OLLAMA_LINES.decode(data)
-        message = line.message or _OllamaMessage()
+        message = line.message or _Message()
         finish = None
         if line.done:
             finish = FinishReason.LENGTH if line.done_reason == "length" else FinishReason.STOP
         return Chunk(
-            data=message.content.encode("utf-8", "replace"),
-            thought=message.thinking,
+            data=(message.content or "").encode("utf-8", "replace"),
+            thought=message.thinking or "",
             tokens=tuple(_weighed(one) for one in line.logprobs or ()),
             finish=finish,
         )
