@@ -25,7 +25,6 @@ from chatapp.store.rows import (
     SETTINGS,
     Loaded,
     as_kept,
-    copy_messages,
     find_key,
     read_conversation,
     setting_values,
@@ -235,27 +234,15 @@ class Chats:
 
     def duplicate(self, conversation_id: str) -> str:
         """Copy a conversation with all that belongs to it. Returns the copy's id."""
-        copy_id, now = new_id(), self._clock()
-        with self.database.writing() as connection:
-            old = find_key(connection, conversation_id)
-            new = connection.execute(
-                """
-                INSERT INTO conversation (id, created, changed, title, template, system, format,
-                                          stop, model, leaf)
-                SELECT ?, created, ?, title || ' (copy)', template, system, format, stop, model,
-                       leaf
-                FROM conversation WHERE key = ?
-                """,
-                (copy_id, now, old),
-            ).lastrowid
-            copy_messages(connection, old, new)
-        return copy_id
+        old = self.load(conversation_id).conversation
+        copy = replace(old, id=new_id(), title=f"{old.title} (copy)")
+        return self.add(copy, changed=self._clock()).id
 
-    def add(self, conversation: Conversation) -> Imported:
+    def add(self, conversation: Conversation, changed: float | None = None) -> Imported:
         """Bring a whole conversation in, in one transaction.
 
         Where its id is taken by the very same one, nothing is written (but it is undeleted); where
-        it is taken by another, it gets a new id.
+        it is taken by another, it gets a new id. It changed with its last message, else `changed`.
         """
         try:
             conversation.check()
@@ -266,19 +253,17 @@ class Chats:
             row = connection.execute(
                 "SELECT key FROM conversation WHERE id = ?", (conversation.id,)
             ).fetchone()
-            same = (
-                row is not None
-                and read_conversation(connection, row[0]).conversation == conversation
-            )
+            there = row and read_conversation(connection, row[0]).conversation
+            same = there == conversation
         if same:
             self.undelete(conversation.id)
             return Imported(conversation.id, new=False)
         if row is not None:
             conversation = replace(conversation, id=new_id())
         times = [message.created for message in conversation.messages.values()]
+        last = max(times, default=conversation.created)
         with self.database.writing() as connection:
-            changed = max(times, default=conversation.created)
-            write_conversation(connection, conversation, changed)
+            write_conversation(connection, conversation, changed or last)
             key = find_key(connection, conversation.id)
             for message in conversation.messages.values():
                 message_key, _ = write_message(connection, key, message)
