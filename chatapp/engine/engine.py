@@ -119,10 +119,9 @@ class LocalEngine:
             with closing(runtime.sequence()) as sequence:
                 yield from generate(runtime, sequence, task, controls)
             return
-        events = generate(runtime, self.sequence, task, controls, self._history)
         drawn = list(made.reply_ids)
         try:
-            for event in events:
+            for event in generate(runtime, self.sequence, task, controls, self._history):
                 if isinstance(event, TokenStep):
                     drawn.append(event.record.id)
                 if isinstance(event, PromptRead) and NOT_BELIEVED in made.rendered.note:
@@ -191,7 +190,7 @@ class LocalEngine:
         tokenizer = self.runtime.tokenizer
         self._check_size(text)
         ids = tokenizer.encode_text(text)
-        return self._score(tokenizer.prefix_ids, ids, top_logprobs, on_progress, cancelled)
+        return self.score_ids(tokenizer.prefix_ids, ids, top_logprobs, on_progress, cancelled)
 
     def score_prompt(
         self,
@@ -216,19 +215,9 @@ class LocalEngine:
         known = self.sequence
         if background and common_prefix(known.ids, ids) < len(ids) - 1:
             places = ()
-        return self._score(
+        return self.score_ids(
             (), ids, top_logprobs, on_progress, cancelled, places=places, known=known
         )
-
-    def score_ids(
-        self,
-        before: Sequence[int],
-        ids: Sequence[int],
-        top_logprobs: int,
-        on_progress: Callable[[Progress], None],
-        cancelled: Callable[[], bool],
-    ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
-        return self._score(before, ids, top_logprobs, on_progress, cancelled)
 
     def bench(self, options: BenchOptions, cancelled: Callable[[], bool]) -> Iterator[BenchEvent]:
         if options.quality_text:
@@ -242,7 +231,7 @@ class LocalEngine:
         with closing(load(self._model.source, exact, self._prepared, lambda _: None)) as reference:
             ids = (*runtime.tokenizer.prefix_ids, *runtime.tokenizer.encode_text(text))
             yield Progress("reading the text with both", 0, 0)
-            found = quality(runtime, reference, ids, lambda _: None, cancelled)
+            found = quality(runtime, reference, ids, cancelled)
         yield found or BenchResult(BenchOptions(), (), 0, cancelled=True)
 
     def tokenize(self, text: str, *, inside: bool = False) -> tuple[TokenPiece, ...]:
@@ -338,7 +327,7 @@ class LocalEngine:
             dry_breakers=self._model.dry_breakers,
         )
 
-    def _score(
+    def score_ids(
         self,
         before: Sequence[int],
         ids: Sequence[int],
@@ -359,22 +348,13 @@ class LocalEngine:
         logprobs: list[float] = []
         whole = (*before, *ids)
         wanted = None if places is None else [start + place for place in places]
-        for record in score(
-            runtime,
-            whole,
-            start,
-            top_logprobs,
-            on_progress,
-            cancelled,
-            places=wanted,
-            known=known,
-        ):
+        told = (top_logprobs, on_progress, cancelled)
+        for record in score(runtime, whole, start, *told, places=wanted, known=known):
             logprobs.append(record.logprob)
             yield replace(record, index=record.index - start)
-        total = math.fsum(logprobs)
         yield ScoreEnd(
             scored=len(logprobs),
-            total_logprob=total,
+            total_logprob=math.fsum(logprobs),
             perplexity=perplexity(logprobs),
             seconds=time.monotonic() - began,
             cancelled=cancelled(),

@@ -23,7 +23,6 @@ from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
 from chatapp.chat.generation import (
     GenerateOptions,
     GenerationEnd,
-    GenerationEvent,
     Paused,
     PromptRead,
     TokenStep,
@@ -352,34 +351,29 @@ class Session:
         """The one streaming path: ask, pass on what comes, save it as it comes."""
         if self._generation is not None:
             raise EngineError("a reply is already under way; stop it first with Esc")
-        facts = self.facts
-        if facts is None:
-            raise EngineError("no model is loaded; choose one with Ctrl+L or /model")
+        start = self.empty_reply()
         options = replace(self.options(), forced_ids=forced, forced_bytes=forced_bytes)
         generation = self.engine.generate(self.prompt_for(parent, kept), options)
         self._generation = generation  # from here on a stop or a change reaches it
-        start = Reply(
-            model=facts.name,
-            model_sha256=facts.sha256,
-            runtime=facts.runtime,
-            seed=options.seed,
-            sampling=spans_before(base, len(kept)),
-        )
+        start = replace(start, seed=options.seed, sampling=spans_before(base, len(kept)))
         growing = GrowingReply(start, self.sampling, kept)
         message = self._add("assistant", growing.text, parent=parent, reply=growing.reply())
         self._growing, self._growing_id = growing, message.id
-        self.conversation = replace(self.conversation, model=facts.name)
+        self.conversation = replace(self.conversation, model=start.model)
         notice = ""
         try:
             if failed := await self._save():
                 yield failed
             yield MessageAdded(message)
-            async with contextlib.aclosing(self._stream(generation, growing)) as events:
+            saved = saved_meanwhile(generation, self._save_news, SAVE_EVERY_SECONDS, self._sleep)
+            async with contextlib.aclosing(saved) as events:
                 async for event in events:
+                    if not isinstance(event, SaveFailed):
+                        growing.take(event)
                     if isinstance(event, GenerationEnd):
                         notice = event.message
-                    else:
-                        yield event
+                        break
+                    yield event
         except EngineError as error:
             growing.fail(str(error))
             notice = str(error)
@@ -393,19 +387,6 @@ class Session:
         if failed:
             yield failed
         yield ReplyEnded(self.conversation.messages[message.id], notice)
-
-    async def _stream(
-        self, generation: Generation, growing: GrowingReply
-    ) -> AsyncGenerator[GenerationEvent | SaveFailed]:
-        """What comes of a reply up to its end, taken in and saved by the clock."""
-        saved = saved_meanwhile(generation, self._save_news, SAVE_EVERY_SECONDS, self._sleep)
-        async with contextlib.aclosing(saved) as events:
-            async for event in events:
-                if not isinstance(event, SaveFailed):
-                    growing.take(event)
-                yield event
-                if isinstance(event, GenerationEnd):
-                    return
 
     def _add(
         self, role: str, text: str, *, parent: str | None = None, reply: Reply | None = None

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from chatapp.chat.bench import Quality
 from chatapp.chat.errors import EngineError
-from chatapp.chat.facts import Progress
 from chatapp.chat.record import perplexity
 from chatapp.engine.look.teacher_forcing import force
 from chatapp.engine.runtimes.base import Floats, Runtime
@@ -23,7 +22,6 @@ def quality(
     runtime: Runtime,
     reference: Runtime,
     ids: Sequence[int],
-    on_progress: Callable[[Progress], None],
     cancelled: Callable[[], bool],
 ) -> Quality | None:
     """Let both read the same text.
@@ -37,8 +35,8 @@ def quality(
     differences: list[float] = []
     surprisal, surprisal_float32 = [], []
     pieces = zip(
-        force(runtime, ids, 1, on_progress, cancelled),
-        force(reference, ids, 1, on_progress, cancelled),
+        force(runtime, ids, 1, lambda _: None, cancelled),
+        force(reference, ids, 1, lambda _: None, cancelled),
         strict=False,
     )
     for ours, theirs in pieces:
