@@ -28,36 +28,21 @@ from chatapp.engine.served.http import Http, message_in
 Names = Mapping[str, str]
 """Our settings by a server's names for them."""
 
-_OPENAI: Names = {
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "presence_penalty": "presence_penalty",
-    "frequency_penalty": "frequency_penalty",
-}
-_VLLM: Names = {
-    **_OPENAI,
-    "top_k": "top_k",
-    "min_p": "min_p",
-    "repetition_penalty": "repetition_penalty",
-    "min_tokens": "min_tokens",
-}
-_LM_STUDIO: Names = {**_OPENAI, "top_k": "top_k", "repetition_penalty": "repeat_penalty"}
-_OLLAMA: Names = {
-    **_OPENAI,
-    "top_k": "top_k",
-    "min_p": "min_p",
-    "typical_p": "typical_p",
-    "repetition_penalty": "repeat_penalty",
+
+def _same(*names: str) -> Names:
+    return {name: name for name in names}
+
+
+_OPENAI = _same("temperature", "top_p", "presence_penalty", "frequency_penalty")
+_VLLM = {**_OPENAI, **_same("top_k", "min_p", "repetition_penalty", "min_tokens")}
+_LM_STUDIO = {**_OPENAI, "top_k": "top_k", "repetition_penalty": "repeat_penalty"}
+_OLLAMA = {
+    **_LM_STUDIO,
+    **_same("min_p", "typical_p"),
     "penalty_window": "repeat_last_n",
 }
-_LLAMA: Names = {
-    **_OLLAMA,
-    **{
-        name: name
-        for name in PARAMETERS
-        if name.startswith(("dry_", "dynatemp_", "xtc_", "mirostat_", "top_n_"))
-    },
-}
+_LLAMA_ONLY = ("dry_", "dynatemp_", "xtc_", "mirostat_", "top_n_")
+_LLAMA = {**_OLLAMA, **_same(*(name for name in PARAMETERS if name.startswith(_LLAMA_ONLY)))}
 _STAGES = {"typical": "typ_p"}
 """llama-server's names of stages, where they are not ours."""
 
