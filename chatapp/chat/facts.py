@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -87,3 +88,9 @@ class Progress:
     done: int
     total: int
     unit: Literal["bytes", "tokens", "tensors", "steps"] = "steps"
+
+
+Report = Callable[[Progress], None]
+"""Is told how far a piece of work is."""
+IsCancelled = Callable[[], bool]
+"""Is asked now and then whether a piece of work is to end."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from chatapp.chat.bench import BenchEvent, BenchOptions, BenchResult, Measured
 from chatapp.chat.errors import EngineError
-from chatapp.chat.facts import ModelSource, Progress
+from chatapp.chat.facts import IsCancelled, ModelSource, Progress
 from chatapp.chat.generation import GenerateOptions, GenerationEnd
 from chatapp.chat.record import FinishReason
 from chatapp.chat.sampling import SamplingParams
@@ -60,7 +60,7 @@ def bench(
     source: ModelSource,
     history: LogitHistory,
     options: BenchOptions,
-    cancelled: Callable[[], bool],
+    cancelled: IsCancelled,
 ) -> Iterator[BenchEvent]:
     """Yield how far it is, and at last what was measured, in whole rounds.
 
@@ -102,11 +102,7 @@ class _Bencher:
     """The ways of reading and writing, all for one prompt."""
 
     def __init__(
-        self,
-        runtime: Runtime,
-        history: LogitHistory,
-        options: BenchOptions,
-        cancelled: Callable[[], bool],
+        self, runtime: Runtime, history: LogitHistory, options: BenchOptions, cancelled: IsCancelled
     ) -> None:
         self._runtime = runtime
         self._cancelled = cancelled

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from chatapp.chat.bench import BenchEvent, BenchOptions, BenchResult
 from chatapp.chat.errors import EngineError
-from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
+from chatapp.chat.facts import IsCancelled, LoadOptions, ModelFacts, ModelSource, Progress, Report
 from chatapp.chat.generation import GenerateOptions, GenerationEvent, PromptRead, TokenStep
 from chatapp.chat.prompt import Prompt, PromptFormat, RenderedPrompt, TokenPiece, Turn
-from chatapp.chat.record import TokenRecord, perplexity
-from chatapp.chat.scoring import ScoreEnd, ScoreStart
+from chatapp.chat.record import perplexity
+from chatapp.chat.scoring import ScoreEnd, ScoreEvent, ScoreStart
 from chatapp.chat.search import (
     BeamEvent,
     BeamOptions,
@@ -77,12 +77,7 @@ class LocalEngine:
         self._loaded: _Loaded | None = None
         self._history = LogitHistory(HISTORY_BYTES)
 
-    def load(
-        self,
-        source: ModelSource,
-        options: LoadOptions,
-        on_progress: Callable[[Progress], None],
-    ) -> ModelFacts:
+    def load(self, source: ModelSource, options: LoadOptions, on_progress: Report) -> ModelFacts:
         self.unload()  # two at once may be more than fits
         runtime = load(source, options, self._prepared, on_progress)
         if (end := turn_end(runtime.tokenizer)) is not None:
@@ -147,7 +142,7 @@ class LocalEngine:
                 self._model.written.add(one)
 
     def beam(
-        self, prompt: Prompt, options: BeamOptions, cancelled: Callable[[], bool]
+        self, prompt: Prompt, options: BeamOptions, cancelled: IsCancelled
     ) -> Iterator[BeamEvent]:
         runtime = self.runtime
         made = self._read(prompt)
@@ -165,7 +160,7 @@ class LocalEngine:
         prompt: Prompt,
         options: ContrastiveOptions,
         stop: Sequence[str],
-        cancelled: Callable[[], bool],
+        cancelled: IsCancelled,
     ) -> Iterator[ContrastiveEvent]:
         runtime = self.runtime
         made = self._read(prompt)
@@ -181,12 +176,8 @@ class LocalEngine:
         )
 
     def score_text(
-        self,
-        text: str,
-        top_logprobs: int,
-        on_progress: Callable[[Progress], None],
-        cancelled: Callable[[], bool],
-    ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
+        self, text: str, top_logprobs: int, on_progress: Report, cancelled: IsCancelled
+    ) -> Iterator[ScoreEvent]:
         tokenizer = self.runtime.tokenizer
         self._check_size(text)
         ids = tokenizer.encode_text(text)
@@ -196,12 +187,12 @@ class LocalEngine:
         self,
         prompt: Prompt,
         top_logprobs: int,
-        on_progress: Callable[[Progress], None],
-        cancelled: Callable[[], bool],
+        on_progress: Report,
+        cancelled: IsCancelled,
         *,
         places: Sequence[int] | None = None,
         background: bool = False,
-    ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
+    ) -> Iterator[ScoreEvent]:
         """Tell how probable each token of a prompt is.
 
         What stands before the first wanted token is not read again where the chat's sequence has
@@ -219,12 +210,12 @@ class LocalEngine:
             (), ids, top_logprobs, on_progress, cancelled, places=places, known=known
         )
 
-    def bench(self, options: BenchOptions, cancelled: Callable[[], bool]) -> Iterator[BenchEvent]:
+    def bench(self, options: BenchOptions, cancelled: IsCancelled) -> Iterator[BenchEvent]:
         if options.quality_text:
             return self._quality(options.quality_text, cancelled)
         return bench(self.runtime, self._model.source, self._history, options, cancelled)
 
-    def _quality(self, text: str, cancelled: Callable[[], bool]) -> Iterator[BenchEvent]:
+    def _quality(self, text: str, cancelled: IsCancelled) -> Iterator[BenchEvent]:
         runtime = self.runtime
         yield Progress("loading the float32 weights", 0, 0)
         exact = LoadOptions(runtime="transformers", dtype="float32", device="cpu")
@@ -332,12 +323,12 @@ class LocalEngine:
         before: Sequence[int],
         ids: Sequence[int],
         top_logprobs: int,
-        on_progress: Callable[[Progress], None],
-        cancelled: Callable[[], bool],
+        on_progress: Report,
+        cancelled: IsCancelled,
         *,
         places: Sequence[int] | None = None,
         known: KVSequence | None = None,
-    ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
+    ) -> Iterator[ScoreEvent]:
         """Score `ids`, whose places are the records' indexes; some places, where not all."""
         runtime = self.runtime
         if not ids:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 from chatapp.chat.conversation import Conversation, Message, Reply, new_id, title_from
 from chatapp.chat.errors import EngineError, StoreError
-from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
+from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress, Report
 from chatapp.chat.generation import (
     GenerateOptions,
     GenerationEnd,
@@ -125,7 +125,7 @@ class Session:
         return self._generation is not None
 
     async def load_model(
-        self, source: ModelSource, options: LoadOptions, on_progress: Callable[[Progress], None]
+        self, source: ModelSource, options: LoadOptions, on_progress: Report
     ) -> ModelFacts:
         """Load a model into the engine; replies use it from then on. Raises EngineError."""
         self.facts = None  # the engine lets go of the old model before it reads the new one

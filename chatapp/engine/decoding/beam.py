@@ -15,11 +15,12 @@ Sums are added up in float32, as transformers does, so that near ties fall alike
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from chatapp.chat.facts import IsCancelled
 from chatapp.chat.record import FinishReason
 from chatapp.chat.search import (
     Beam,
@@ -44,7 +45,7 @@ def beam_search(
     options: BeamOptions,
     *,
     end_ids: Sequence[int],
-    cancelled: Callable[[], bool],
+    cancelled: IsCancelled,
 ) -> Iterator[BeamEvent]:
     """Search for the most probable continuation of a prompt, of at least one id.
 
@@ -70,9 +71,7 @@ class _BeamSearch(Search):
         self._beams: tuple[Beam, ...] = (Beam((), 0, 0.0, 0.0),)
         self._finished: tuple[Hypothesis, ...] = ()
 
-    def run(
-        self, rows: Rows, prompt: Reading, cancelled: Callable[[], bool]
-    ) -> Iterator[BeamEvent]:
+    def run(self, rows: Rows, prompt: Reading, cancelled: IsCancelled) -> Iterator[BeamEvent]:
         logits, totals = prompt.logits, np.zeros(1, dtype=np.float32)
         for length in range(1, self._limit.longest + 1):
             if cancelled():

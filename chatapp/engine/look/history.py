@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
-from chatapp.chat.facts import Progress
+from chatapp.chat.facts import IsCancelled, Report
 from chatapp.engine.look.teacher_forcing import force
 from chatapp.engine.runtimes.base import Floats, Runtime
 from chatapp.engine.sampler.alive import Alive
@@ -267,8 +267,8 @@ def recompute(
     runtime: Runtime,
     prompt_ids: Sequence[int],
     reply_ids: Sequence[int],
-    on_progress: Callable[[Progress], None],
-    cancelled: Callable[[], bool],
+    on_progress: Report,
+    cancelled: IsCancelled,
 ) -> Rows | None:
     """The rows of a reply from one pass of the model over prompt and reply.
 

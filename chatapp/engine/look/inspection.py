@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from chatapp.chat.errors import EngineError
-from chatapp.chat.facts import Progress
+from chatapp.chat.facts import IsCancelled, Report
 from chatapp.chat.inspection import (
     CandidatePage,
     FoundToken,
@@ -158,11 +158,7 @@ class Inspection:
             return self._under_test(reply).under(sampling)
 
     def recompute(
-        self,
-        reply: WrittenReply,
-        index: int | None,
-        on_progress: Callable[[Progress], None],
-        cancelled: Callable[[], bool],
+        self, reply: WrittenReply, index: int | None, on_progress: Report, cancelled: IsCancelled
     ) -> bool:
         """Run the model over a reply again to have its logits.
 
