@@ -35,9 +35,9 @@ class Measured:
     """How many were timed in each round."""
     token_passes: int
     """How many times the model took a token through its layers for them, prompt included."""
-    seconds: tuple[float, ...]
+    seconds: tuple[float, ...] = ()
     """For each round, in order."""
-    base: str | None
+    base: str | None = "decode"
     """The name of what its speed is compared with; None where no comparison says anything."""
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -117,9 +117,7 @@ class Conversation:
 
     def children(self, message_id: str | None) -> tuple[Message, ...]:
         """What follows a message (or stands first, for None), oldest first, without the deleted."""
-        return tuple(
-            m for m in self.messages.values() if m.parent == message_id and m.deleted is None
-        )
+        return tuple(_children(self.messages).get(message_id, ()))
 
     def siblings(self, message_id: str) -> tuple[Message, ...]:
         """The message and what stands beside it, oldest first, without the deleted."""
@@ -139,11 +137,8 @@ class Conversation:
 
     def branch_points(self) -> tuple[Message, ...]:
         """The messages of the current path that have siblings, first one first."""
-        beside: dict[str | None, int] = {}
-        for message in self.messages.values():
-            if message.deleted is None:
-                beside[message.parent] = beside.get(message.parent, 0) + 1
-        return tuple(message for message in self.path() if beside[message.parent] > 1)
+        below = _children(self.messages)
+        return tuple(message for message in self.path() if len(below[message.parent]) > 1)
 
     def leaves(self) -> tuple[str, ...]:
         """The last message of every path that is not deleted, oldest first."""
@@ -249,13 +244,15 @@ class Conversation:
 
         None when no reply has tokens. The newest one wins among equals.
         """
-        return self._extreme(lambda mean: mean)
+        means = self.mean_logprobs()
+        return max(reversed(means), key=means.__getitem__, default=None)
 
     def least_likely(self) -> str | None:
         """The leaf of the path with the lowest mean logprob over its replies' tokens."""
-        return self._extreme(lambda mean: -mean)
+        means = self.mean_logprobs()
+        return min(reversed(means), key=means.__getitem__, default=None)
 
-    def mean_logprobs(self) -> Mapping[str, float]:
+    def mean_logprobs(self) -> dict[str, float]:
         """For each leaf, the mean of ln p over all tokens that models wrote on its path.
 
         Paths without such tokens are left out.
@@ -296,14 +293,6 @@ class Conversation:
         """A copy with that message in place of the one of its id; the leaf stays."""
         messages = MappingProxyType({**self.messages, message.id: message})
         return replace(self, messages=messages)
-
-    def _extreme(self, key: Callable[[float], float]) -> str | None:
-        best: str | None = None
-        means = self.mean_logprobs()
-        for leaf, mean in means.items():
-            if best is None or key(mean) >= key(means[best]):
-                best = leaf
-        return best
 
 
 def _children(messages: Mapping[str, Message]) -> dict[str | None, list[Message]]:

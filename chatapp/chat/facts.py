@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,28 +51,28 @@ class ModelFacts:
     runtime: str
     """What runs it: llama.cpp, transformers, or a server of `chatapp.chat.served`. Of a model that
     a server runs, numbers that it does not tell are 0."""
-    architecture: str
-    weight_format: str
+    architecture: str = ""
+    weight_format: str = ""
     """How the weights are stored: Q4_1, F32, BF16."""
-    dtype: str
+    dtype: str = ""
     """What the weights are in memory: float32, bfloat16, float16; "as stored" where they are used
     as the file has them."""
     device: str
-    threads: int
+    threads: int = 0
     """CPU threads that it computes with."""
-    parameters: int
-    weight_bytes: int
+    parameters: int = 0
+    weight_bytes: int = 0
     """Memory the weights take as loaded."""
     context_length: int
-    context_bytes: int
+    context_bytes: int = 0
     """Memory that the keys and values of a full context take; 0 where they take none."""
-    vocab_size: int
-    layers: int
-    heads: int
-    kv_heads: int
-    hidden_size: int
-    end_ids: tuple[int, ...]
-    control_ids: tuple[int, ...]
+    vocab_size: int = 0
+    layers: int = 0
+    heads: int = 0
+    kv_heads: int = 0
+    hidden_size: int = 0
+    end_ids: tuple[int, ...] = ()
+    control_ids: tuple[int, ...] = ()
     has_chat_template: bool
     sha256: str
     load_seconds: float = 0.0
@@ -89,3 +90,9 @@ class Progress:
     done: int
     total: int
     unit: Literal["bytes", "tokens", "tensors", "steps"] = "steps"
+
+
+Report = Callable[[Progress], None]
+"""Is told how far a piece of work is."""
+IsCancelled = Callable[[], bool]
+"""Is asked now and then whether a piece of work is to end."""

@@ -83,25 +83,23 @@ class Parameter:
         try:
             value = int(text) if self.integer else float(text)
         except ValueError:
-            kind = "a whole number" if self.integer else "a number"
-            raise ParameterError(
-                f"{self.name} must be {kind} {self.range_text()}, not {text!r}"
-            ) from None
+            raise self._wrong(text, self.range_text()) from None
         return self.check(value)
 
     def check(self, value: Any) -> float | int:
         """Return the value when it is within the bounds. Raises ParameterError."""
-        kind = "a whole number" if self.integer else "a number"
-        huge = isinstance(value, int) and value > self.high == MOST
-        bounds = f"of at most {MOST}" if huge else self.range_text()
-        wrong = ParameterError(f"{self.name} must be {kind} {bounds}, not {value!r}")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise wrong
-        if self.integer and (not math.isfinite(value) or value != int(value)):
-            raise wrong
-        if not self.low <= value <= self.high:  # a NaN fails here too
-            raise wrong
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        # A NaN is never within, and infinity is none that can be made whole.
+        if not (is_number and self.low <= value <= self.high) or (
+            self.integer and value != int(value)
+        ):
+            huge = isinstance(value, int) and value > self.high == MOST
+            raise self._wrong(value, f"of at most {MOST}" if huge else self.range_text())
         return int(value) if self.integer else float(value)
+
+    def _wrong(self, value: object, bounds: str) -> ParameterError:
+        kind = "a whole number" if self.integer else "a number"
+        return ParameterError(f"{self.name} must be {kind} {bounds}, not {value!r}")
 
     def range_text(self) -> str:
         """The bounds in words, for messages: "between 0 and 5" or "of at least 0"."""
@@ -240,13 +238,13 @@ class SamplingParams:
 
     def with_text(self, name: str, text: str) -> SamplingParams:
         """A copy with one number replaced by what a user typed. Raises ParameterError."""
-        return self._with({find(name).name: find(name).parse(text)})
+        return self.with_values({name: find(name).parse(text)})
 
     def stepped(self, name: str, steps: int) -> SamplingParams:
         """A copy with one number moved by whole steps, kept within its bounds."""
         parameter = find(name)
         value = parameter.clamp(getattr(self, parameter.name) + steps * parameter.step)
-        return self._with({parameter.name: value})
+        return self.with_values({parameter.name: value})
 
     def with_values(self, values: Mapping[str, Any]) -> SamplingParams:
         """A copy with several values replaced, as a template or the configuration gives them.
@@ -254,12 +252,10 @@ class SamplingParams:
         Raises ParameterError: an unknown name or a value out of bounds.
         """
         own = {item.name for item in fields(self)}
-        return self._with(
-            {name if name in own else find(name).name: value for name, value in values.items()}
-        )
-
-    def _with(self, values: Mapping[str, Any]) -> SamplingParams:
-        return replace(self, **values)
+        named: dict[str, Any] = {
+            name if name in own else find(name).name: one for name, one in values.items()
+        }
+        return replace(self, **named)
 
 
 def _check_token(token: object) -> None:

@@ -11,16 +11,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
 
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.facts import Progress
 from chatapp.chat.generation import GenerationEnd, PromptRead, TokenStep
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.record import FinishReason
-
-EarlyStopping = bool | Literal["never"]
-"""When a beam search is over, in transformers' words; see `BeamOptions`."""
 
 MOST_BEAMS = 64
 MOST_COLUMNS = 16
@@ -39,10 +35,6 @@ class BeamOptions:
     """How many continuations live at once."""
     length_penalty: float = 1.0
     """A score is the sum of logprobs / length ** this: above 0 favours long, below 0 short."""
-    early_stopping: EarlyStopping = False
-    """True ends when `num_beams` hypotheses are finished. False ends when the best living beam, at
-    its present length, cannot beat the worst of them: a rule of thumb. "never" ends only when no
-    length it may still reach could."""
     max_tokens: int = 64
     """0 is as many as the context has room for."""
     num_return: int = 1
@@ -53,10 +45,6 @@ class BeamOptions:
         _check_count("num_return", self.num_return, 1, self.num_beams)
         _check_count("max_tokens", self.max_tokens, 0)
         _check_number("length_penalty", self.length_penalty, -5, 5)
-        if not isinstance(self.early_stopping, bool) and self.early_stopping != "never":
-            raise SearchError(
-                f"early_stopping must be true, false or never, not {self.early_stopping!r}"
-            )
 
 
 class ExtensionFate(StrEnum):
@@ -134,8 +122,6 @@ class BeamStop(StrEnum):
 
     SETTLED = "settled"
     """No living beam was expected to beat the worst finished hypothesis."""
-    ENOUGH = "enough"
-    """As many hypotheses as beams were finished, and early stopping was on."""
     LENGTH = "length"
     CONTEXT = "context"
     CANCELLED = "cancelled"

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from chatapp.chat.errors import ChatappError, ImportFailed
+from chatapp.chat.facts import Report
 from chatapp.commands.options import add_generation_options, add_resume
 from chatapp.commands.output import tell, write_private_file
 
 if TYPE_CHECKING:
     from chatapp.chat.conversation import Conversation
-    from chatapp.chat.facts import ModelSource, Progress
+    from chatapp.chat.facts import ModelSource
     from chatapp.commands.setup import Setup
     from chatapp.store.store import Store
     from chatapp.ui.app import ChatApp
@@ -149,7 +150,7 @@ class ModelsOfSetup:
             sources=tuple(str(source) for source in entry.sources),
         )
 
-    async def obtain(self, ref: str, on_progress: Callable[[Progress], None]) -> ModelSource:
+    async def obtain(self, ref: str, on_progress: Report) -> ModelSource:
         return await self._setup.bring(ref, on_progress)
 
     def _choices(self) -> list[ModelChoice]:

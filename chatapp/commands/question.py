@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from chatapp.chat.attachment import Attachment, check_room, compose
+from chatapp.chat.attachment import Attachment, check_room, compose, read_file
 from chatapp.chat.errors import ChatappError, UsageError
 from chatapp.chat.prompt import Prompt, Turn
 from chatapp.chat.served import SERVERS
-from chatapp.chat.text_file import read_file
 from chatapp.commands.output import tell
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from chatapp.chat.errors import ModelError, StoreError, UsageError
-from chatapp.chat.facts import ModelSource, Progress
+from chatapp.chat.facts import ModelSource, Report
 from chatapp.chat.sampling import PARAMETERS, SamplingParams
 from chatapp.chat.template import Template, TemplateError
 from chatapp.chat.thinking import THINK
@@ -133,7 +133,7 @@ class Setup:
             raise ModelError(f"offline: {ref} is not asked; leave out --offline, or choose a model")
         return server
 
-    async def bring(self, ref: str, on_progress: Callable[[Progress], None]) -> ModelSource:
+    async def bring(self, ref: str, on_progress: Report) -> ModelSource:
         """The model's files, fetched where they have to be; or its server. Raises ModelError.
 
         Cancelling the task that awaits this stops the fetch; what came is kept for the next time.

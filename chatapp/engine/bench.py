@@ -9,15 +9,15 @@ that took turns at every token would share a context, and each would pay for the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from chatapp.chat.bench import BenchEvent, BenchOptions, BenchResult, Measured
 from chatapp.chat.errors import EngineError
-from chatapp.chat.facts import ModelSource, Progress
+from chatapp.chat.facts import IsCancelled, ModelSource, Progress
 from chatapp.chat.generation import GenerateOptions, GenerationEnd
 from chatapp.chat.record import FinishReason
 from chatapp.chat.sampling import SamplingParams
@@ -50,26 +50,9 @@ _TEXT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Timed:
-    """One way of writing, timed once."""
-
-    tokens: int
-    passes: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """One way of reading or writing."""
-
-    name: str
-    words: str
-    """What people call it."""
-    run: Callable[[], _Timed | None]
-    """Times it once; None when it was cancelled."""
-    base: str | None = "decode"
-    """What its speed is compared with."""
+_Turn = tuple[Measured, Callable[[], float | None]]
+"""One way of reading or writing, not timed yet; and what times it once, in seconds (None when it
+was cancelled)."""
 
 
 def bench(
@@ -77,7 +60,7 @@ def bench(
     source: ModelSource,
     history: LogitHistory,
     options: BenchOptions,
-    cancelled: Callable[[], bool],
+    cancelled: IsCancelled,
 ) -> Iterator[BenchEvent]:
     """Yield how far it is, and at last what was measured, in whole rounds.
 
@@ -96,49 +79,30 @@ def bench(
     bencher.read(options.prompt_tokens)
     resident = psutil.Process().memory_info().rss
     turns = bencher.turns(source)
-    rounds: list[list[_Timed]] = []
+    rounds: list[list[float]] = []
     total = (options.rounds + 1) * len(turns)
     # The first round warms caches and allocators up, and is not told.
     for number in range(options.rounds + 1):
-        timed: list[_Timed] = []
-        for turn in turns:
+        timed: list[float] = []
+        for turn, run in turns:
             yield Progress(f"measuring: {turn.words}", number * len(turns) + len(timed), total)
-            if cancelled() or (result := turn.run()) is None:
+            if cancelled() or (seconds := run()) is None:
                 break
-            timed.append(result)
+            timed.append(seconds)
         if len(timed) < len(turns):
             break
         if number:
             rounds.append(timed)
-    yield BenchResult(options, _measured(turns, rounds), resident, cancelled=not rounds)
-
-
-def _measured(turns: Sequence[_Turn], rounds: Sequence[Sequence[_Timed]]) -> tuple[Measured, ...]:
-    """What the rounds say of each case; nothing where none is complete."""
-    if not rounds:
-        return ()
-    return tuple(
-        Measured(
-            name=turn.name,
-            words=turn.words,
-            base=turn.base,
-            tokens=column[0].tokens,
-            token_passes=column[0].passes,
-            seconds=tuple(one.seconds for one in column),
-        )
-        for turn, column in zip(turns, zip(*rounds, strict=True), strict=True)
-    )
+    columns = zip(turns, zip(*rounds, strict=True), strict=True) if rounds else ()
+    measured = tuple(replace(turn, seconds=column) for (turn, _), column in columns)
+    yield BenchResult(options, measured, resident, cancelled=not rounds)
 
 
 class _Bencher:
     """The ways of reading and writing, all for one prompt."""
 
     def __init__(
-        self,
-        runtime: Runtime,
-        history: LogitHistory,
-        options: BenchOptions,
-        cancelled: Callable[[], bool],
+        self, runtime: Runtime, history: LogitHistory, options: BenchOptions, cancelled: IsCancelled
     ) -> None:
         self._runtime = runtime
         self._cancelled = cancelled
@@ -151,58 +115,63 @@ class _Bencher:
         """All of them; `decode` is what writing is compared with."""
         room = self._runtime.facts.context_length - TURN_TOKENS - 1
         sizes = sorted({min(size, room) for size in PREFILLS})
-        turns = [
-            _Turn(f"prefill_{size}", f"reading {size} tokens", partial(self.read, size), None)
-            for size in sizes
-        ]
         longest = sizes[-1]
-        turns += [
-            _Turn(
-                "second_turn",
-                f"first token of a turn after {longest} tokens",
-                partial(self._second_turn, longest),
-                f"prefill_{longest}",
-            ),
-            _Turn("decode", "writing: model and draw alone", partial(self._write, 0, None)),
-            _Turn(
-                "records",
-                f"with {CANDIDATES} candidates a token, logits kept",
-                partial(self._write, CANDIDATES, self._history),
-            ),
-            _Turn(
+        with_top = f"with {CANDIDATES} candidates a token, logits kept"
+        # Told as the tokens of the whole text over the time that the turn took.
+        second = Measured(
+            name="second_turn",
+            words=f"first token of a turn after {longest} tokens",
+            tokens=longest,
+            token_passes=TURN_TOKENS,
+            base=f"prefill_{longest}",
+        )
+        turns: list[_Turn] = [
+            *(self._reading(size) for size in sizes),
+            (second, partial(self._second_turn, longest)),
+            self._writing("decode", "writing: model and draw alone", partial(self._write, 0, None)),
+            self._writing("records", with_top, partial(self._write, CANDIDATES, self._history)),
+            self._writing(
                 "trace",
                 "with candidates and every stage's trace",
                 partial(self._write, CANDIDATES, self._history, trace=True),
             ),
         ]
-        if self._runtime.facts.runtime == "transformers":
-            return turns + self._others()
-        return turns + self._servers(source)
+        others = self._runtime.facts.runtime == "transformers"
+        return turns + (self._others() if others else self._servers(source))
 
-    def read(self, count: int) -> _Timed:
+    def _reading(self, size: int) -> _Turn:
+        name, words = f"prefill_{size}", f"reading {size} tokens"
+        told = Measured(name=name, words=words, tokens=size, token_passes=size, base=None)
+        return told, partial(self.read, size)
+
+    def _writing(self, name: str, words: str, run: Callable[[], float | None]) -> _Turn:
+        """What is written after the first token: that one belongs to the reading."""
+        tokens = self._count - 1
+        passes = len(self._prompt) + tokens
+        return Measured(name=name, words=words, tokens=tokens, token_passes=passes), run
+
+    def read(self, count: int) -> float:
+        """Read so many tokens, from nothing."""
         with closing(self._runtime.sequence()) as sequence:
             began = time.perf_counter()
             sequence.read(self._text(count))
-            return _Timed(count, count, time.perf_counter() - began)
+            return time.perf_counter() - began
 
     def _text(self, count: int) -> tuple[int, ...]:
         repeats = -(-count // len(self._ids))
         return tuple((self._ids * repeats)[:count])
 
-    def _second_turn(self, count: int) -> _Timed:
-        """The logits after a further turn, when all before it has been read.
-
-        Told as the tokens of the whole text over the time that the turn took.
-        """
+    def _second_turn(self, count: int) -> float:
+        """The logits after a further turn, when all before it has been read."""
         with closing(self._runtime.sequence()) as sequence:
             sequence.read(self._text(count))
             began = time.perf_counter()
             sequence.read(self._text(TURN_TOKENS))
-            return _Timed(count, TURN_TOKENS, time.perf_counter() - began)
+            return time.perf_counter() - began
 
     def _write(
         self, candidates: int, history: LogitHistory | None, *, trace: bool = False
-    ) -> _Timed | None:
+    ) -> float | None:
         """Our own loop, from its first token to its last."""
         options = GenerateOptions(
             sampling=_SAMPLING,
@@ -221,9 +190,7 @@ class _Bencher:
                     end = event
         if end.reason is FinishReason.ERROR:
             raise EngineError(end.message)
-        if end.reason is FinishReason.CANCELLED:
-            return None
-        return self._timed(self._count, end.seconds)
+        return None if end.reason is FinishReason.CANCELLED else end.seconds
 
     def _servers(self, source: ModelSource) -> list[_Turn]:
         """llama.cpp's server, where the package that has it is here."""
@@ -233,41 +200,40 @@ class _Bencher:
             return []
         room = len(self._prompt) + self._count + 8
         server = LlamaServer(source.path, room, self._runtime.facts.threads)
-
-        def run(top: int) -> _Timed:
-            seconds = server.seconds(self._prompt, self._count, _SAMPLING, top)
-            return self._timed(self._count, seconds)
-
         return [
-            _Turn("server", "llama.cpp's server, without probabilities", partial(run, 0)),
-            _Turn(
-                "server_top",
-                f"llama.cpp's server, with the top {CANDIDATES}",
-                partial(run, CANDIDATES),
-            ),
+            self._writing(name, words, partial(self._served, server, top))
+            for name, words, top in (
+                ("server", "llama.cpp's server, without probabilities", 0),
+                ("server_top", f"llama.cpp's server, with the top {CANDIDATES}", CANDIDATES),
+            )
         ]
+
+    def _served(self, server: Any, top: int) -> float:
+        seconds: float = server.seconds(self._prompt, self._count, _SAMPLING, top)
+        return seconds
 
     def _others(self) -> list[_Turn]:
         from chatapp.engine.runtimes import peers
 
         runtime: Any = self._runtime  # a TransformersRuntime
+        count = max(2, self._count // UNCACHED_SHARE)
 
-        def generated() -> _Timed:
+        def generated() -> float:
             times = peers.generate_times(runtime, self._prompt, self._count, _SAMPLING)
-            # The prompt is put out first, then every token.
-            return self._timed(len(times) - 1, times[-1] - times[1])
+            return times[-1] - times[1]  # the prompt is put out first, then every token
 
-        def uncached() -> _Timed:
-            count = max(2, self._count // UNCACHED_SHARE)
+        def uncached() -> float:
             began = time.perf_counter()
-            passes = peers.write_uncached(runtime, self._prompt, count)
-            return _Timed(count, passes, time.perf_counter() - began)
+            peers.write_uncached(runtime, self._prompt, count)
+            return time.perf_counter() - began
 
+        without = Measured(
+            name="no_cache",
+            words="without the KV cache",
+            tokens=count,
+            token_passes=count * len(self._prompt) + count * (count - 1) // 2,
+        )
         return [
-            _Turn("generate", "transformers' generate()", generated),
-            _Turn("no_cache", "without the KV cache", uncached),
+            self._writing("generate", "transformers' generate()", generated),
+            (without, uncached),
         ]
-
-    def _timed(self, tokens: int, seconds: float) -> _Timed:
-        """What was written after the first token: that one belongs to the reading."""
-        return _Timed(tokens - 1, len(self._prompt) + tokens - 1, seconds)

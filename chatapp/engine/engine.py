@@ -13,11 +13,11 @@ from pathlib import Path
 
 from chatapp.chat.bench import BenchEvent, BenchOptions, BenchResult
 from chatapp.chat.errors import EngineError
-from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
+from chatapp.chat.facts import IsCancelled, LoadOptions, ModelFacts, ModelSource, Progress, Report
 from chatapp.chat.generation import GenerateOptions, GenerationEvent, PromptRead, TokenStep
 from chatapp.chat.prompt import Prompt, PromptFormat, RenderedPrompt, TokenPiece, Turn
-from chatapp.chat.record import TokenRecord, perplexity
-from chatapp.chat.scoring import ScoreEnd, ScoreStart
+from chatapp.chat.record import perplexity
+from chatapp.chat.scoring import ScoreEnd, ScoreEvent, ScoreStart
 from chatapp.chat.search import (
     BeamEvent,
     BeamOptions,
@@ -78,12 +78,7 @@ class LocalEngine:
         self._loaded: _Loaded | None = None
         self._history = LogitHistory(HISTORY_BYTES)
 
-    def load(
-        self,
-        source: ModelSource,
-        options: LoadOptions,
-        on_progress: Callable[[Progress], None],
-    ) -> ModelFacts:
+    def load(self, source: ModelSource, options: LoadOptions, on_progress: Report) -> ModelFacts:
         self.unload()  # two at once may be more than fits
         runtime = load(source, options, self._prepared, on_progress)
         switch = switch_in(runtime.tokenizer.chat_template or "")
@@ -122,10 +117,9 @@ class LocalEngine:
             with closing(runtime.sequence()) as sequence:
                 yield from generate(runtime, sequence, task, controls)
             return
-        events = generate(runtime, self.sequence, task, controls, self._history)
         drawn = list(made.reply_ids)
         try:
-            for event in events:
+            for event in generate(runtime, self.sequence, task, controls, self._history):
                 if isinstance(event, TokenStep):
                     drawn.append(event.record.id)
                 if isinstance(event, PromptRead):
@@ -152,7 +146,7 @@ class LocalEngine:
                 self._model.written.add(one)
 
     def beam(
-        self, prompt: Prompt, options: BeamOptions, cancelled: Callable[[], bool]
+        self, prompt: Prompt, options: BeamOptions, cancelled: IsCancelled
     ) -> Iterator[BeamEvent]:
         runtime = self.runtime
         made = self._read(prompt)
@@ -170,7 +164,7 @@ class LocalEngine:
         prompt: Prompt,
         options: ContrastiveOptions,
         stop: Sequence[str],
-        cancelled: Callable[[], bool],
+        cancelled: IsCancelled,
     ) -> Iterator[ContrastiveEvent]:
         runtime = self.runtime
         made = self._read(prompt)
@@ -186,27 +180,23 @@ class LocalEngine:
         )
 
     def score_text(
-        self,
-        text: str,
-        top_logprobs: int,
-        on_progress: Callable[[Progress], None],
-        cancelled: Callable[[], bool],
-    ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
+        self, text: str, top_logprobs: int, on_progress: Report, cancelled: IsCancelled
+    ) -> Iterator[ScoreEvent]:
         tokenizer = self.runtime.tokenizer
         self._check_size(text)
         ids = tokenizer.encode_text(text)
-        return self._score(tokenizer.prefix_ids, ids, top_logprobs, on_progress, cancelled)
+        return self.score_ids(tokenizer.prefix_ids, ids, top_logprobs, on_progress, cancelled)
 
     def score_prompt(
         self,
         prompt: Prompt,
         top_logprobs: int,
-        on_progress: Callable[[Progress], None],
-        cancelled: Callable[[], bool],
+        on_progress: Report,
+        cancelled: IsCancelled,
         *,
         places: Sequence[int] | None = None,
         background: bool = False,
-    ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
+    ) -> Iterator[ScoreEvent]:
         """Tell how probable each token of a prompt is.
 
         What stands before the first wanted token is not read again where the chat's sequence has
@@ -220,33 +210,23 @@ class LocalEngine:
         known = self.sequence
         if background and common_prefix(known.ids, ids) < len(ids) - 1:
             places = ()
-        return self._score(
+        return self.score_ids(
             (), ids, top_logprobs, on_progress, cancelled, places=places, known=known
         )
 
-    def score_ids(
-        self,
-        before: Sequence[int],
-        ids: Sequence[int],
-        top_logprobs: int,
-        on_progress: Callable[[Progress], None],
-        cancelled: Callable[[], bool],
-    ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
-        return self._score(before, ids, top_logprobs, on_progress, cancelled)
-
-    def bench(self, options: BenchOptions, cancelled: Callable[[], bool]) -> Iterator[BenchEvent]:
+    def bench(self, options: BenchOptions, cancelled: IsCancelled) -> Iterator[BenchEvent]:
         if options.quality_text:
             return self._quality(options.quality_text, cancelled)
         return bench(self.runtime, self._model.source, self._history, options, cancelled)
 
-    def _quality(self, text: str, cancelled: Callable[[], bool]) -> Iterator[BenchEvent]:
+    def _quality(self, text: str, cancelled: IsCancelled) -> Iterator[BenchEvent]:
         runtime = self.runtime
         yield Progress("loading the float32 weights", 0, 0)
         exact = LoadOptions(runtime="transformers", dtype="float32", device="cpu")
         with closing(load(self._model.source, exact, self._prepared, lambda _: None)) as reference:
             ids = (*runtime.tokenizer.prefix_ids, *runtime.tokenizer.encode_text(text))
             yield Progress("reading the text with both", 0, 0)
-            found = quality(runtime, reference, ids, lambda _: None, cancelled)
+            found = quality(runtime, reference, ids, cancelled)
         yield found or BenchResult(BenchOptions(), (), 0, cancelled=True)
 
     def tokenize(self, text: str, *, inside: bool = False) -> tuple[TokenPiece, ...]:
@@ -342,17 +322,17 @@ class LocalEngine:
             dry_breakers=self._model.dry_breakers,
         )
 
-    def _score(
+    def score_ids(
         self,
         before: Sequence[int],
         ids: Sequence[int],
         top_logprobs: int,
-        on_progress: Callable[[Progress], None],
-        cancelled: Callable[[], bool],
+        on_progress: Report,
+        cancelled: IsCancelled,
         *,
         places: Sequence[int] | None = None,
         known: KVSequence | None = None,
-    ) -> Iterator[ScoreStart | TokenRecord | ScoreEnd]:
+    ) -> Iterator[ScoreEvent]:
         """Score `ids`, whose places are the records' indexes; some places, where not all."""
         runtime = self.runtime
         if not ids:
@@ -363,22 +343,13 @@ class LocalEngine:
         logprobs: list[float] = []
         whole = (*before, *ids)
         wanted = None if places is None else [start + place for place in places]
-        for record in score(
-            runtime,
-            whole,
-            start,
-            top_logprobs,
-            on_progress,
-            cancelled,
-            places=wanted,
-            known=known,
-        ):
+        told = (top_logprobs, on_progress, cancelled)
+        for record in score(runtime, whole, start, *told, places=wanted, known=known):
             logprobs.append(record.logprob)
             yield replace(record, index=record.index - start)
-        total = math.fsum(logprobs)
         yield ScoreEnd(
             scored=len(logprobs),
-            total_logprob=total,
+            total_logprob=math.fsum(logprobs),
             perplexity=perplexity(logprobs),
             seconds=time.monotonic() - began,
             cancelled=cancelled(),

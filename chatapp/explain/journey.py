@@ -9,6 +9,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import replace
 
+from chatapp.chat.facts import Report
 from chatapp.chat.numbers import bits, count, decimal, percent, size, temperature
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.record import FinishReason, TokenRecord
@@ -19,7 +20,6 @@ from chatapp.explain import views
 from chatapp.explain.plots import bar, fit
 from chatapp.explain.views import TOKEN_WIDTH, Made, Page, View
 from chatapp.session.inspector import Inspector
-from chatapp.session.protocols import Report
 from chatapp.session.session import Session
 
 _CANDIDATES = 8

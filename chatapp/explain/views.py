@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from chatapp.chat.facts import Report
 from chatapp.chat.numbers import count, decimal, percent, size
 from chatapp.chat.numbers import tokens as token_count
 from chatapp.chat.prompt import TokenPiece
@@ -32,7 +33,6 @@ from chatapp.chat.xray import (
 )
 from chatapp.explain.plots import SHADES_TOLD, bar, cells, fit, rounded, scatter, shade, signed_bar
 from chatapp.explain.removal import cut_by, setting_text, shortfall, stage_name
-from chatapp.session.protocols import Report
 
 Kind = Literal["control", "byte", "word", "inside", "mark"]
 _KIND_WORDS: dict[Kind, str] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from chatapp.chat.errors import EngineError
-from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
+from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Report
 from chatapp.chat.generation import GenerationEvent
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.search import SeveralEvent
@@ -122,7 +122,7 @@ class EngineClient(Engine):
             self.on_death(words)
 
     async def load(
-        self, source: ModelSource, options: LoadOptions, on_progress: Callable[[Progress], None]
+        self, source: ModelSource, options: LoadOptions, on_progress: Report
     ) -> ModelFacts:
         """Load a model; starts the process when none runs. Raises EngineError.
 
@@ -148,10 +148,7 @@ class EngineClient(Engine):
         await self._connection.close()
 
     async def _answer(
-        self,
-        call: Call,
-        arguments: dict[str, Any],
-        on_progress: Callable[[Progress], None] = lambda _: None,
+        self, call: Call, arguments: dict[str, Any], on_progress: Report = lambda _: None
     ) -> Any:
         """Ask, and wait; a caller who no longer waits withdraws the question."""
         with self._connection.ask(self._connection.new_request(), call, arguments) as answers:

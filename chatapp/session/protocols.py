@@ -6,12 +6,12 @@ Nothing above these Protocols can tell.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol, TypeVar
 
 from chatapp.chat.bench import BenchEvent, BenchOptions
 from chatapp.chat.conversation import Conversation, Message
-from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
+from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Report
 from chatapp.chat.generation import GenerateOptions, GenerationEvent
 from chatapp.chat.inspection import (
     CandidatePage,
@@ -50,9 +50,6 @@ from chatapp.chat.xray import (
 )
 
 _Event = TypeVar("_Event", covariant=True)
-
-Report = Callable[[Progress], None]
-"""Is told how far a piece of work is."""
 
 
 class Running(Protocol[_Event]):
@@ -109,7 +106,7 @@ class Engine(Protocol):
     """
 
     async def load(
-        self, source: ModelSource, options: LoadOptions, on_progress: Callable[[Progress], None]
+        self, source: ModelSource, options: LoadOptions, on_progress: Report
     ) -> ModelFacts:
         """Load a model."""
 

@@ -19,11 +19,10 @@ from dataclasses import dataclass, replace
 
 from chatapp.chat.conversation import Conversation, Message, Reply, new_id, title_from
 from chatapp.chat.errors import EngineError, StoreError
-from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
+from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress, Report
 from chatapp.chat.generation import (
     GenerateOptions,
     GenerationEnd,
-    GenerationEvent,
     Paused,
     PromptRead,
     TokenStep,
@@ -128,7 +127,7 @@ class Session:
         return self._generation is not None
 
     async def load_model(
-        self, source: ModelSource, options: LoadOptions, on_progress: Callable[[Progress], None]
+        self, source: ModelSource, options: LoadOptions, on_progress: Report
     ) -> ModelFacts:
         """Load a model into the engine; replies use it from then on. Raises EngineError."""
         self.facts = None  # the engine lets go of the old model before it reads the new one
@@ -356,16 +355,12 @@ class Session:
         """The one streaming path: ask, pass on what comes, save it as it comes."""
         if self._generation is not None:
             raise EngineError("a reply is already under way; stop it first with Esc")
-        facts = self.facts
-        if facts is None:
-            raise EngineError("no model is loaded; choose one with Ctrl+L or /model")
+        start = self.empty_reply()
         options = replace(self.options(), forced_ids=forced, forced_bytes=forced_bytes)
         generation = self.engine.generate(self.prompt_for(parent, kept), options)
         self._generation = generation  # from here on a stop or a change reaches it
-        start = Reply(
-            model=facts.name,
-            model_sha256=facts.sha256,
-            runtime=facts.runtime,
+        start = replace(
+            start,
             seed=options.seed,
             sampling=spans_before(base, len(kept)),
             thinking=base.thinking if base is not None and kept else None,
@@ -373,18 +368,21 @@ class Session:
         growing = GrowingReply(start, self.sampling, kept)
         message = self._add("assistant", growing.text, parent=parent, reply=growing.reply())
         self._growing, self._growing_id = growing, message.id
-        self.conversation = replace(self.conversation, model=facts.name)
+        self.conversation = replace(self.conversation, model=start.model)
         notice = ""
         try:
             if failed := await self._save():
                 yield failed
             yield MessageAdded(message)
-            async with contextlib.aclosing(self._stream(generation, growing)) as events:
+            saved = saved_meanwhile(generation, self._save_news, SAVE_EVERY_SECONDS, self._sleep)
+            async with contextlib.aclosing(saved) as events:
                 async for event in events:
+                    if not isinstance(event, SaveFailed):
+                        growing.take(event)
                     if isinstance(event, GenerationEnd):
                         notice = event.message
-                    else:
-                        yield event
+                        break
+                    yield event
         except EngineError as error:
             growing.fail(str(error))
             notice = str(error)
@@ -398,19 +396,6 @@ class Session:
         if failed:
             yield failed
         yield ReplyEnded(self.conversation.messages[message.id], notice)
-
-    async def _stream(
-        self, generation: Generation, growing: GrowingReply
-    ) -> AsyncGenerator[GenerationEvent | SaveFailed]:
-        """What comes of a reply up to its end, taken in and saved by the clock."""
-        saved = saved_meanwhile(generation, self._save_news, SAVE_EVERY_SECONDS, self._sleep)
-        async with contextlib.aclosing(saved) as events:
-            async for event in events:
-                if not isinstance(event, SaveFailed):
-                    growing.take(event)
-                yield event
-                if isinstance(event, GenerationEnd):
-                    return
 
     def _add(
         self, role: str, text: str, *, parent: str | None = None, reply: Reply | None = None

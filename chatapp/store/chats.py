@@ -26,7 +26,6 @@ from chatapp.store.rows import (
     SETTINGS,
     Loaded,
     as_kept,
-    copy_messages,
     find_key,
     read_conversation,
     setting_values,
@@ -236,33 +235,21 @@ class Chats:
 
     def duplicate(self, conversation_id: str) -> str:
         """Copy a conversation with all that belongs to it. Returns the copy's id."""
-        copy_id, now = new_id(), self._clock()
-        with self.database.writing() as connection:
-            old = find_key(connection, conversation_id)
-            new = connection.execute(
-                """
-                INSERT INTO conversation (id, created, changed, title, template, system, format,
-                                          stop, model, leaf, think)
-                SELECT ?, created, ?, title || ' (copy)', template, system, format, stop, model,
-                       leaf, think
-                FROM conversation WHERE key = ?
-                """,
-                (copy_id, now, old),
-            ).lastrowid
-            copy_messages(connection, old, new)
-            # Of a reply under way the copy has what is on disk: nobody goes on writing it there.
-            connection.execute(
-                "UPDATE reply SET finish_reason = ? WHERE finish_reason IS NULL "
-                "AND message IN (SELECT key FROM message WHERE conversation = ?)",
-                (FinishReason.CANCELLED.value, new),
-            )
-        return copy_id
+        old = self.load(conversation_id).conversation
+        messages = {id_: _stopped(message) for id_, message in old.messages.items()}
+        copy = replace(
+            old,
+            id=new_id(),
+            title=f"{old.title} (copy)",
+            messages=MappingProxyType(messages),
+        )
+        return self.add(copy, changed=self._clock()).id
 
-    def add(self, conversation: Conversation) -> Imported:
+    def add(self, conversation: Conversation, changed: float | None = None) -> Imported:
         """Bring a whole conversation in, in one transaction.
 
         Where its id is taken by the very same one, nothing is written (but it is undeleted); where
-        it is taken by another, it gets a new id.
+        it is taken by another, it gets a new id. It changed with its last message, else `changed`.
         """
         try:
             conversation.check()
@@ -273,19 +260,17 @@ class Chats:
             row = connection.execute(
                 "SELECT key FROM conversation WHERE id = ?", (conversation.id,)
             ).fetchone()
-            same = (
-                row is not None
-                and read_conversation(connection, row[0]).conversation == conversation
-            )
+            there = row and read_conversation(connection, row[0]).conversation
+            same = there == conversation
         if same:
             self.undelete(conversation.id)
             return Imported(conversation.id, new=False)
         if row is not None:
             conversation = replace(conversation, id=new_id())
         times = [message.created for message in conversation.messages.values()]
+        last = max(times, default=conversation.created)
         with self.database.writing() as connection:
-            changed = max(times, default=conversation.created)
-            write_conversation(connection, conversation, changed)
+            write_conversation(connection, conversation, changed or last)
             key = find_key(connection, conversation.id)
             for message in conversation.messages.values():
                 message_key, _ = write_message(connection, key, message)
@@ -338,3 +323,11 @@ def grown(before: Message, news: Message) -> Message:
         return news
     records = before.reply.records + news.reply.records
     return replace(news, reply=replace(news.reply, records=records))
+
+
+def _stopped(message: Message) -> Message:
+    """A message as it stands: nobody goes on writing the copy of a reply under way."""
+    reply = message.reply
+    if reply is None or reply.finish_reason is not None:
+        return message
+    return replace(message, reply=replace(reply, finish_reason=FinishReason.CANCELLED))

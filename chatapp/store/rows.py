@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from chatapp.chat.conversation import Conversation, Message
 from chatapp.store.database import Refused
-from chatapp.store.replies import COLUMNS, read_replies, reply_as_kept
+from chatapp.store.replies import read_replies, reply_as_kept
 from chatapp.store.unicode import settled, well_formed
 
 SETTINGS = ("title", "template", "system", "format", "stop", "model", "leaf", "think")
@@ -134,24 +134,3 @@ def _leaf(conversation: Conversation, wanted: str | None) -> str | None:
         return wanted
     leaves = conversation.leaves()
     return leaves[-1] if leaves else None
-
-
-def copy_messages(connection: sqlite3.Connection, old: int, new: int | None) -> None:
-    """Copy all messages of one conversation, with their replies, into another."""
-    connection.execute(
-        f"INSERT INTO message (conversation, {', '.join(MESSAGE)}) "
-        f"SELECT ?, {', '.join(MESSAGE)} FROM message WHERE conversation = ? ORDER BY key",
-        (new, old),
-    )
-    for table, columns in (
-        ("reply", ", ".join(COLUMNS)),
-        ("prompt", "ids"),
-        ("chunk", "start, count, crc, data"),
-    ):
-        connection.execute(
-            f"INSERT INTO {table} (message, {columns}) SELECT copied.key, {columns} FROM {table} "
-            f"JOIN message AS original ON original.key = {table}.message "
-            "JOIN message AS copied ON copied.conversation = ? AND copied.id = original.id "
-            "WHERE original.conversation = ?",
-            (new, old),
-        )

@@ -13,8 +13,9 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Any
 
-from chatapp.chat.prompt import Role
 from chatapp.chat.summary import SearchHit
 from chatapp.store.unicode import well_formed
 
@@ -78,23 +79,13 @@ def search(connection: sqlite3.Connection, text: str, limit: int) -> tuple[Searc
     rows = _reading(connection, words) if read_through else _indexed(connection, words)
     hits: list[SearchHit] = []
     hidden: dict[int, frozenset[str]] = {}
-    for key, conversation_id, title, message_id, role, created, snippet, marks in rows:
+    for key, *row in rows:
         if key not in hidden:
             found = connection.execute(_HIDDEN, {"key": key})
             hidden[key] = frozenset(id_ for (id_,) in found)
-        if message_id in hidden[key]:
+        if row[2] in hidden[key]:
             continue
-        hits.append(
-            SearchHit(
-                conversation_id=conversation_id,
-                title=title,
-                message_id=message_id,
-                role=role,
-                created=created,
-                snippet=snippet,
-                marks=marks,
-            )
-        )
+        hits.append(_hit(*row))
         if len(hits) == limit:
             break
     return titles + tuple(hits)
@@ -111,19 +102,15 @@ def _titles(
 ) -> Iterator[SearchHit]:
     query = _TITLES.format(" AND ".join(["title LIKE ? ESCAPE '\\'"] * len(words)))
     for id_, title, changed in connection.execute(query, (*map(_like, words), limit)):
-        snippet, marks = _surroundings(title, words)
-        yield SearchHit(
-            conversation_id=id_,
-            title=title,
-            message_id=None,
-            role=None,
-            created=changed,
-            snippet=snippet,
-            marks=marks,
-        )
+        yield _hit(id_, title, None, None, changed, *_surroundings(title, words))
 
 
-_Row = tuple[int, str, str, str, Role, float, str, tuple[tuple[int, int], ...]]
+def _hit(*values: Any) -> SearchHit:
+    names = (field.name for field in fields(SearchHit))
+    return SearchHit(**dict(zip(names, values, strict=True)))
+
+
+_Row = tuple[Any, ...]
 """Key of the conversation, then a `SearchHit`'s fields."""
 
 

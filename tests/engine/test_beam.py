@@ -73,7 +73,6 @@ def oracle(
         num_beams=options.num_beams,
         num_return_sequences=options.num_return,
         length_penalty=options.length_penalty,
-        early_stopping=options.early_stopping,
         max_new_tokens=options.max_tokens,
         eos_token_id=list(end_ids),
         pad_token_id=pad,
@@ -109,15 +108,11 @@ def chat_ids(loaded: TransformersRuntime, question: str) -> tuple[int, ...]:
     return tuple(render_prompt(loaded.tokenizer, Prompt("", (Turn("user", question),))).ids)
 
 
-@pytest.mark.parametrize("early_stopping", [False, True, "never"])
 @pytest.mark.parametrize(("num_beams", "length_penalty"), [(2, 1.0), (4, 0.0), (3, -1.0), (5, 2.0)])
-def test_equals_generate(
-    tiny: TransformersRuntime, num_beams: int, length_penalty: float, early_stopping: Any
-) -> None:
+def test_equals_generate(tiny: TransformersRuntime, num_beams: int, length_penalty: float) -> None:
     options = BeamOptions(
         num_beams=num_beams,
         length_penalty=length_penalty,
-        early_stopping=early_stopping,
         max_tokens=12,
         num_return=num_beams,
     )
@@ -134,24 +129,16 @@ def assert_equals_generate(
     assert scores == pytest.approx([score for _, score in expected], rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize("early_stopping", [False, True, "never"])
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
-def test_ends_when_generate_does(
-    qwen: TransformersRuntime, length_penalty: float, early_stopping: Any
-) -> None:
+def test_ends_when_generate_does(qwen: TransformersRuntime, length_penalty: float) -> None:
     options = BeamOptions(
         num_beams=2,
         length_penalty=length_penalty,
-        early_stopping=early_stopping,
         max_tokens=20,
         num_return=2,
     )
     assert_equals_generate(qwen, PROMPT, options, MOST_END)
-    found = search(qwen, PROMPT, options, MOST_END)
-    if early_stopping is True:
-        assert found.end.reason is BeamStop.ENOUGH
-    elif (length_penalty, early_stopping) != (1.0, "never"):
-        assert found.end.reason is BeamStop.SETTLED
+    assert search(qwen, PROMPT, options, MOST_END).end.reason is BeamStop.SETTLED
 
 
 def test_equals_generate_on_a_recurrent_state(tmp_path: Path) -> None:
@@ -180,7 +167,7 @@ def test_a_longer_search_on_the_real_model(reference_model: TransformersRuntime)
 
 def test_the_tree_holds_together(qwen: TransformersRuntime) -> None:
     """Every number of every extension follows from the tree itself and the model."""
-    options = BeamOptions(num_beams=3, length_penalty=0.7, early_stopping="never", max_tokens=8)
+    options = BeamOptions(num_beams=3, length_penalty=0.7, max_tokens=8)
     found = search(qwen, PROMPT, options, MANY_ENDS)
     before = [Beam((), 0, 0.0, 0.0)]
     finished: set[tuple[int, ...]] = set()
@@ -223,7 +210,7 @@ def sum_of_logprobs(
 
 
 def test_one_beam_that_stops_at_the_first_end_is_greedy(qwen: TransformersRuntime) -> None:
-    options = BeamOptions(num_beams=1, early_stopping=True, max_tokens=10)
+    options = BeamOptions(num_beams=1, max_tokens=10)
     found = search(qwen, PROMPT, options)
     ids = list(PROMPT)
     with torch.inference_mode():
@@ -234,9 +221,9 @@ def test_one_beam_that_stops_at_the_first_end_is_greedy(qwen: TransformersRuntim
 
 
 def test_hypotheses_tell_their_text_and_why_they_ended(qwen: TransformersRuntime) -> None:
-    options = BeamOptions(num_beams=3, early_stopping=True, max_tokens=12, num_return=3)
+    options = BeamOptions(num_beams=3, max_tokens=12, num_return=3)
     found = search(qwen, PROMPT, options, MOST_END)
-    assert found.end.reason is BeamStop.ENOUGH
+    assert found.end.reason is BeamStop.SETTLED
     for one in found.end.hypotheses:
         assert one.reason is FinishReason.STOP
         assert one.ids[-1] in MOST_END
@@ -336,7 +323,6 @@ def test_a_cache_without_rows_is_refused(
         ("max_tokens", -1),
         ("length_penalty", float("nan")),
         ("length_penalty", 6),
-        ("early_stopping", "sometimes"),
     ],
 )
 def test_bad_values_are_refused_in_words(setting: str, value: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatapp.engine.decoding.detokenize import Detokenizer, StopSequences
+from chatapp.engine.decoding.reply_text import Detokenizer, StopSequences
 from chatapp.engine.runtimes.folder_tokenizer import FolderTokenizer
 from chatapp.engine.runtimes.token_bytes import LeadingSpace
 from tests.engine.tiny_tokenizers import byte_level, sentencepiece, unigram

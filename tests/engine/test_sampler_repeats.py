@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from chatapp.engine.sampler.repeats import suffix_matches
+from chatapp.engine.sampler.edits import suffix_matches
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,7 +1,7 @@
 """Beam search: keep the few best continuations alive, and show what was dropped.
 
 The rules are those of transformers' `generate(num_beams=…, do_sample=False)`, which follow the
-usual definition but for when to stop (see `BeamOptions.early_stopping`):
+usual definition:
 
 1. Every living beam is extended by every token; of all extensions the (end tokens + 1) · beams with
    the largest sum of logprobs are looked at, so that enough are left when the best ones end.
@@ -15,11 +15,12 @@ Sums are added up in float32, as transformers does, so that near ties fall alike
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from chatapp.chat.facts import IsCancelled
 from chatapp.chat.record import FinishReason
 from chatapp.chat.search import (
     Beam,
@@ -44,7 +45,7 @@ def beam_search(
     options: BeamOptions,
     *,
     end_ids: Sequence[int],
-    cancelled: Callable[[], bool],
+    cancelled: IsCancelled,
 ) -> Iterator[BeamEvent]:
     """Search for the most probable continuation of a prompt, of at least one id.
 
@@ -70,9 +71,7 @@ class _BeamSearch(Search):
         self._beams: tuple[Beam, ...] = (Beam((), 0, 0.0, 0.0),)
         self._finished: tuple[Hypothesis, ...] = ()
 
-    def run(
-        self, rows: Rows, prompt: Reading, cancelled: Callable[[], bool]
-    ) -> Iterator[BeamEvent]:
+    def run(self, rows: Rows, prompt: Reading, cancelled: IsCancelled) -> Iterator[BeamEvent]:
         logits, totals = prompt.logits, np.zeros(1, dtype=np.float32)
         for length in range(1, self._limit.longest + 1):
             if cancelled():
@@ -166,13 +165,9 @@ class _BeamSearch(Search):
             return BeamStop.SETTLED
         if len(self._finished) < self._options.num_beams:
             return None
-        if self._options.early_stopping is True:
-            return BeamStop.ENOUGH
-        penalty = self._options.length_penalty
-        # A positive penalty makes scores rise with length, so the longest would be the best case.
-        at_best = self._options.early_stopping == "never" and penalty > 0
-        hoped_for = totals[0] / (self._limit.longest if at_best else length) ** penalty
-        return None if float(hoped_for) > self._finished[-1].score else BeamStop.SETTLED
+        # The best living beam as long as it is now: a rule of thumb, since it may score better yet.
+        hoped_for = float(totals[0] / length**self._options.length_penalty)
+        return None if hoped_for > self._finished[-1].score else BeamStop.SETTLED
 
     def _reason(self, token_id: int) -> FinishReason:
         return FinishReason.STOP if token_id in self._end_ids else self._limit.reason

@@ -13,13 +13,14 @@ rows of one batch and keeps the row of the one taken.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from chatapp.chat.facts import IsCancelled
 from chatapp.chat.record import FinishReason
 from chatapp.chat.search import (
     ContrastiveCandidate,
@@ -39,7 +40,7 @@ def contrastive_search(
     options: ContrastiveOptions,
     *,
     end_ids: Sequence[int],
-    cancelled: Callable[[], bool],
+    cancelled: IsCancelled,
     stop: Sequence[str] = (),
     reply_ids: Sequence[int] = (),
 ) -> Iterator[ContrastiveEvent]:
@@ -103,7 +104,7 @@ class _ContrastiveSearch(Search):
         self._count = 0
 
     def run(
-        self, rows: Rows, prompt: Reading, cancelled: Callable[[], bool]
+        self, rows: Rows, prompt: Reading, cancelled: IsCancelled
     ) -> Iterator[ContrastiveEvent]:
         self._states.append(_unit(prompt.states))
         logits = prompt.logits[-1]

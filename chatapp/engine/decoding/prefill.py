@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from chatapp.chat.facts import Progress
+from chatapp.chat.facts import IsCancelled, Progress
 from chatapp.engine.runtimes.base import Floats, KVSequence, Reading, Stopped, reuse
 
 PROGRESS_SECONDS = 0.2
@@ -30,11 +30,7 @@ class Prefilled:
 
 
 def prefill(
-    sequence: KVSequence,
-    prompt_ids: Sequence[int],
-    cancelled: Callable[[], bool],
-    *,
-    states: bool = False,
+    sequence: KVSequence, prompt_ids: Sequence[int], cancelled: IsCancelled, *, states: bool = False
 ) -> Generator[Progress, None, Prefilled | None]:
     """Make a sequence hold the prompt; yields how far it is.
 

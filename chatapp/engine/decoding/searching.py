@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
 import numpy as np
 
 from chatapp.chat.errors import EngineError
+from chatapp.chat.facts import IsCancelled
 from chatapp.chat.generation import PromptRead
 from chatapp.chat.record import FinishReason
 from chatapp.engine.decoding.ending import Limit, failure
@@ -29,7 +30,7 @@ class Search(ABC):
         self._limit = Limit(len(prompt_ids), runtime.facts.context_length, max_tokens)
 
     @abstractmethod
-    def run(self, rows: Rows, prompt: Reading, cancelled: Callable[[], bool]) -> Iterator[Any]:
+    def run(self, rows: Rows, prompt: Reading, cancelled: IsCancelled) -> Iterator[Any]:
         """Every step, and the end. `rows`: one row, which has read the prompt."""
 
     @abstractmethod
@@ -37,7 +38,7 @@ class Search(ABC):
         """The last event."""
 
     def events(
-        self, sequence: KVSequence, cancelled: Callable[[], bool], *, states: bool = False
+        self, sequence: KVSequence, cancelled: IsCancelled, *, states: bool = False
     ) -> Iterator[Any]:
         """`Progress` while the prompt is read, `PromptRead`, every step, and the end.
 

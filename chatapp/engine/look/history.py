@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
-from chatapp.chat.facts import Progress
+from chatapp.chat.facts import IsCancelled, Report
 from chatapp.engine.look.teacher_forcing import force
 from chatapp.engine.runtimes.base import Floats, Runtime
 from chatapp.engine.sampler.alive import Alive
@@ -153,6 +153,8 @@ class LogitHistory:
         self.held: Held | None = None
         """What was held last; what it tells stays true when its token is taken."""
         self._recordings: OrderedDict[int, Recording] = OrderedDict()
+        self._apart: Recording | None = None
+        """Rows computed anew for one question, of a reply that is too long to be kept whole."""
         self._uses: dict[int, int] = {}  # how many recordings hold a row, by the row's identity
         self._bytes = 0
         self._lock = threading.Lock()
@@ -193,9 +195,21 @@ class LogitHistory:
             self._recordings.move_to_end(id(recording))
             self._shrink()
 
-    def keep(self, prompt_ids: Sequence[int], reply_ids: Sequence[int], rows: Rows) -> None:
+    def keep(
+        self,
+        prompt_ids: Sequence[int],
+        reply_ids: Sequence[int],
+        rows: Rows,
+        *,
+        apart: bool = False,
+    ) -> None:
+        """Keep rows that were computed anew; `apart` from all others, until there are new ones."""
+        recording = Recording([*prompt_ids, *reply_ids], len(prompt_ids), list(rows))
         with self._lock:
-            self._add(Recording([*prompt_ids, *reply_ids], len(prompt_ids), list(rows)))
+            if apart:
+                self._apart = recording
+            else:
+                self._add(recording)
 
     def rows(self, prompt_ids: Sequence[int], reply_ids: Sequence[int]) -> Rows | None:
         """The rows of a whole reply; None when some of them are gone, or never were."""
@@ -209,7 +223,7 @@ class LogitHistory:
         return found[0] if found else None
 
     def clear(self) -> None:
-        self.held = None
+        self.held = self._apart = None
         with self._lock:
             self._recordings.clear()
             self._uses.clear()
@@ -217,12 +231,13 @@ class LogitHistory:
 
     def _find(self, ids: list[int], start: int) -> Rows | None:
         """Rows about ids[start:]. What a row is about is decided by the ids before it alone."""
-        for key, known in reversed(self._recordings.items()):
-            if known.first > start or known.first + len(known.rows) < len(ids):
+        for known in (*reversed(self._recordings.values()), self._apart):
+            if known is None or known.first > start or known.first + len(known.rows) < len(ids):
                 continue
             if known.ids[: len(ids) - 1] != ids[:-1]:
                 continue
-            self._recordings.move_to_end(key)
+            if id(known) in self._recordings:
+                self._recordings.move_to_end(id(known))
             return tuple(known.rows[start - known.first : len(ids) - known.first])
         return None
 
@@ -252,8 +267,8 @@ def recompute(
     runtime: Runtime,
     prompt_ids: Sequence[int],
     reply_ids: Sequence[int],
-    on_progress: Callable[[Progress], None],
-    cancelled: Callable[[], bool],
+    on_progress: Report,
+    cancelled: IsCancelled,
 ) -> Rows | None:
     """The rows of a reply from one pass of the model over prompt and reply.
 

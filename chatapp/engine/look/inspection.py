@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from chatapp.chat.errors import EngineError
-from chatapp.chat.facts import Progress
+from chatapp.chat.facts import IsCancelled, Report
 from chatapp.chat.inspection import (
     CandidatePage,
     FoundToken,
@@ -29,7 +29,7 @@ from chatapp.chat.prompt import PromptFormat
 from chatapp.chat.record import Candidate
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.whatif import WhatIf
-from chatapp.engine.look.history import Held, LogitHistory, LogitRow, Rows, recompute
+from chatapp.engine.look.history import Held, LogitHistory, LogitRow, recompute
 from chatapp.engine.look.replay import Before, state_before
 from chatapp.engine.look.what_if import ReplyUnderTest
 from chatapp.engine.runtimes.base import Runtime
@@ -70,16 +70,6 @@ class _Seen:
         return np.argsort(-self.outcome.model.logits, kind="stable")
 
 
-@dataclass(frozen=True, slots=True)
-class _Recomputed:
-    """Rows that the history may be too small for."""
-
-    before: tuple[int, ...]
-    """The ids before the first row."""
-    ids: tuple[int, ...]
-    rows: Rows
-
-
 class Inspection:
     """Answers about the replies of one model. One thread at a time is let in."""
 
@@ -103,7 +93,6 @@ class Inspection:
         self._seen: _Seen | None = None
         self._tested: tuple[object, ReplyUnderTest] | None = None
         """What what-if was asked about last: the reply's ids, and the reply."""
-        self._recomputed: _Recomputed | None = None
 
     def trace(self, step: ReplyStep, ids: Sequence[int], *, recomputed: bool = False) -> TracedStep:
         """One step stage by stage.
@@ -169,11 +158,7 @@ class Inspection:
             return self._under_test(reply).under(sampling)
 
     def recompute(
-        self,
-        reply: WrittenReply,
-        index: int | None,
-        on_progress: Callable[[Progress], None],
-        cancelled: Callable[[], bool],
+        self, reply: WrittenReply, index: int | None, on_progress: Report, cancelled: IsCancelled
     ) -> bool:
         """Run the model over a reply again to have its logits.
 
@@ -195,10 +180,7 @@ class Inspection:
         rows = recompute(self._runtime, before, ids, on_progress, cancelled)
         if rows is None:
             return False
-        if fits:
-            self._history.keep(before, ids, rows)
-        else:
-            self._recomputed = _Recomputed(before, ids, rows)
+        self._history.keep(before, ids, rows, apart=not fits)
         return True
 
     def _look(self, step: ReplyStep) -> _Seen:
@@ -241,16 +223,10 @@ class Inspection:
         return run_chain(logits, sampling, context, state)
 
     def _row(self, reply: WrittenReply, index: int) -> LogitRow:
-        before = (*reply.prompt_ids, *reply.ids[:index])
-        if (row := self._history.row(before)) is not None:
-            return row
-        known = self._recomputed
-        if known is not None:
-            whole = (*known.before, *known.ids)
-            place = len(before) - len(known.before)
-            if 0 <= place < len(known.rows) and whole[: len(before)] == before:
-                return known.rows[place]
-        raise LogitsGone("the logits of this reply are kept no more")
+        row = self._history.row((*reply.prompt_ids, *reply.ids[:index]))
+        if row is None:
+            raise LogitsGone("the logits of this reply are kept no more")
+        return row
 
     def _under_test(self, reply: WrittenReply) -> ReplyUnderTest:
         end_ids = self._end_ids(reply.stop, reply.format)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from chatapp.chat.bench import Quality
 from chatapp.chat.errors import EngineError
-from chatapp.chat.facts import Progress
+from chatapp.chat.facts import IsCancelled
 from chatapp.chat.record import perplexity
 from chatapp.engine.look.teacher_forcing import force
 from chatapp.engine.runtimes.base import Floats, Runtime
@@ -20,11 +20,7 @@ TOP = 20
 
 
 def quality(
-    runtime: Runtime,
-    reference: Runtime,
-    ids: Sequence[int],
-    on_progress: Callable[[Progress], None],
-    cancelled: Callable[[], bool],
+    runtime: Runtime, reference: Runtime, ids: Sequence[int], cancelled: IsCancelled
 ) -> Quality | None:
     """Let both read the same text.
 
@@ -37,8 +33,8 @@ def quality(
     differences: list[float] = []
     surprisal, surprisal_float32 = [], []
     pieces = zip(
-        force(runtime, ids, 1, on_progress, cancelled),
-        force(reference, ids, 1, on_progress, cancelled),
+        force(runtime, ids, 1, lambda _: None, cancelled),
+        force(reference, ids, 1, lambda _: None, cancelled),
         strict=False,
     )
     for ours, theirs in pieces:

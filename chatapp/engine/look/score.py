@@ -13,11 +13,11 @@ chat's holds already: what was read on the way to a reply is not kept for every 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from chatapp.chat.facts import Progress
+from chatapp.chat.facts import IsCancelled, Report
 from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.scoring import PLAIN
 from chatapp.engine.decoding.reply_text import ReplyText
@@ -32,8 +32,8 @@ def score(
     ids: Sequence[int],
     start: int,
     top_logprobs: int,
-    on_progress: Callable[[Progress], None],
-    cancelled: Callable[[], bool],
+    on_progress: Report,
+    cancelled: IsCancelled,
     *,
     places: Iterable[int] | None = None,
     known: KVSequence | None = None,

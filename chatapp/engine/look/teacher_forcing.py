@@ -7,12 +7,12 @@ since the logits of a long text for a whole vocabulary would not fit into memory
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
 from chatapp.chat.errors import EngineError
-from chatapp.chat.facts import Progress
+from chatapp.chat.facts import IsCancelled, Progress, Report
 from chatapp.engine.runtimes.base import (
     CannotFork,
     Floats,
@@ -43,8 +43,8 @@ def force(
     runtime: Runtime,
     ids: Sequence[int],
     start: int,
-    on_progress: Callable[[Progress], None],
-    cancelled: Callable[[], bool],
+    on_progress: Report,
+    cancelled: IsCancelled,
     known: KVSequence | None = None,
 ) -> Iterator[ForcedLogits]:
     """Yield the logits for the tokens of a text from index `start` (at least 1) on.

@@ -24,6 +24,7 @@ from chatapp.chat.errors import EngineError
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.whatif import WhatIf, WhatIfToken
 from chatapp.engine.look.history import LogitRow
+from chatapp.engine.sampler.alive import Alive
 from chatapp.engine.sampler.chain import (
     ChainState,
     NothingLeft,
@@ -32,17 +33,6 @@ from chatapp.engine.sampler.chain import (
     run_chain,
 )
 from chatapp.engine.sampler.lookup import Lookup
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """What the settings make of one token: natural logprobs, and the rest of `WhatIfToken`."""
-
-    tempered: float
-    final: float
-    removed_by: str | None
-    choices: int
-    best_id: int
 
 
 class ReplyUnderTest:
@@ -74,23 +64,7 @@ class ReplyUnderTest:
         """The reply under these settings. Raises EngineError."""
         coin = _Coin.of(params)
         state = ChainState(0)  # carries mirostat's bound from token to token, and nothing else
-        steps = [self._step(row, coin, state) for row in range(len(self._rows))]
-        return WhatIf(
-            tuple(
-                WhatIfToken(
-                    id=id_,
-                    model_logprob=model_logprob,
-                    tempered_logprob=min(step.tempered, 0.0),
-                    logprob=min(step.final, 0.0),
-                    removed_by=step.removed_by,
-                    choices=step.choices,
-                    best_id=step.best_id,
-                )
-                for id_, model_logprob, step in zip(
-                    self._taken, self._model_logprobs, steps, strict=True
-                )
-            )
-        )
+        return WhatIf(tuple(self._step(row, coin, state) for row in range(len(self._rows))))
 
     @cached_property
     def _totals(self) -> list[float]:
@@ -99,13 +73,10 @@ class ReplyUnderTest:
 
     @cached_property
     def _model_logprobs(self) -> list[float]:
-        logprobs = []
-        for row, total, id_ in zip(self._rows, self._totals, self._taken, strict=True):
-            model = row.alive(total)
-            logprobs.append(min(float(model.logprobs(model.at(np.array([id_])))[0]), 0.0))
-        return logprobs
+        rows = zip(self._rows, self._totals, self._taken, strict=True)
+        return [_logprob(row.alive(total), id_) for row, total, id_ in rows]
 
-    def _step(self, row: int, coin: _Coin, state: ChainState) -> _Step:
+    def _step(self, row: int, coin: _Coin, state: ChainState) -> WhatIfToken:
         """One token, for both ways that the coin can fall; the state goes on from it."""
         id_ = self._taken[row]
         model = self._rows[row].alive(self._totals[row])
@@ -120,7 +91,8 @@ class ReplyUnderTest:
         except NothingLeft as error:
             raise EngineError(f"at token {row + 1} {error}") from None
         state.observe(outcomes[-1 if coin.drops else 0], id_)
-        return coin.mix([_step_of(outcome, id_) for outcome in outcomes])
+        known = self._model_logprobs[row]
+        return coin.mix([_token(outcome, id_, known) for outcome in outcomes])
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,30 +123,34 @@ class _Coin:
             return [self.dropped if self.chance else self.spared]
         return [self.spared, self.dropped]
 
-    def mix(self, sides: Sequence[_Step]) -> _Step:
+    def mix(self, sides: Sequence[WhatIfToken]) -> WhatIfToken:
         """The expectation over the coin, from the step as each of `sides` has it."""
         if len(sides) == 1:
             return sides[0]
         spared, dropped = sides
         likely = dropped if self.drops else spared
         no, yes = math.log(1 - self.chance), math.log(self.chance)
-        final = float(np.logaddexp(spared.final + no, dropped.final + yes))
-        impossible = final == -math.inf
+        final = np.logaddexp(spared.logprob + no, dropped.logprob + yes)
+        tempered = np.logaddexp(spared.tempered_logprob + no, dropped.tempered_logprob + yes)
         return replace(
             likely,
-            tempered=float(np.logaddexp(spared.tempered + no, dropped.tempered + yes)),
-            final=final,
-            removed_by=(likely.removed_by or spared.removed_by) if impossible else None,
+            tempered_logprob=min(float(tempered), 0.0),
+            logprob=min(float(final), 0.0),
+            removed_by=(likely.removed_by or spared.removed_by) if final == -math.inf else None,
         )
 
 
-def _step_of(outcome: Outcome, id_: int) -> _Step:
-    ids = np.array([id_])
-    final, tempered = outcome.final, outcome.tempered
-    return _Step(
-        tempered=float(tempered.logprobs(tempered.at(ids))[0]),
-        final=float(final.logprobs(final.at(ids))[0]),
+def _token(outcome: Outcome, id_: int, model_logprob: float) -> WhatIfToken:
+    return WhatIfToken(
+        id=id_,
+        model_logprob=model_logprob,
+        tempered_logprob=_logprob(outcome.tempered, id_),
+        logprob=_logprob(outcome.final, id_),
         removed_by=Lookup(outcome, [id_]).removed_by[0],
-        choices=final.count,
-        best_id=final.first(),
+        choices=outcome.final.count,
+        best_id=outcome.final.first(),
     )
+
+
+def _logprob(alive: Alive, id_: int) -> float:
+    return min(float(alive.logprobs(alive.at(np.array([id_])))[0]), 0.0)

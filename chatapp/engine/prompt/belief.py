@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from chatapp.chat.prompt import Prompt, Turn
-from chatapp.engine.decoding.detokenize import Detokenizer
+from chatapp.engine.decoding.reply_text import Detokenizer
 from chatapp.engine.runtimes.tokenizer import ModelTokenizer
 
 NOT_BELIEVED = (

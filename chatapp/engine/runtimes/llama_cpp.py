@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from chatapp.chat.errors import EngineError
-from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
+from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress, Report
 from chatapp.engine.runtimes.base import (
     CannotFork,
     Floats,
@@ -65,12 +65,7 @@ class LlamaCppRuntime:
 
     reads_in_pieces = True
 
-    def __init__(
-        self,
-        source: ModelSource,
-        options: LoadOptions,
-        on_progress: Callable[[Progress], None],
-    ) -> None:
+    def __init__(self, source: ModelSource, options: LoadOptions, on_progress: Report) -> None:
         """Load a file.
 
         Raises NoLibrary: llama.cpp can't be used here. Raises EngineError: the file is no model
@@ -466,9 +461,7 @@ def _uses_gpu(lib: Library, device: str) -> bool:
     return able and device != "cpu"
 
 
-def _load_model(
-    lib: Library, source: ModelSource, gpu: bool, on_progress: Callable[[Progress], None]
-) -> Any:
+def _load_model(lib: Library, source: ModelSource, gpu: bool, on_progress: Report) -> Any:
     """The library's model of a file. Raises EngineError."""
 
     def tell(share: float, _: Any) -> bool:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from chatapp.chat.errors import EngineError
-from chatapp.chat.facts import RUNTIMES, LoadOptions, ModelSource, Progress
+from chatapp.chat.facts import RUNTIMES, LoadOptions, ModelSource, Report
 from chatapp.engine.runtimes.base import Runtime
 from chatapp.engine.runtimes.library import NoLibrary
 
 
-def load(
-    source: ModelSource,
-    options: LoadOptions,
-    prepared: Path,
-    on_progress: Callable[[Progress], None],
-) -> Runtime:
+def load(source: ModelSource, options: LoadOptions, prepared: Path, on_progress: Report) -> Runtime:
     """Load a model: a GGUF file on llama.cpp where it can be used, anything else on transformers.
 
     `prepared`: the folder that converted models are kept in. Raises EngineError: the files are no

@@ -44,16 +44,11 @@ def generate_times(
     return times
 
 
-def write_uncached(runtime: TransformersRuntime, prompt_ids: Sequence[int], count: int) -> int:
-    """Write some tokens by reading all of the text again for each.
-
-    Returns how many times a token went through the layers.
-    """
-    ids, passes = list(prompt_ids), 0
+def write_uncached(runtime: TransformersRuntime, prompt_ids: Sequence[int], count: int) -> None:
+    """Write some tokens by reading all of the text again for each."""
+    ids = list(prompt_ids)
     with torch.inference_mode():
         for _ in range(count):
             tokens = torch.tensor([ids], device=runtime.input_device)
             output = runtime.model(tokens, use_cache=False, logits_to_keep=1)
-            passes += len(ids)
             ids.append(int(output.logits[0, -1].argmax()))
-    return passes

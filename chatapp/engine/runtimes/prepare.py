@@ -13,14 +13,14 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from chatapp.chat.errors import EngineError, first_line
-from chatapp.chat.facts import ModelSource, Progress
+from chatapp.chat.facts import ModelSource, Progress, Report
 from chatapp.engine.runtimes.gguf_reader import read_gguf
 from chatapp.engine.runtimes.progress import ProgressBar, report_weights
 from chatapp.engine.runtimes.whole import check_gguf_used
@@ -40,9 +40,7 @@ _LAYOUT = "2"
 """Changes when the content of prepared folders does, so that old ones are not used."""
 
 
-def prepare_gguf(
-    source: ModelSource, prepared: Path, on_progress: Callable[[Progress], None]
-) -> Path:
+def prepare_gguf(source: ModelSource, prepared: Path, on_progress: Report) -> Path:
     """The prepared folder of a GGUF file, converted now if it never was. Raises EngineError."""
     sha256 = source.sha256 or hash_file(Path(source.path), on_progress)
     folder = prepared / f"{sha256[:32]}-{_LAYOUT}"
@@ -74,7 +72,7 @@ def prepare_gguf(
     return folder
 
 
-def hash_file(file: Path, on_progress: Callable[[Progress], None]) -> str:
+def hash_file(file: Path, on_progress: Report) -> str:
     """A file's SHA-256, in hex. Raises EngineError when it cannot be read."""
     digest = hashlib.sha256()
     try:
@@ -88,9 +86,7 @@ def hash_file(file: Path, on_progress: Callable[[Progress], None]) -> str:
     return digest.hexdigest()
 
 
-def _convert(
-    source: ModelSource, sha256: str, folder: Path, on_progress: Callable[[Progress], None]
-) -> None:
+def _convert(source: ModelSource, sha256: str, folder: Path, on_progress: Report) -> None:
     from safetensors.torch import save_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -145,7 +141,7 @@ def _weight_format(reader: Any) -> str:
 
 
 @contextmanager
-def _hooked(reader: Any, on_progress: Callable[[Progress], None]) -> Iterator[None]:
+def _hooked(reader: Any, on_progress: Report) -> Iterator[None]:
     """While it lasts, transformers takes a file from its reader here, and tells how far it is.
 
     By itself it reads the header again and again and makes the table of names once for each module,

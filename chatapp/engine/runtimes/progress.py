@@ -6,18 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, Self
 
-from chatapp.chat.facts import Progress
+from chatapp.chat.facts import Progress, Report
 
 
 class ProgressBar:
     """Stands in for a tqdm bar: what it is told goes to a callback instead of the terminal."""
 
     def __init__(
-        self,
-        items: Iterable[Any] | None,
-        total: int,
-        stage: str,
-        on_progress: Callable[[Progress], None],
+        self, items: Iterable[Any] | None, total: int, stage: str, on_progress: Report
     ) -> None:
         self._items = items
         self._total = total
@@ -46,7 +42,7 @@ class ProgressBar:
 
 
 @contextmanager
-def report_weights(on_progress: Callable[[Progress], None]) -> Iterator[None]:
+def report_weights(on_progress: Report) -> Iterator[None]:
     """While it lasts, transformers' "Loading weights" bars go to the callback."""
     from transformers.utils import logging
 

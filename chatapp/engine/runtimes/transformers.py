@@ -14,7 +14,7 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from chatapp.chat.errors import EngineError, first_line
-from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
+from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Report
 from chatapp.engine.runtimes.base import (
     CannotFork,
     Floats,
@@ -228,10 +228,7 @@ def _numbers(tensor: torch.Tensor) -> Floats:
 
 
 def load_transformers(
-    source: ModelSource,
-    options: LoadOptions,
-    prepared: Path,
-    on_progress: Callable[[Progress], None],
+    source: ModelSource, options: LoadOptions, prepared: Path, on_progress: Report
 ) -> TransformersRuntime:
     """Load a causal language model from a folder or a GGUF file. Raises EngineError."""
     if source.kind == "gguf":
@@ -355,7 +352,7 @@ def _load_weights(
     device: torch.device,
     dtype: torch.dtype,
     elements: int,
-    on_progress: Callable[[Progress], None],
+    on_progress: Report,
 ) -> Any:
     """Read the weights onto the device; spread or offload them where it is too small."""
     from transformers import AutoConfig, AutoModelForCausalLM

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from chatapp.chat.errors import EngineError
-from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.sampling import PARAMETERS, SamplingParams
 from chatapp.engine.sampler import edits, filters
 from chatapp.engine.sampler.alive import Alive, Array, Ids
 from chatapp.engine.sampler.edits import Edit
@@ -298,20 +298,13 @@ def _run_stages(edited: Alive, params: SamplingParams, state: ChainState) -> lis
     stages: list[Stage] = []
     alive = edited
     for name in params.order:
-        run = _STAGES[name]
-        if (cut := run.apply(alive, params, state)) is None:
+        parameter, apply = _STAGES[name]
+        setting = getattr(params, parameter)
+        if setting == PARAMETERS[parameter].off or (cut := apply(alive, params, state)) is None:
             continue
-        stages.append(Stage(name, float(getattr(params, run.parameter)), alive, cut))
+        stages.append(Stage(name, float(setting), alive, cut))
         alive = cut.alive
     return stages
-
-
-@dataclass(frozen=True, slots=True)
-class _Runner:
-    """How a stage is called: the parameter it is known by, and what runs it (None when off)."""
-
-    parameter: str
-    apply: Callable[[Alive, SamplingParams, ChainState], Cut | None]
 
 
 def _temperature(alive: Alive, params: SamplingParams, _: ChainState) -> Cut | None:
@@ -323,30 +316,25 @@ def _temperature(alive: Alive, params: SamplingParams, _: ChainState) -> Cut | N
 
 
 def _xtc(alive: Alive, params: SamplingParams, state: ChainState) -> Cut | None:
-    if params.xtc_probability == 0 or params.xtc_threshold > 0.5:
+    if params.xtc_threshold > 0.5:
         return None
     return filters.xtc(alive, params.xtc_probability, params.xtc_threshold, state.uniform)
 
 
-def _mirostat(alive: Alive, params: SamplingParams, state: ChainState) -> Cut | None:
-    if params.mirostat_tau == 0:
-        return None
-    return filters.mirostat(alive, state.mirostat_mu(params.mirostat_tau))
+_Apply = Callable[[Alive, SamplingParams, ChainState], Cut | None]
 
-
-_STAGES: Mapping[str, _Runner] = {
-    "temperature": _Runner("temperature", _temperature),
-    "top_k": _Runner("top_k", lambda a, p, _: filters.top_k(a, p.top_k) if p.top_k else None),
-    "top_p": _Runner("top_p", lambda a, p, _: filters.top_p(a, p.top_p) if p.top_p < 1 else None),
-    "min_p": _Runner("min_p", lambda a, p, _: filters.min_p(a, p.min_p) if p.min_p else None),
-    "typical": _Runner(
-        "typical_p", lambda a, p, _: filters.typical(a, p.typical_p) if p.typical_p < 1 else None
+_STAGES: Mapping[str, tuple[str, _Apply]] = {
+    "temperature": ("temperature", _temperature),
+    "top_k": ("top_k", lambda a, p, _: filters.top_k(a, p.top_k)),
+    "top_p": ("top_p", lambda a, p, _: filters.top_p(a, p.top_p)),
+    "min_p": ("min_p", lambda a, p, _: filters.min_p(a, p.min_p)),
+    "typical": ("typical_p", lambda a, p, _: filters.typical(a, p.typical_p)),
+    "top_n_sigma": ("top_n_sigma", lambda a, p, _: filters.top_n_sigma(a, p.top_n_sigma)),
+    "xtc": ("xtc_probability", _xtc),
+    "mirostat": (
+        "mirostat_tau",
+        lambda a, p, state: filters.mirostat(a, state.mirostat_mu(p.mirostat_tau)),
     ),
-    "top_n_sigma": _Runner(
-        "top_n_sigma",
-        lambda a, p, _: filters.top_n_sigma(a, p.top_n_sigma) if p.top_n_sigma else None,
-    ),
-    "xtc": _Runner("xtc_probability", _xtc),
-    "mirostat": _Runner("mirostat_tau", _mirostat),
 }
-"""Every stage of `SamplingParams.order`."""
+"""Every stage of `SamplingParams.order`: the parameter it is known by, and what runs it (None when
+it does nothing)."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NoReturn
 
 from chatapp.chat.errors import EngineError
-from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
+from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress, Report
 from chatapp.chat.generation import GenerateOptions, GenerationEvent
 from chatapp.chat.prompt import Prompt, RenderedPrompt, TokenPiece
 from chatapp.engine.decoding.controls import Controls
@@ -25,12 +25,7 @@ class ServedEngine:
     def __init__(self) -> None:
         self._loaded: Server | None = None
 
-    def load(
-        self,
-        source: ModelSource,
-        options: LoadOptions,
-        on_progress: Callable[[Progress], None],
-    ) -> ModelFacts:
+    def load(self, source: ModelSource, options: LoadOptions, on_progress: Report) -> ModelFacts:
         self.unload()
         on_progress(Progress("asking the server", 0, 0))
         for number, seconds in enumerate((*http.WAITS, None)):
@@ -84,11 +79,8 @@ class ServedEngine:
 
     def _with_tokens(self, what: str) -> LlamaServer:
         if not isinstance(self._server, LlamaServer):
-            raise self._untold(what)
+            raise EngineError(
+                f"{self._server.facts.runtime} does not tell {what}; load the model on this machine"
+                " for that"
+            )
         return self._server
-
-    def _untold(self, what: str) -> EngineError:
-        return EngineError(
-            f"{self._server.facts.runtime} does not tell {what}; load the model on this machine"
-            " for that"
-        )

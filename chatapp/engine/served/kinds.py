@@ -28,36 +28,21 @@ from chatapp.engine.served.http import Http, message_in
 Names = Mapping[str, str]
 """Our settings by a server's names for them."""
 
-_OPENAI: Names = {
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "presence_penalty": "presence_penalty",
-    "frequency_penalty": "frequency_penalty",
-}
-_VLLM: Names = {
-    **_OPENAI,
-    "top_k": "top_k",
-    "min_p": "min_p",
-    "repetition_penalty": "repetition_penalty",
-    "min_tokens": "min_tokens",
-}
-_LM_STUDIO: Names = {**_OPENAI, "top_k": "top_k", "repetition_penalty": "repeat_penalty"}
-_OLLAMA: Names = {
-    **_OPENAI,
-    "top_k": "top_k",
-    "min_p": "min_p",
-    "typical_p": "typical_p",
-    "repetition_penalty": "repeat_penalty",
+
+def _same(*names: str) -> Names:
+    return {name: name for name in names}
+
+
+_OPENAI = _same("temperature", "top_p", "presence_penalty", "frequency_penalty")
+_VLLM = {**_OPENAI, **_same("top_k", "min_p", "repetition_penalty", "min_tokens")}
+_LM_STUDIO = {**_OPENAI, "top_k": "top_k", "repetition_penalty": "repeat_penalty"}
+_OLLAMA = {
+    **_LM_STUDIO,
+    **_same("min_p", "typical_p"),
     "penalty_window": "repeat_last_n",
 }
-_LLAMA: Names = {
-    **_OLLAMA,
-    **{
-        name: name
-        for name in PARAMETERS
-        if name.startswith(("dry_", "dynatemp_", "xtc_", "mirostat_", "top_n_"))
-    },
-}
+_LLAMA_ONLY = ("dry_", "dynatemp_", "xtc_", "mirostat_", "top_n_")
+_LLAMA = {**_OLLAMA, **_same(*(name for name in PARAMETERS if name.startswith(_LLAMA_ONLY)))}
 _STAGES = {"typical": "typ_p"}
 """llama-server's names of stages, where they are not ours."""
 
@@ -130,14 +115,15 @@ class _Logprobs(msgspec.Struct):
     content: list[_Top] | None = None
 
 
-class _Delta(msgspec.Struct):
+class _Message(msgspec.Struct):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    thinking: str | None = None
 
 
 class _Choice(msgspec.Struct):
-    delta: _Delta = msgspec.field(default_factory=_Delta)
+    delta: _Message = msgspec.field(default_factory=_Message)
     logprobs: _Logprobs | None = None
     finish_reason: str | None = None
     stop_reason: int | str | None = None
@@ -166,13 +152,8 @@ class _LlamaLine(msgspec.Struct):
     completion_probabilities: list[_Top] | None = None
 
 
-class _OllamaMessage(msgspec.Struct):
-    content: str = ""
-    thinking: str = ""
-
-
 class _OllamaLine(msgspec.Struct):
-    message: _OllamaMessage | None = None
+    message: _Message | None = None
     logprobs: list[_Top] | None = None
     done: bool = False
     done_reason: str = ""
@@ -347,13 +328,13 @@ class Ollama(Server):
 
     def chunk(self, data: bytes) -> Chunk:
         line = _OLLAMA_LINES.decode(data)
-        message = line.message or _OllamaMessage()
+        message = line.message or _Message()
         finish = None
         if line.done:
             finish = FinishReason.LENGTH if line.done_reason == "length" else FinishReason.STOP
         return Chunk(
-            data=message.content.encode("utf-8", "replace"),
-            thought=message.thinking,
+            data=(message.content or "").encode("utf-8", "replace"),
+            thought=message.thinking or "",
             tokens=tuple(_weighed(one) for one in line.logprobs or ()),
             finish=finish,
         )

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from chatapp.chat.conversation import Conversation
-from chatapp.store.stored_reply import plain
+from chatapp.store.replies import plain
 from chatapp.store.unicode import well_formed
 
 KIND = "conversations"

@@ -8,7 +8,7 @@ that is kept. Ids are kept, so that bringing the same file in again changes noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,23 +29,17 @@ def is_chatgpt_export(document: object) -> bool:
     return False
 
 
-def import_chatgpt(document: Any, now: float) -> tuple[tuple[Conversation, ...], int]:
-    """The conversations of a document, and how many messages had to be left out.
+def import_chatgpt(document: Any, now: float) -> Iterator[tuple[Conversation, int]]:
+    """The conversations of a document, each with how many messages had to be left out.
 
-    `now`: seconds since the epoch, for conversations that tell no time. Raises ImportFailed: a
-    conversation is none.
+    `now`: seconds since the epoch, for conversations that tell no time. Raises ImportFailed.
     """
-    conversations: list[Conversation] = []
-    left_out = 0
     for place, item in enumerate(document if isinstance(document, list) else [document]):
         match item:
             case {"mapping": dict(mapping)}:
-                conversation, missing = _conversation(item, mapping, now)
+                yield _conversation(item, mapping, now)
             case _:
                 raise ImportFailed(f"conversation {place + 1} has no mapping")
-        conversations.append(conversation)
-        left_out += missing
-    return tuple(conversations), left_out
 
 
 def _conversation(

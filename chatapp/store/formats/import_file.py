@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from chatapp.store.formats.import_chatgpt import import_chatgpt, is_chatgpt_expo
 from chatapp.store.formats.import_json import import_json, is_our_json
 from chatapp.store.formats.import_openai import import_openai, is_message_list
 
-_Importer = Callable[[Any, float], tuple[tuple[Conversation, ...], int]]
+_Importer = Callable[[Any, float], Iterator[tuple[Conversation, int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,11 @@ def import_text(data: bytes, now: float) -> ImportedFile:
     )
     for fits, read in importers:
         if fits(document):
-            conversations, left_out = read(document, now)
-            kept = tuple(item for item in conversations if item.messages)
+            found = list(read(document, now))
+            kept = tuple(conversation for conversation, _ in found if conversation.messages)
             if not kept:
                 raise ImportFailed("there is no message of a user or a model in it")
-            return ImportedFile(kept, left_out)
+            return ImportedFile(kept, sum(left_out for _, left_out in found))
     raise ImportFailed(
         "it is neither chatapp's own JSON, nor a list of messages with role and content, "
         "nor ChatGPT's conversations.json"

@@ -7,6 +7,7 @@ later one stays where it is. What is no text (tool calls, pictures) is left out 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -39,24 +40,18 @@ def is_message_list(document: object) -> bool:
     return False
 
 
-def import_openai(document: Any, now: float) -> tuple[tuple[Conversation, ...], int]:
-    """The conversations of a document, and how many messages had to be left out.
+def import_openai(document: Any, now: float) -> Iterator[tuple[Conversation, int]]:
+    """The conversations of a document, each with how many messages had to be left out.
 
-    `now`: when they are brought in, in seconds since the epoch; the lists tell no times. Raises
-    ImportFailed: a message is none.
+    `now`: seconds since the epoch; the lists tell no times. Raises ImportFailed.
     """
     if isinstance(document, dict) or "role" in document[0]:
         document = [document]
-    conversations: list[Conversation] = []
-    left_out = 0
     for place, item in enumerate(document):
         messages = item.get("messages") if isinstance(item, dict) else item
         if not isinstance(messages, list):
             raise ImportFailed(f"conversation {place + 1} has no list of messages")
-        conversation, missing = _conversation(messages, now, f"conversation {place + 1}")
-        conversations.append(conversation)
-        left_out += missing
-    return tuple(conversations), left_out
+        yield _conversation(messages, now, f"conversation {place + 1}")
 
 
 def _conversation(messages: list[Any], now: float, where: str) -> tuple[Conversation, int]:

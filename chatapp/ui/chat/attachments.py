@@ -23,9 +23,9 @@ from chatapp.chat.attachment import (
     check_room,
     compose,
     find_mentions,
+    read_file,
 )
 from chatapp.chat.text import sanitise
-from chatapp.chat.text_file import read_file
 from chatapp.ui.actions import action, path_of
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.drawing import MUTED, renew

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from chatapp.chat.facts import ModelFacts
+from chatapp.chat.facts import ModelFacts, Report
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.xray import Passage
 from chatapp.explain import views
 from chatapp.explain.views import Made, Page, View
-from chatapp.session.protocols import Engine, Report
+from chatapp.session.protocols import Engine
 
 PAGES = (
     "tokens",
