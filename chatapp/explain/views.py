@@ -309,13 +309,13 @@ def attention(found: Attention, width: int = 80, *, most: int = _MOST_LOOKED_AT)
     largest = max(others) or 1.0
     lines = [f"{'#':>5}  {'token':<{TOKEN_WIDTH}} {'share':>8}  {'':<16}  without the first"]
     if narrow:
-        lines = [f"{'#':>5} {'token':<10} {'share':>7}  w/o first"]
+        lines = [f"{'#':>5} {'token':<10} {'share':>7} {'w/o 1st':>8}"]
     for place in shown:
         name, share = found.tokens[place].bytes, percent(row[place])
         other = f"{percent(others[place]):>8}" if place else ""
         mark = "  ←" if place == found.token else ""
         if narrow:
-            lines.append(f"{place:>5} {fit(name, 10)} {share:>7} {other}{mark[1:]}")
+            lines.append(f"{place:>5} {fit(name, 10)} {share:>7} {other}")
             continue
         lines.append(
             f"{place:>5}  {fit(name, TOKEN_WIDTH)} {share:>8}  {bar(row[place], 16):<16}"
@@ -494,7 +494,7 @@ def filters(stages: Sequence[StageTrace], record: TokenRecord, width: int = 80) 
     """
     word = visible_token(record.bytes)
     narrow = width < _NARROW
-    sizes = (11, 6, 7, 8) if narrow else (18, 9, 12, 20)
+    sizes = (10, 6, 6, 7) if narrow else (18, 9, 12, 20)
     rows = [("stage", "set to", "left", "share")]
     if not narrow:
         rows = [("stage", "setting", "tokens left", f"share of {word}")]
