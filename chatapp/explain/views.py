@@ -151,6 +151,16 @@ def tokens(pieces: Sequence[TokenPiece], width: int = 80, first: int = 0) -> Vie
     return View("Tokens", sentence, tuple(lines), _letters(plain))
 
 
+def written(pieces: Sequence[TokenPiece]) -> str:
+    """How many tokens a text has, and what the last of them is, on one line."""
+    last, length = pieces[-1], len(b"".join(one.bytes for one in pieces).decode("utf-8", "replace"))
+    return (
+        f"{token_count(len(pieces))}, {length / len(pieces):.1f} characters each · last"
+        f" {visible_token(last.bytes)}: id {last.id}, {_KIND_WORDS[kinds_of(pieces)[-1]]},"
+        f" {_hex(last, 24)}"
+    )
+
+
 def _hex(piece: TokenPiece, width: int) -> str:
     shown = "" if piece.control else piece.bytes.hex(" ")
     return shown if len(shown) <= width else f"{shown[: max(0, width - 2)].rpartition(' ')[0]} …"

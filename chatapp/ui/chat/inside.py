@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from textual.content import Content
+from textual.widgets import Static
 from textual.worker import WorkType
 
 from chatapp.chat.conversation import Message
@@ -15,6 +16,7 @@ from chatapp.chat.errors import ChatappError
 from chatapp.chat.facts import Progress
 from chatapp.chat.numbers import count
 from chatapp.chat.prompt import TokenPiece
+from chatapp.chat.text import visible_token
 from chatapp.chat.xray import Attention
 from chatapp.explain import views
 from chatapp.explain.journey import Journey
@@ -27,7 +29,7 @@ from chatapp.ui.chat.models import Models
 from chatapp.ui.chat.score_places import find_places, parts_of
 from chatapp.ui.chat.turns import Turns
 from chatapp.ui.chat.what_if import WhatIf
-from chatapp.ui.drawing import MUTED
+from chatapp.ui.drawing import MUTED, piece_style
 from chatapp.ui.look import Look
 from chatapp.ui.token_colours import legend, step_of, step_style
 from chatapp.ui.widgets.token_panel import TABS
@@ -65,6 +67,8 @@ class Inside:
         self._shown: object = None  # what the panel shows, or is about to
         self._loading = False
         self._legend: Content | None = None
+        self._written: Sequence[TokenPiece] = ()
+        self._shows_written = False
 
     @action(
         "inside",
@@ -108,6 +112,28 @@ class Inside:
             self._chat.app.push_screen(PagesScreen(subject.inside, stages=journey.pages))
 
         self._models.when_ready(show)
+
+    # What is written
+
+    @action(
+        "pieces",
+        "Show the tokens of what you write, as you write it.",
+        keys="alt+t",
+        key_id="prompt.pieces",
+    )
+    def pieces(self, _: str = "") -> None:
+        """On two lines below the prompt; again, and they go."""
+        self._shows_written = not self._shows_written
+        self.show_written(self._written)
+
+    def show_written(self, pieces: Sequence[TokenPiece]) -> None:
+        """Show what the prompt holds."""
+        self._written = pieces
+        line = self._chat.query_one("#pieces", Static)
+        line.display = self._shows_written
+        if self._shows_written:
+            room = self._chat.size.width - 4
+            line.update(_written(pieces, room), layout=False)
 
     # The panel
 
@@ -301,3 +327,23 @@ class Inside:
             else:
                 found[key] = [place for place in own if place > 0]
         return found
+
+
+def _written(pieces: Sequence[TokenPiece], width: int) -> Content:
+    """The last tokens of a text on one line, and what they are on the next."""
+    if not pieces:
+        return Content.styled(
+            "write: your text stands here in tokens, as the model reads it", MUTED
+        )
+    shown: list[Content] = []
+    for index in reversed(range(len(pieces))):
+        piece = Content.styled(
+            visible_token(pieces[index].bytes), piece_style(pieces[index], index)
+        )
+        width -= piece.cell_length
+        if width < 1:
+            shown.append(Content.styled("…", MUTED))
+            break
+        shown.append(piece)
+    words = Content.styled(views.written(pieces), MUTED)
+    return Content("").join(reversed(shown)) + Content("\n") + words

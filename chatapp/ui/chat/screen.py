@@ -20,6 +20,7 @@ from chatapp.chat.conversation import Message
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.facts import ModelFacts, Progress
 from chatapp.chat.generation import Paused, PromptRead
+from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.served import SERVERS
@@ -169,7 +170,8 @@ class ChatScreen(ChatBase):
         yield Notices(id="notices")
         yield Static(Content(""), id="attachments", markup=False)
         yield Completions(id="completions")
-        yield PromptBar(self._count_tokens, id="prompt-bar")
+        yield PromptBar(self._tokenize, id="prompt-bar")
+        yield Static(Content(""), id="pieces", markup=False)
         yield Hints(id="hints")
 
     def on_mount(self) -> None:
@@ -367,14 +369,23 @@ class ChatScreen(ChatBase):
             self.set_focus(self.prompt)
             self.prompt.post_message(events.Paste(event.text))
 
-    async def _count_tokens(self, text: str) -> int | None:
-        """How many tokens a text has; None while no model can tell."""
+    async def _tokenize(self, text: str) -> Sequence[TokenPiece] | None:
+        """The tokens of a text; None while no model can tell."""
         if self.models.state is not ModelState.READY:
             return None
         try:
-            return len(await self.session.engine.tokenize(text))
+            return await self.session.engine.tokenize(text)
         except ChatappError:
             return None
+
+    async def _count_tokens(self, text: str) -> int | None:
+        pieces = await self._tokenize(text)
+        return None if pieces is None else len(pieces)
+
+    @on(PromptBar.Cut)
+    def show_pieces(self, event: PromptBar.Cut) -> None:
+        """Draw the tokens of what is written below it, where that is wanted."""
+        self.inside.show_written(event.pieces)
 
     def _room(self) -> Room:
         facts = self.session.facts

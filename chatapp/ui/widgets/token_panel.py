@@ -277,7 +277,7 @@ class TokenPanel(Vertical):
         &.-short Sparklines { display: none; }
         &.-brief Sparklines { display: none; }
         &.-brief CandidateList { max-height: 10; }
-        & #panel-tabs { height: 1; }
+        & #panel-tabs { height: 1; link-style: none; link-color: $foreground 60%; }
         & PageView { display: none; height: 1fr; scrollbar-size-vertical: 1; }
         &.-page TokenSummary, &.-page CandidateList, &.-page Sparklines { display: none; }
         &.-page PageView { display: block; }
