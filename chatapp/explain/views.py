@@ -49,7 +49,7 @@ _MOST_LOOKED_AT = 24
 _FIRST = 8
 """Of how many candidates it is told what cut them."""
 MAP_HEIGHT = 18
-_NARROW = 56
+_NARROW = 70
 """Below that many characters a line, tables have fewer columns and no bars: a side panel's."""
 
 
@@ -137,12 +137,12 @@ def tokens(pieces: Sequence[TokenPiece], width: int = 80, first: int = 0) -> Vie
     sentence += f", {len(text) / len(plain):.1f} characters a token." if plain else "."
     lines = [*_flowing([visible_token(piece.bytes) for piece in pieces], width), ""]
     narrow = width < _NARROW
-    if not narrow:
-        lines.append(f"{'#':>5} {'id':>8}  {'token':<{TOKEN_WIDTH}}  {'':<20} bytes")
+    table = f"{'#':>5} {'id':>8}  {'token':<{TOKEN_WIDTH}}  {'':<20} bytes"
+    lines.append(f"{'#':>5} {'id':>6} kind, bytes" if narrow else table)
     for number, (piece, kind) in enumerate(zip(pieces, kinds_of(pieces), strict=True), first):
         words = _KIND_WORDS[kind]
         if narrow:
-            lines += [f"{number:>5}  id {piece.id}, {words}", f"       {_hex(piece, width - 7)}"]
+            lines += [f"{number:>5} {piece.id:>6} {words}", f"       {_hex(piece, width - 7)}"]
             continue
         shown = fit(piece.bytes, TOKEN_WIDTH)
         lines.append(
