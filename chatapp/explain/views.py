@@ -114,10 +114,16 @@ def kinds_of(pieces: Sequence[TokenPiece]) -> list[Kind]:
 def word_at(pieces: Sequence[TokenPiece], place: int) -> range:
     """Which tokens are the word that the one at a place belongs to."""
     kinds = kinds_of(pieces)
+
+    def goes_on(place: int) -> bool:
+        own, before = kinds[place], kinds[place - 1]
+        begins = own in ("word", "mark", "control") or pieces[place].bytes[:1].isspace()
+        return not begins and before not in ("mark", "control")
+
     first, end = place, place + 1
-    while first and kinds[first] in ("inside", "byte") and kinds[first - 1] != "control":
+    while first and goes_on(first):
         first -= 1
-    while end < len(kinds) and kinds[end] in ("inside", "byte"):
+    while end < len(pieces) and goes_on(end):
         end += 1
     return range(first, end)
 
@@ -507,7 +513,8 @@ def filters(stages: Sequence[StageTrace], record: TokenRecord, width: int = 80) 
     sizes = (10, 6, 6, 7) if narrow else (18, 9, 12, 20)
     rows = [("stage", "set to", "left", "share")]
     if not narrow:
-        rows = [("stage", "setting", "tokens left", f"share of {word}")]
+        name = fit(record.bytes, 11).rstrip()
+        rows = [("stage", "setting", "tokens left", f"share of {name}")]
     for stage in stages:
         mine = next(one.prob for one in stage.tokens if one.id == record.id)
         setting = "" if stage.setting is None else setting_text(stage.stage, stage.setting)
@@ -521,7 +528,7 @@ def filters(stages: Sequence[StageTrace], record: TokenRecord, width: int = 80) 
         if one.removed_by is not None:
             name = visible_token(one.bytes) if narrow else fit(one.bytes, TOKEN_WIDTH)
             told = f"{name} {cut_by(one.removed_by)}: {shortfall(one.removed_by)}"
-            lines += textwrap.wrap(told, width, drop_whitespace=False) if narrow else [told]
+            lines += textwrap.wrap(told, width)
     return View(
         f"What was cut before {word}",
         "The tail of thousands of unlikely tokens would now and then be drawn and spoil the text;"
