@@ -120,12 +120,12 @@ def add_parser(commands: Any) -> None:
     sums.add_argument("expression", metavar="SUM", help="words with + and - between them")
     count_of(sums, 10)
     alike = view("similarity", _similarity, "how alike two texts are")
-    alike.add_argument("text", metavar="TEXT")
+    text_of(alike)
     alike.add_argument("other", metavar="OTHER")
     words = view("map", _map, "words as points in two dimensions")
     words.add_argument("words", nargs="+", metavar="WORD")
     words.add_argument(
-        "--method", choices=("pca", "tsne"), default="pca", help="tsne needs scikit-learn"
+        "--method", choices=("pca", "tsne"), default="pca", help="tsne needs chatapp[plots]"
     )
     picture_of(words)
     looked = view("attention", _attention, "which tokens a token looked at")
@@ -273,12 +273,10 @@ async def _analogy(asked: Asked) -> Answer:
 
 
 async def _similarity(asked: Asked) -> Answer:
-    from chatapp.chat.xray import Passage
     from chatapp.explain import views
 
-    found = await asked.session.engine.similarity(
-        Passage(asked.args.text), Passage(asked.args.other), on_progress=asked.on_progress
-    )
+    one, other = [await asked.passage(text) for text in (asked.args.text, asked.args.other)]
+    found = await asked.session.engine.similarity(one, other, on_progress=asked.on_progress)
     return Answer(plain(found), views.similarity(found, asked.width))
 
 

@@ -49,7 +49,7 @@ _MOST_LOOKED_AT = 24
 _FIRST = 8
 """Of how many candidates it is told what cut them."""
 MAP_HEIGHT = 18
-_NARROW = 56
+_NARROW = 70
 """Below that many characters a line, tables have fewer columns and no bars: a side panel's."""
 
 
@@ -114,10 +114,16 @@ def kinds_of(pieces: Sequence[TokenPiece]) -> list[Kind]:
 def word_at(pieces: Sequence[TokenPiece], place: int) -> range:
     """Which tokens are the word that the one at a place belongs to."""
     kinds = kinds_of(pieces)
+
+    def goes_on(place: int) -> bool:
+        own, before = kinds[place], kinds[place - 1]
+        begins = own in ("word", "mark", "control") or pieces[place].bytes[:1].isspace()
+        return not begins and before not in ("mark", "control")
+
     first, end = place, place + 1
-    while first and kinds[first] in ("inside", "byte") and kinds[first - 1] != "control":
+    while first and goes_on(first):
         first -= 1
-    while end < len(kinds) and kinds[end] in ("inside", "byte"):
+    while end < len(pieces) and goes_on(end):
         end += 1
     return range(first, end)
 
@@ -137,18 +143,28 @@ def tokens(pieces: Sequence[TokenPiece], width: int = 80, first: int = 0) -> Vie
     sentence += f", {len(text) / len(plain):.1f} characters a token." if plain else "."
     lines = [*_flowing([visible_token(piece.bytes) for piece in pieces], width), ""]
     narrow = width < _NARROW
-    if not narrow:
-        lines.append(f"{'#':>5} {'id':>8}  {'token':<{TOKEN_WIDTH}}  {'':<20} bytes")
+    table = f"{'#':>5} {'id':>8}  {'token':<{TOKEN_WIDTH}}  {'':<20} bytes"
+    lines.append(f"{'#':>5} {'id':>6} kind, bytes" if narrow else table)
     for number, (piece, kind) in enumerate(zip(pieces, kinds_of(pieces), strict=True), first):
         words = _KIND_WORDS[kind]
         if narrow:
-            lines += [f"{number:>5}  id {piece.id}, {words}", f"       {_hex(piece, width - 7)}"]
+            lines += [f"{number:>5} {piece.id:>6} {words}", f"       {_hex(piece, width - 7)}"]
             continue
         shown = fit(piece.bytes, TOKEN_WIDTH)
         lines.append(
             f"{number:>5} {piece.id:>8}  {shown}  {words:<20} {_hex(piece, width - 56)}".rstrip()
         )
     return View("Tokens", sentence, tuple(lines), _letters(plain))
+
+
+def written(pieces: Sequence[TokenPiece]) -> str:
+    """How many tokens a text has, and what the last of them is, on one line."""
+    last, length = pieces[-1], len(b"".join(one.bytes for one in pieces).decode("utf-8", "replace"))
+    return (
+        f"{token_count(len(pieces))}, {length / len(pieces):.1f} characters each · last"
+        f" {visible_token(last.bytes)}: id {last.id}, {_KIND_WORDS[kinds_of(pieces)[-1]]},"
+        f" {_hex(last, 24)}"
+    )
 
 
 def _hex(piece: TokenPiece, width: int) -> str:
@@ -309,13 +325,13 @@ def attention(found: Attention, width: int = 80, *, most: int = _MOST_LOOKED_AT)
     largest = max(others) or 1.0
     lines = [f"{'#':>5}  {'token':<{TOKEN_WIDTH}} {'share':>8}  {'':<16}  without the first"]
     if narrow:
-        lines = [f"{'#':>5} {'token':<10} {'share':>7}  w/o first"]
+        lines = [f"{'#':>5} {'token':<10} {'share':>7} {'w/o 1st':>8}"]
     for place in shown:
         name, share = found.tokens[place].bytes, percent(row[place])
         other = f"{percent(others[place]):>8}" if place else ""
         mark = "  ←" if place == found.token else ""
         if narrow:
-            lines.append(f"{place:>5} {fit(name, 10)} {share:>7} {other}{mark[1:]}")
+            lines.append(f"{place:>5} {fit(name, 10)} {share:>7} {other}")
             continue
         lines.append(
             f"{place:>5}  {fit(name, TOKEN_WIDTH)} {share:>8}  {bar(row[place], 16):<16}"
@@ -494,10 +510,11 @@ def filters(stages: Sequence[StageTrace], record: TokenRecord, width: int = 80) 
     """
     word = visible_token(record.bytes)
     narrow = width < _NARROW
-    sizes = (11, 6, 7, 8) if narrow else (18, 9, 12, 20)
+    sizes = (10, 6, 6, 7) if narrow else (18, 9, 12, 20)
     rows = [("stage", "set to", "left", "share")]
     if not narrow:
-        rows = [("stage", "setting", "tokens left", f"share of {word}")]
+        name = fit(record.bytes, 11).rstrip()
+        rows = [("stage", "setting", "tokens left", f"share of {name}")]
     for stage in stages:
         mine = next(one.prob for one in stage.tokens if one.id == record.id)
         setting = "" if stage.setting is None else setting_text(stage.stage, stage.setting)
@@ -511,7 +528,7 @@ def filters(stages: Sequence[StageTrace], record: TokenRecord, width: int = 80) 
         if one.removed_by is not None:
             name = visible_token(one.bytes) if narrow else fit(one.bytes, TOKEN_WIDTH)
             told = f"{name} {cut_by(one.removed_by)}: {shortfall(one.removed_by)}"
-            lines += textwrap.wrap(told, width, drop_whitespace=False) if narrow else [told]
+            lines += textwrap.wrap(told, width)
     return View(
         f"What was cut before {word}",
         "The tail of thousands of unlikely tokens would now and then be drawn and spoil the text;"

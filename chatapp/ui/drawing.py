@@ -6,10 +6,21 @@ from rich.cells import cell_len
 from textual.content import Content
 from textual.widgets import Static
 
+from chatapp.chat.prompt import TokenPiece
 from chatapp.explain import plots
 
 MUTED = "$foreground 60%"
 """How what matters less is drawn; `$text-muted` means nothing inside of Content."""
+
+CONTROL = "bold reverse $text-accent"
+_EVEN, _ODD = "on $primary 18%", "on $secondary 18%"
+
+
+def piece_style(piece: TokenPiece, index: int) -> str:
+    """How a token is drawn between others, so that its ends are seen."""
+    if piece.control:
+        return CONTROL
+    return _ODD if index % 2 else _EVEN
 
 
 def bar(fraction: float, width: int) -> Content:

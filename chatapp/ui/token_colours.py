@@ -26,6 +26,9 @@ from chatapp.chat.record import TokenRecord
 Scale = Literal["probability", "surprisal", "entropy", "rank", "p_end"]
 """What a colour stands for."""
 
+Shown = Scale | Literal["attention"]
+"""Attention is no number of a token: it is what another one gave to it."""
+
 SCALES: tuple[Scale, ...] = get_args(Scale)
 
 STEPS = 6
@@ -44,7 +47,7 @@ class _Definition:
     labels: tuple[str, ...]
 
 
-_DEFINITIONS: dict[Scale, _Definition] = {
+_DEFINITIONS: dict[Shown, _Definition] = {
     "probability": _Definition(
         "model probability",
         (0.9, 0.5, 0.2, 0.05, 0.01),
@@ -74,6 +77,12 @@ _DEFINITIONS: dict[Scale, _Definition] = {
         (0.0001, 0.001, 0.01, 0.1, 0.5),
         False,
         ("<0.01 %", "≥0.01 %", "≥0.1 %", "≥1 %", "≥10 %", "≥50 %"),
+    ),
+    "attention": _Definition(
+        "looked at, the first token left out",
+        (0.005, 0.01, 0.03, 0.1, 0.3),
+        False,
+        ("<0.5 %", "≥0.5 %", "≥1 %", "≥3 %", "≥10 %", "≥30 %"),
     ),
 }
 
@@ -108,7 +117,7 @@ def value_of(record: TokenRecord, scale: Scale) -> float:
             return record.p_end
 
 
-def step_of(value: float, scale: Scale) -> int:
+def step_of(value: float, scale: Shown) -> int:
     """On which step of a scale a value stands, 0 (nothing to notice) to 5; NaN is 0."""
     if math.isnan(value):
         return 0
@@ -148,7 +157,7 @@ def token_style(
 
 
 @cache
-def legend(scale: Scale, *, dark: bool = True, colour: bool | None = None) -> Content:
+def legend(scale: Shown, *, dark: bool = True, colour: bool | None = None) -> Content:
     """The scale's name and its six steps, each bound drawn in the style it stands for."""
     definition = _DEFINITIONS[scale]
     parts: list[Content] = [Content(definition.title)]

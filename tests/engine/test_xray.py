@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from chatapp.chat.errors import EngineError
-from chatapp.chat.facts import LoadOptions, ModelSource
+from chatapp.chat.facts import LoadOptions, ModelSource, Progress
 from chatapp.chat.xray import Passage
 from chatapp.engine.engine import LocalEngine
 from chatapp.engine.xray.xray import XRay
@@ -290,3 +290,32 @@ def test_the_cache_run_counts_passes(tmp_path: Path) -> None:
     assert [one.tokens for one in found.points] == [8, 16, 32, 64]
     assert [one.passes_without for one in found.points] == [36, 136, 528, 2080]
     assert engine.xray.cache_run(Passage(TEXT), ignore, lambda: True).points == ()
+
+
+def test_a_text_is_read_once_and_goes_on_where_it_was_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatapp.engine.xray.xray._PIECE", 16)
+    folder = save_model(tmp_path / "llama", "llama")
+    engine = LocalEngine(tmp_path)
+    engine.load(ModelSource("llama", str(folder), "folder"), LoadOptions(), ignore)
+    done: list[int] = []
+
+    def give_up(progress: Progress) -> None:
+        done.append(progress.done)
+        if len(done) == 2:
+            raise EngineError("nobody waits")
+
+    with pytest.raises(EngineError, match="nobody waits"):
+        engine.xray.lens(Passage(TEXT), -1, 5, give_up)
+    length = len(engine.xray.passage(Passage(TEXT)))
+    last = engine.xray.lens(Passage(TEXT), -1, 5, lambda progress: done.append(progress.done))
+    assert done == [16, 32, 48, length - 1]
+    earlier = engine.xray.lens(Passage(TEXT), 20, 5, lambda progress: done.append(progress.done))
+    assert len(done) == 4  # it was read already
+    fresh = LocalEngine(tmp_path)
+    fresh.load(ModelSource("llama", str(folder), "folder"), LoadOptions(), ignore)
+    for found, place in ((earlier, 20), (last, -1)):
+        wanted = fresh.xray.lens(Passage(TEXT), place, 5, ignore)
+        for one, other in zip(found.layers, wanted.layers, strict=True):
+            assert one.kl_bits == pytest.approx(other.kl_bits, abs=ROUNDING)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
 
 from chatapp.chat import xray
 from chatapp.chat.prompt import TokenPiece
+from chatapp.chat.record import Removal
+from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.trace import StageTrace, TracedToken
 from chatapp.explain import views
 from chatapp.explain.views import View, kind_of
 from tests.explain import values
+from tests.ui.scripted import make_record
 
 
 def every_view(width: int) -> list[View]:
@@ -39,6 +44,51 @@ def test_every_view_fits_and_is_harmless(width: int) -> None:
         for row in view.rows(width):
             assert row.replace("\xa0", " ").isprintable(), (view.title, row)
             assert cell_len(row) <= width, (view.title, row)
+
+
+@pytest.mark.parametrize("width", [34, 46, 69, 70])
+def test_what_the_panel_shows_fits_it(width: int) -> None:
+    record = replace(
+        make_record(2, b" a long token of many letters", "", SamplingParams()),
+        candidates=tuple(
+            replace(one, removed_by=Removal("top_p", 0.95, 0.95, 0.99))
+            for one in make_record(2, b"x", "", SamplingParams()).candidates
+        ),
+    )
+    token = TracedToken(record.id, 1.0, 0.123, False)
+    stages = [
+        StageTrace(name, 0.95, None, None, None, (token,), 0.877, 49_152)
+        for name in ("model", "repetition", "top_n_sigma", "temperature")
+    ]
+    for view in (
+        views.tokens(values.pieces(30), width, 1990),
+        views.attention(values.attention(90), width),
+        views.lens(values.lens(31), width),
+        views.filters(stages, record, width),
+    ):
+        rows = view.rows(width, words_first=False)
+        for row in rows:
+            assert cell_len(row) <= width, (view.title, row)
+        assert len(rows) == len(view.rows(width))
+    assert any("needed" in row or "hold" in row for row in views.filters(stages, record).lines)
+
+
+def test_the_second_scale_shares_out_what_the_first_token_left() -> None:
+    assert views.shares_without_first([0.5, 0.25, 0.25]) == [0, 0.5, 0.5]
+    assert views.shares_without_first([1.0]) == [0]
+    assert views.shares_without_first([1.0, 0.0]) == [0, 0]
+
+
+def test_the_word_at_a_token_is_found() -> None:
+    parts = [b"How", b" st", b"raw", b"berry", b"?", b" \xe6", b"\x97\xa5"]
+    pieces = [TokenPiece(number, "", part) for number, part in enumerate(parts)]
+    assert [list(views.word_at(pieces, place)) for place in (0, 1, 3, 4)] == [
+        [0],
+        [1, 2, 3],
+        [1, 2, 3],
+        [4],
+    ]
+    assert views.written(pieces[:4]).startswith("4 tokens, 3.5 characters each · last berry: id 3")
 
 
 def test_what_kind_a_token_is() -> None:

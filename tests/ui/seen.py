@@ -8,9 +8,11 @@ from typing import Any
 
 from chatapp.chat import xray
 from chatapp.chat.errors import EngineError
+from chatapp.chat.facts import Progress
 from chatapp.chat.prompt import TokenPiece
 from tests.explain import values
 from tests.ui.inspected import InspectedEngine
+from tests.ui.scripted import split
 
 
 class SeenEngine(InspectedEngine):
@@ -22,9 +24,12 @@ class SeenEngine(InspectedEngine):
         self.withdrawn = 0
         self.slow = False
         self.fault = ""
+        self.loading: asyncio.Event | None = None
 
     async def pieces(self, ids: Sequence[int]) -> tuple[TokenPiece, ...]:
-        return tuple(TokenPiece(one, f"t{one}", f" t{one}".encode()) for one in ids)
+        turns = self.requests[-1][0].turns if self.requests else ()
+        names = dict(enumerate(part for turn in turns for part in split(turn.text)))
+        return tuple(TokenPiece(one, f"t{one}", names.get(one, b" t%d" % one)) for one in ids)
 
     async def _answer(self, *asked: object) -> None:
         self.asked.append(asked)
@@ -48,7 +53,14 @@ class SeenEngine(InspectedEngine):
         on_progress: Any,
     ) -> xray.Attention:
         await self._answer("attention", token, layer, head, every_row)
-        return values.attention(9, every=every_row)
+        if self.loading is not None:
+            on_progress(Progress("loading weights", 1, 2, "tensors"))
+            try:
+                await self.loading.wait()
+            except asyncio.CancelledError:
+                self.withdrawn += 1
+                raise
+        return values.attention(1 + token % len(passage.ids or (0,)), every=every_row)
 
     async def head_profiles(self, *_: Any, on_progress: Any) -> tuple[xray.HeadProfile, ...]:
         return values.head_profiles(2, 2)

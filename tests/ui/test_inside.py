@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import Any
 
 from textual.pilot import Pilot
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
+from chatapp.explain.views import shares_without_first
 from chatapp.ui.actions import Line
 from chatapp.ui.chat.screen import ChatScreen
+from chatapp.ui.token_colours import step_of, step_style
 from chatapp.ui.widgets.lines_view import LinesView
+from chatapp.ui.widgets.token_panel import TABS, TokenPanel
 from chatapp.ui.xray.screen import PagesScreen
-from tests.ui.host import ask, make_app, notice, ready, say, until
+from tests.explain import values
+from tests.ui.host import ask, make_app, notice, ready, say, shown, until
 from tests.ui.seen import SeenEngine
 
 SIZE = (80, 24)
@@ -185,3 +190,116 @@ async def test_while_a_reply_is_written_it_waits() -> None:
         assert "a reply is being written" in notice(chat)
         engine.allow_all()
         await until(pilot, lambda: not chat.turns.busy, "the end")
+
+
+# The panel
+
+
+async def pointed(pilot: Pilot[Any], index: int = 2) -> tuple[ChatScreen, str]:
+    """The chat with the cursor on a token of a reply, and that reply's id."""
+    chat = await ready(pilot)
+    await ask(pilot, "count to four")
+    reply = chat.session.conversation.path()[-1].id
+    chat.transcript.focus()
+    chat.transcript.point(reply, index)
+    return chat, reply
+
+
+def panel_holds(chat: ChatScreen, words: str) -> bool:
+    return words in " ".join(chat.panel.page.text_rows)
+
+
+async def test_the_panels_pages_follow_the_cursor_and_attention_colours_the_transcript() -> None:
+    engine = SeenEngine("One two three four")
+    async with make_app(engine).run_test(size=SIZE) as pilot:
+        chat, reply = await pointed(pilot)
+        await pilot.press("t")
+        await until(pilot, lambda: panel_holds(chat, "filters cut it away"), "the trace")
+        await pilot.press("t")
+        await until(pilot, lambda: bool(chat.transcript.looks), "the colours")
+        assert panel_holds(chat, "fetches something from the tokens before it")
+        kind, place, layer, head, _ = engine.asked[-1]
+        assert (kind, layer, head) == ("attention", 1, None) and isinstance(place, int)
+        shares = shares_without_first(values.attention(place + 1).rows[0])
+        looks = chat.transcript.looks
+        for index in range(3):
+            wanted = step_style(step_of(shares[place - 2 + index], "attention"))
+            assert looks[reply].style(index) == wanted
+        assert looks[reply].style(3) == looks[reply].style(99)  # it comes behind, and is plain
+        (question,) = (key for key in looks if key != reply)
+        # The very first token of the prompt is none that is looked at here.
+        assert b"".join(looks[question].tokens) == b" to four"
+        assert looks[question].styles and " to four" in shown(chat)
+        legend = str(chat.query_one("#legend", Static).content)
+        assert "the first token left out" in legend and "layer 3 · , . mean of heads" in legend
+        await pilot.press("less_than_sign", "full_stop", "right")
+        await until(pilot, lambda: engine.asked[-1][1:4] == (place + 1, 0, 0), "another head")
+        await pilot.press("i")
+        screen = await pages(pilot)
+        assert screen.page.name == "attention"  # the page that shows more, of the same head
+        await until(pilot, lambda: len(engine.asked) and engine.asked[-1][2:4] == (0, 0), "it")
+        await pilot.press("escape", "t")
+        await until(pilot, lambda: panel_holds(chat, "stopped after each layer"), "the layers")
+        assert not chat.transcript.looks
+        await pilot.press("t")
+        await until(pilot, lambda: panel_holds(chat, "A model reads no letters"), "the token")
+        await pilot.press("t")
+        assert chat.panel.tab == TABS[0] and not chat.panel.page.display
+        await chat.do(Line("panel", "layers"))
+        assert chat.panel.tab == "layers"
+        await chat.do(Line("panel", "nonsense"))
+        assert "/panel takes candidates" in notice(chat)
+
+
+async def test_a_cursor_that_moves_withdraws_a_question_but_loading_goes_on() -> None:
+    engine = SeenEngine("One two three four")
+    async with make_app(engine).run_test(size=SIZE) as pilot:
+        chat, _ = await pointed(pilot)
+        engine.slow = True
+        await chat.do(Line("panel", "layers"))
+        await until(pilot, lambda: bool(engine.asked), "the question")
+        await pilot.press("right")
+        await until(pilot, lambda: engine.withdrawn == 1, "it is withdrawn")
+        await chat.do(Line("panel", "candidates"))
+        await until(pilot, lambda: engine.withdrawn == len(engine.asked), "the next one, too")
+        withdrawn, engine.slow, engine.loading = engine.withdrawn, False, asyncio.Event()
+        await chat.do(Line("panel", "attention"))
+        await until(pilot, lambda: panel_holds(chat, "loading weights 1/2 tensors"), "the load")
+        asked = len(engine.asked)
+        await pilot.press("left", "left")
+        engine.loading.set()
+        await until(pilot, lambda: len(engine.asked) > asked, "the newest token")
+        assert engine.withdrawn == withdrawn
+        assert int(str(engine.asked[-1][1])) == int(str(engine.asked[asked - 1][1])) - 2
+        engine.fault = "it has no attention"
+        await pilot.press("left")
+        await until(pilot, lambda: panel_holds(chat, "it has no attention"), "the fault")
+
+
+async def test_the_panel_waits_while_a_reply_is_written() -> None:
+    engine = SeenEngine("One two three four", held=True)
+    async with make_app(engine).run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await chat.do(Line("panel", "attention"))
+        await until(pilot, lambda: panel_holds(chat, "Point at a token first"), "words")
+        await say(pilot, "count")
+        await until(pilot, lambda: panel_holds(chat, "A reply is being written"), "words")
+        assert not engine.asked
+        engine.allow_all()
+        await until(pilot, lambda: panel_holds(chat, "fetches something"), "the page")
+        assert chat.query_one(TokenPanel).tab == "attention"
+
+
+async def test_what_is_written_is_shown_in_tokens() -> None:
+    engine = SeenEngine()
+    async with make_app(engine).run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        line = chat.query_one("#pieces", Static)
+        assert not line.display
+        await pilot.press("alt+t")
+        assert line.display and "in tokens" in str(line.content)
+        chat.prompt.take("two words")
+        await until(pilot, lambda: "2 tokens, 4.5 characters each" in str(line.content), "them")
+        assert "two␣words" in str(line.content)
+        await chat.do(Line("pieces", ""))
+        assert not line.display

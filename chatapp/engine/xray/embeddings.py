@@ -156,7 +156,8 @@ def _tsne(rows: Floats) -> Floats:
         from sklearn.manifold import TSNE  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         raise EngineError(
-            "t-SNE needs scikit-learn; install it (pip install scikit-learn), or take pca"
+            "t-SNE needs scikit-learn, which isn't installed; pip install 'chatapp[plots]' brings"
+            " it, or take pca"
         ) from None
     perplexity = min(30.0, max(1.0, (len(rows) - 1) / 3))
     places: Floats = TSNE(perplexity=perplexity, random_state=0).fit_transform(rows)

@@ -106,11 +106,13 @@ class XRay:
 
         ids = self._ids(passage)
         place = len(ids) - 1 if every_row else _place(token, ids)
+        facts, which = self._runtime.facts, head  # said before anything is loaded
+        number = _in_range("layer", layer, facts.layers)
+        if head is not None and facts.heads:
+            which = _in_range("head", head, facts.heads)
         weights = self._loaded(on_progress)
         if not weights.head_count:
             raise weights.unknown("its layers have no attention")
-        number = _in_range("layer", layer, weights.layer_count)
-        which = None if head is None else _in_range("head", head, weights.head_count)
         if every_row:
             chosen = all_attention(weights, ids)[number]
         else:

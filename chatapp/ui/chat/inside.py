@@ -1,27 +1,74 @@
-"""Look inside the model at the token pointed at, and follow its journey."""
+"""Look inside the model at the token pointed at: in the panel, on pages, and on its journey."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+
+from textual.content import Content
+from textual.widgets import Static
+from textual.worker import WorkType
+
 from chatapp.chat.conversation import Message
+from chatapp.chat.errors import ChatappError
+from chatapp.chat.facts import Progress
 from chatapp.chat.numbers import count
+from chatapp.chat.prompt import TokenPiece
+from chatapp.chat.text import visible_token
+from chatapp.chat.xray import Attention
+from chatapp.explain import views
 from chatapp.explain.journey import Journey
+from chatapp.explain.plots import fit
+from chatapp.explain.views import Made
+from chatapp.session.protocols import Report
 from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.models import Models
 from chatapp.ui.chat.score_places import find_places, parts_of
 from chatapp.ui.chat.turns import Turns
+from chatapp.ui.chat.what_if import WhatIf
+from chatapp.ui.drawing import MUTED, piece_style
+from chatapp.ui.look import Look
+from chatapp.ui.token_colours import legend, step_of, step_style
+from chatapp.ui.widgets.token_panel import TABS
 from chatapp.ui.xray.inside import PAGES
-from chatapp.ui.xray.inside import Inside as Look
+from chatapp.ui.xray.inside import Inside as Looked
 from chatapp.ui.xray.screen import PagesScreen
+
+RESTS_SECONDS = 0.15
+"""How long the cursor has to stand still before anything is computed for it."""
+_CANDIDATES, _TRACE, _ATTENTION, _LAYERS, _TOKEN = TABS
+_FULL = {_ATTENTION: "attention", _LAYERS: "layers", _TOKEN: "tokens"}
+"""The page that shows more of a tab."""
+_WRITING = "A reply is being written: this is shown when it is done."
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is looked at, and where the messages stand in it."""
+
+    inside: Looked
+    places: Mapping[str, Sequence[int]]
+    """By message (the system text under `SYSTEM`), the places of its tokens."""
 
 
 class Inside:
-    """Opens pages about the token pointed at, or the newest one."""
+    """Looks into the model at the token pointed at, or the newest one."""
 
-    def __init__(self, chat: ChatBase, turns: Turns, models: Models) -> None:
+    def __init__(self, chat: ChatBase, turns: Turns, models: Models, what_if: WhatIf) -> None:
         self._chat = chat
         self._turns = turns
         self._models = models
+        self._what_if = what_if
+        self._layer: int | None = None
+        self._head: int | None = None
+        self._shown: object = None  # what the panel shows, or is about to
+        self._loading = False
+        self._legend: Content | None = None
+        self._written: Sequence[TokenPiece] = ()
+        self._shows_written = False
 
     @action(
         "inside",
@@ -30,23 +77,25 @@ class Inside:
         values=lambda _: PAGES,
     )
     def inside(self, page: str = "") -> None:
-        """The first page, or the one that is named."""
+        """The page that is named, or the one that shows more of the panel's."""
         if page and page not in PAGES:
             raise CommandError(f"/inside takes {', '.join(PAGES)}, not {page!r}")
         self._refuse_busy()
 
         async def show() -> None:
-            look, message, start = await self._look()
+            subject = await self._look()
 
-            def point(place: int | None) -> None:
+            def leave(place: int | None) -> None:
                 """Leave the cursor on the token that was looked at last."""
-                transcript = self._chat.transcript
-                if message is None or place is None or place < start:
-                    return
-                if transcript.block_of(message.id) is not None:
-                    transcript.point(message.id, place - start)
+                inside, transcript = subject.inside, self._chat.transcript
+                self._layer, self._head = inside.layer, inside.head
+                for message_id, places in subject.places.items():
+                    block = transcript.block_of(message_id)
+                    if place in places and block is not None and block.has_tokens:
+                        transcript.point(message_id, places.index(place))
 
-            self._chat.app.push_screen(PagesScreen(look, page), point)
+            first = page or _FULL.get(self._chat.panel.tab, "")
+            self._chat.app.push_screen(PagesScreen(subject.inside, first), leave)
 
         self._models.when_ready(show)
 
@@ -58,11 +107,164 @@ class Inside:
 
         async def show() -> None:
             message, index = self._pointed_reply()
-            look, _message, _start = await self._look()
+            subject = await self._look()
             journey = Journey(self._chat.session, message.id, index)
-            self._chat.app.push_screen(PagesScreen(look, stages=journey.pages))
+            self._chat.app.push_screen(PagesScreen(subject.inside, stages=journey.pages))
 
         self._models.when_ready(show)
+
+    # What is written
+
+    @action(
+        "pieces",
+        "Show the tokens of what you write, as you write it.",
+        keys="alt+t",
+        key_id="prompt.pieces",
+    )
+    def pieces(self, _: str = "") -> None:
+        """On two lines below the prompt; again, and they go."""
+        self._shows_written = not self._shows_written
+        self.show_written(self._written)
+
+    def show_written(self, pieces: Sequence[TokenPiece]) -> None:
+        """Show what the prompt holds."""
+        self._written = pieces
+        line = self._chat.query_one("#pieces", Static)
+        line.display = self._shows_written
+        if self._shows_written:
+            room = self._chat.size.width - 4
+            line.update(_written(pieces, room), layout=False)
+
+    # The panel
+
+    def turn_tab(self, to: int | str) -> None:
+        """Turn to another page of the panel, by its name or by steps."""
+        self._chat.unfold_panel()
+        here = TABS.index(self._chat.panel.tab)
+        self._chat.panel.tab = to if isinstance(to, str) else TABS[(here + to) % len(TABS)]
+
+    def turn_layer(self, steps: int) -> None:
+        """Look at the attention of another layer."""
+        facts = self._chat.session.facts
+        if self._chat.panel.tab == _ATTENTION and facts is not None:
+            last = facts.layers - 1
+            self._layer = min(max(0, (last if self._layer is None else self._layer) + steps), last)
+            self.follow()
+
+    def turn_head(self, steps: int) -> None:
+        """Look at another head; before the first one is the mean."""
+        facts = self._chat.session.facts
+        if self._chat.panel.tab == _ATTENTION and facts is not None:
+            head = min((-1 if self._head is None else self._head) + steps, facts.heads - 1)
+            self._head = None if head < 0 else head
+            self.follow()
+
+    def follow(self) -> None:
+        """Show the page of the panel for the token pointed at, once the cursor rests on it."""
+        panel, transcript = self._chat.panel, self._chat.transcript
+        pointed = transcript.pointed
+        wanted: object = None
+        if panel.tab != _CANDIDATES and self._chat.query_one("#side").display:
+            place = (pointed[0].message.id, pointed[1]) if pointed is not None else None
+            wanted = (panel.tab, place, self._layer, self._head)
+            if self._turns.busy:
+                wanted = _WRITING
+        if wanted == self._shown:
+            return
+        self._shown = wanted
+        if wanted is None or wanted == _WRITING or pointed is None or panel.tab != _ATTENTION:
+            self._colour({}, None)
+        if wanted is None or wanted == _WRITING:
+            self._chat.workers.cancel_group(self._chat, "panel")
+            panel.page.say(_WRITING)
+        elif pointed is None:
+            panel.page.say("Point at a token first: Tab, then the arrow keys, or a click.")
+        elif not self._loading or panel.tab not in (_ATTENTION, _LAYERS):
+            # Loading would begin anew; what is wanted by then is shown when it is done.
+            work: WorkType[None] = self._show
+            self._chat.run_worker(work, group="panel", exclusive=True)
+
+    def forget(self) -> None:
+        """What is on the screen is another: messages, or the theme."""
+        self._shown = None
+        self._colour({}, None)
+
+    def legend(self) -> Content | None:
+        """What the colours of attention mean; None where there are none."""
+        return self._legend
+
+    async def _show(self) -> None:
+        page = self._chat.panel.page
+        await asyncio.sleep(RESTS_SECONDS)
+        wanted = self._shown
+
+        def report(progress: Progress) -> None:
+            self._loading = progress.unit != "tokens"  # reading a text goes on where it was left
+            page.report(progress)
+
+        try:
+            await self._models.ready()
+            made = await self._made(report)
+        except ChatappError as error:
+            page.say(str(error))
+        else:
+            if wanted == self._shown:
+                page.show_page(made)
+        finally:
+            self._loading = False
+        if wanted != self._shown:
+            self._chat.call_later(self._again)
+
+    def _again(self) -> None:
+        self._shown = None
+        self.follow()
+
+    async def _made(self, report: Report) -> Made:
+        """The page. Raises ChatappError."""
+        tab = self._chat.panel.tab
+        if tab == _TRACE:
+            message, index = self._pointed_reply()
+            inspector = self._chat.inspector
+            record = self._chat.session.reply(message.id).records[index]
+            step = inspector.step(message.id, index, self._what_if.tried)
+            traced = await inspector.trace(step, [record.id])
+            return lambda width: views.filters(traced.trace.stages, record, width)
+        subject = await self._look()
+        inside = subject.inside
+        if tab == _TOKEN:
+            return await inside.word(report)
+        if tab == _LAYERS:
+            return await inside.layers(report)
+        found = await inside.attention(report)
+        if self._chat.panel.tab == _ATTENTION and not self._what_if.on:
+            self._colour_attention(subject, found)
+        return lambda width: views.attention(found, width)
+
+    def _colour_attention(self, subject: Subject, found: Attention) -> None:
+        """Colour the transcript by how much its tokens were looked at, the first one left out."""
+        dark, row = self._chat.app.current_theme.dark, found.rows[0]
+        shares = views.shares_without_first(row)
+        styles = [step_style(step_of(share, "attention"), dark=dark) for share in shares]
+        looks = {
+            message_id: Look(
+                tuple(styles[place] for place in places if place < len(styles)),
+                tokens=tuple(subject.inside.pieces[place].bytes for place in places),
+            )
+            for message_id, places in subject.places.items()
+        }
+        token = fit(found.tokens[found.token].bytes, 12).rstrip()
+        head = "mean of heads" if found.head is None else f"head {found.head}"
+        words = f"by {token} · < > layer {found.layer} · , . {head}"
+        scale = legend("attention", dark=dark)
+        self._colour(looks, scale + Content("\n") + Content.styled(words, MUTED))
+
+    def _colour(self, looks: Mapping[str, Look], words: Content | None) -> None:
+        if self._legend is not None or words is not None:
+            self._chat.transcript.looks = looks
+            self._legend = words
+            self._chat.show_legend()
+
+    # What is pointed at
 
     def _pointed_reply(self) -> tuple[Message, int]:
         """The reply pointed at, and which token of it. Raises CommandError."""
@@ -75,35 +277,73 @@ class Inside:
         if self._turns.busy:
             raise CommandError("a reply is being written; look inside when it is done")
 
-    async def _look(self) -> tuple[Look, Message | None, int]:
-        """What is pointed at, its message, and where that begins. Raises EngineError."""
+    async def _look(self) -> Subject:
+        """What is pointed at. Raises ChatappError."""
         session = self._chat.session
-        facts = session.facts
+        facts, engine = session.facts, session.engine
         assert facts is not None  # a model that is ready has told them
         pointed = self._chat.transcript.pointed
         if pointed is None:
-            return Look(session.engine, facts, (), 0), None, 0
+            return Subject(Looked(engine, facts, (), 0), {})
         block, index = pointed
         message = block.message
         if (reply := message.reply) is not None:
             written = session.written(message.id)  # refuses what another model wrote
             start = len(written.prompt_ids)
-            kept = reply.cached_tokens
-            turn = f"In this turn {count(kept)} of {count(start)} tokens of the prompt were kept."
-            ids = (*written.prompt_ids, *written.ids)
-            look = Look(
-                session.engine,
-                facts,
-                ids,
-                start + index,
-                measured=reply.tokens_per_second,
-                turn=turn,
-            )
-            return look, message, start
-        asked = [one.id for one in session.conversation.path() if one.role == "user"]
-        tokens = await self._chat.inspector.prompt_tokens(asked[-1])
-        ids = tuple(piece.id for piece in tokens)
-        own = find_places(parts_of(session.conversation, asked[-1]), tokens).get(message.id, ())
-        places = [place for place in own if place > 0]
-        place = places[index] if index < len(places) else max(0, len(ids) - 1)
-        return Look(session.engine, facts, ids, place), None, 0
+            pieces = await engine.pieces((*written.prompt_ids, *written.ids))
+            places = self._places(message.parent, pieces[:start])
+            places[message.id] = range(start, len(pieces))
+            inside = Looked(engine, facts, pieces, start + index)
+            inside.measured = reply.tokens_per_second
+            kept = count(reply.cached_tokens)
+            inside.turn = f"In this turn {kept} of {count(start)} tokens of the prompt were kept."
+        else:
+            asked = [one.id for one in session.conversation.path() if one.role == "user"]
+            pieces = await self._chat.inspector.prompt_tokens(asked[-1])
+            places = self._places(asked[-1], pieces)
+            own = places.get(message.id, ())
+            inside = Looked(engine, facts, pieces, own[index] if index < len(own) else -1)
+        inside.head = self._head
+        if self._layer is not None:
+            inside.layer = self._layer
+        return Subject(inside, places)
+
+    def _places(self, leaf: str | None, prompt: Sequence[TokenPiece]) -> dict[str, Sequence[int]]:
+        """Where the tokens of the messages up to one stand in the prompt.
+
+        Of an earlier reply those that it was written in, up to where the prompt has others.
+        """
+        conversation = self._chat.session.conversation
+        if leaf is None:
+            return {}
+        parts = [replace(part, given=True) for part in parts_of(conversation, leaf)]
+        found: dict[str, Sequence[int]] = {}
+        for key, own in find_places(parts, prompt).items():
+            message = conversation.messages.get(key)
+            if message is not None and message.reply is not None:
+                pairs = zip(own, message.reply.ids, strict=False)
+                same = takewhile(lambda pair: prompt[pair[0]].id == pair[1], pairs)
+                found[key] = [place for place, _ in same]
+            else:
+                found[key] = [place for place in own if place > 0]
+        return found
+
+
+def _written(pieces: Sequence[TokenPiece], width: int) -> Content:
+    """The last tokens of a text on one line, and what they are on the next."""
+    if not pieces:
+        return Content.styled(
+            "write: your text stands here in tokens, as the model reads it", MUTED
+        )
+    shown: list[Content] = []
+    for index in reversed(range(len(pieces))):
+        piece = Content.styled(
+            visible_token(pieces[index].bytes), piece_style(pieces[index], index)
+        )
+        width -= piece.cell_length
+        if width < 1:
+            shown.append(Content.styled("…", MUTED))
+            break
+        shown.append(piece)
+    words = Content.styled(views.written(pieces), MUTED)
+    return Content("").join(reversed(shown)) + Content("\n") + words

@@ -20,6 +20,7 @@ from chatapp.chat.conversation import Message
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.facts import ModelFacts, Progress
 from chatapp.chat.generation import Paused, PromptRead
+from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.served import SERVERS
@@ -99,6 +100,12 @@ class ChatScreen(ChatBase):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "escape", "stop the reply, else leave what is focused", id="chat.escape"),
+        Binding("t", "tab(1)", "next page of the panel", id="panel.next"),
+        Binding("T", "tab(-1)", "page of the panel before", id="panel.before"),
+        Binding("less_than_sign", "layer(-1)", "attention of the layer before", id="panel.lower"),
+        Binding("greater_than_sign", "layer(1)", "of the next layer", id="panel.higher"),
+        Binding("comma", "head(-1)", "of the head before, or the mean", id="panel.head_before"),
+        Binding("full_stop", "head(1)", "of the next head", id="panel.head_after"),
         *bindings_of(FEATURES),
     ]
 
@@ -122,6 +129,7 @@ class ChatScreen(ChatBase):
         self.tokens = Tokens(self, self.turns, self.messages, self.hold, self.what_if)
         self.scores = Scores(self, self.turns, self.models)
         self.rules = Rules(self, self.models)
+        self.inside = Inside(self, self.turns, self.models, self.what_if)
         self.titles = Titles(self, self.turns)
         self.attachments = Attachments(self, self._count_tokens, self._room)
         self.actions = Actions(
@@ -131,7 +139,7 @@ class ChatScreen(ChatBase):
                 self.tokens,
                 self.hold,
                 self.what_if,
-                Inside(self, self.turns, self.models),
+                self.inside,
                 self.scores,
                 self.rules,
                 Compare(self, self.turns, self.models),
@@ -162,7 +170,8 @@ class ChatScreen(ChatBase):
         yield Notices(id="notices")
         yield Static(Content(""), id="attachments", markup=False)
         yield Completions(id="completions")
-        yield PromptBar(self._count_tokens, id="prompt-bar")
+        yield PromptBar(self._tokenize, id="prompt-bar")
+        yield Static(Content(""), id="pieces", markup=False)
         yield Hints(id="hints")
 
     def on_mount(self) -> None:
@@ -177,7 +186,8 @@ class ChatScreen(ChatBase):
             self.say("\n".join(self._at_start), "warning")
         for name in ("view", "scale", "cursor"):
             self.watch(self.transcript, name, self.show_legend, init=False)
-        self.watch(self.app, "theme", self.show_legend, init=False)
+        self.watch(self.app, "theme", self._change_theme, init=False)
+        self.watch(self.panel, "tab", self.inside.follow, init=False)
         self.set_interval(1 / DRAWS_PER_SECOND, self.tick)
         # The engine's process would take the processor from the first drawing.
         self.call_after_refresh(self.models.load)
@@ -226,6 +236,23 @@ class ChatScreen(ChatBase):
     def action_bias(self, steps: int) -> None:
         """Add to the logit of the candidate under the row cursor."""
         self.rules.bias_candidate(steps)
+
+    def action_tab(self, to: int | str) -> None:
+        """Turn to another page of the panel."""
+        self.inside.turn_tab(to)
+
+    def action_layer(self, steps: int) -> None:
+        """Look at the attention of another layer."""
+        self.inside.turn_layer(steps)
+
+    def action_head(self, steps: int) -> None:
+        """Look at the attention of another head."""
+        self.inside.turn_head(steps)
+
+    def _change_theme(self) -> None:
+        self.inside.forget()
+        self.inside.follow()
+        self.show_legend()
 
     # The prompt
 
@@ -342,14 +369,23 @@ class ChatScreen(ChatBase):
             self.set_focus(self.prompt)
             self.prompt.post_message(events.Paste(event.text))
 
-    async def _count_tokens(self, text: str) -> int | None:
-        """How many tokens a text has; None while no model can tell."""
+    async def _tokenize(self, text: str) -> Sequence[TokenPiece] | None:
+        """The tokens of a text; None while no model can tell."""
         if self.models.state is not ModelState.READY:
             return None
         try:
-            return len(await self.session.engine.tokenize(text))
+            return await self.session.engine.tokenize(text)
         except ChatappError:
             return None
+
+    async def _count_tokens(self, text: str) -> int | None:
+        pieces = await self._tokenize(text)
+        return None if pieces is None else len(pieces)
+
+    @on(PromptBar.Cut)
+    def show_pieces(self, event: PromptBar.Cut) -> None:
+        """Draw the tokens of what is written below it, where that is wanted."""
+        self.inside.show_written(event.pieces)
 
     def _room(self) -> Room:
         facts = self.session.facts
@@ -408,6 +444,7 @@ class ChatScreen(ChatBase):
         self.show_status()
         if self.session.conversation.system.strip() != self.transcript.system_text.strip():
             self.transcript.show(self.session.conversation)
+        self.inside.follow()
         self.call_later(self.scores.soon)
         self.titles.later()
 
@@ -447,6 +484,7 @@ class ChatScreen(ChatBase):
         """Show the current path from its end."""
         self.scores.stop()  # it asks about messages that may be none of this chat
         self.what_if.end()
+        self.inside.forget()
         self._change_drafts()
         # Another path is current only once what streamed has stopped; another title changes nothing
         # of what stands here, and the reply under way is drawn as it comes.
@@ -521,6 +559,7 @@ class ChatScreen(ChatBase):
     @on(Transcript.CursorMoved)
     def show_token(self) -> None:
         """Show the token pointed at, what could come next in a held reply, or the newest one."""
+        self.inside.follow()
         if not self.query_one("#side").display:
             return  # it is shown what is pointed at when it unfolds
         held, transcript = self.hold.paused, self.transcript
@@ -594,6 +633,8 @@ class ChatScreen(ChatBase):
         text = Content("")
         if self.what_if.on:
             text = self.what_if.legend()
+        elif (attention := self.inside.legend()) is not None:
+            text = attention
         elif self.transcript.view == "tokens" or self.transcript.cursor is not None:
             scale = legend(self.transcript.scale, dark=self.app.current_theme.dark)
             text = self.scores.legend() or scale
@@ -634,7 +675,7 @@ class ChatScreen(ChatBase):
         side = self.query_one("#side")
         folded = not side.display
         side.display = wanted and width >= PANEL_AT_ALL_FROM_WIDTH
-        if folded and side.display:
+        if folded != (not side.display):
             self.show_token()
 
 

@@ -20,6 +20,7 @@ from chatapp.ui.dialogs.settings import SettingsScreen
 from chatapp.ui.editor import edit_text, editor_command
 from chatapp.ui.token_colours import SCALES, Scale
 from chatapp.ui.widgets.sampling_panel import MAIN_PARAMETERS
+from chatapp.ui.widgets.token_panel import TABS
 
 _VIEWS = ("on", "off", *SCALES)
 
@@ -79,10 +80,23 @@ class View:
         if transcript.cursor is None:
             transcript.view = "tokens"
 
-    @action("panel", "Show or hide the side panel.", keys="ctrl+b", key_id="chat.panel")
-    def panel(self, _: str = "") -> None:
+    @action(
+        "panel",
+        "Show or hide the side panel, or turn to one of its pages.",
+        usage="[PAGE]",
+        keys="ctrl+b",
+        key_id="chat.panel",
+        values=lambda _: TABS,
+    )
+    def panel(self, page: str = "") -> None:
         """Whatever the size of the screen."""
-        self._toggle_panel()
+        if not page:
+            self._toggle_panel()
+            return
+        if page not in TABS:
+            raise CommandError(f"/panel takes {', '.join(TABS)}, not {page!r}")
+        self._chat.unfold_panel()
+        self._chat.panel.tab = page
 
     @action(
         "details",

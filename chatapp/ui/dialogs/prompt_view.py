@@ -14,13 +14,10 @@ from chatapp.chat import numbers
 from chatapp.chat.prompt import RenderedPrompt, TokenPiece
 from chatapp.chat.text import sanitise, visible_token
 from chatapp.ui.dialogs.dialog import Dialog
-from chatapp.ui.drawing import MUTED
+from chatapp.ui.drawing import CONTROL, MUTED, piece_style
 from chatapp.ui.layout.line import Line
 from chatapp.ui.layout.tokens import TokenLayout
 from chatapp.ui.widgets.lines_view import LinesView
-
-_CONTROL = "bold reverse $text-accent"
-_EVEN, _ODD = "on $primary 18%", "on $secondary 18%"
 
 
 class PromptScreen(Dialog[None]):
@@ -81,7 +78,7 @@ class PromptScreen(Dialog[None]):
         tokens = self._rendered.tokens
         layout = TokenLayout((token.bytes for token in tokens), width)
         return [
-            layout.row(y, lambda index: _style(tokens[index], index), None)
+            layout.row(y, lambda index: piece_style(tokens[index], index), None)
             for y in range(layout.height)
         ]
 
@@ -89,15 +86,9 @@ class PromptScreen(Dialog[None]):
         return [_table_line(index, token) for index, token in enumerate(self._rendered.tokens)]
 
 
-def _style(token: TokenPiece, index: int) -> str:
-    if token.control:
-        return _CONTROL
-    return _ODD if index % 2 else _EVEN
-
-
 def _table_line(index: int, token: TokenPiece) -> Line:
     place = Content.styled(f"{index:>6}  ", MUTED)
     number = Content(f"{token.id:>7}  ")
-    text = Content.styled(visible_token(token.bytes), _CONTROL if token.control else "")
+    text = Content.styled(visible_token(token.bytes), CONTROL if token.control else "")
     kind = Content.styled("  control", "$text-accent") if token.control else Content("")
     return Line(place + number + text + kind)

@@ -20,8 +20,9 @@ PROMPT: tuple[Hint, ...] = (
 )
 TRANSCRIPT: tuple[Hint, ...] = (
     ("←→↑↓", "token"),
-    ("n", "least certain"),
+    ("n", "unsure"),
     ("b", "branch"),
+    ("t", "panel"),
     ("i", "inside"),
     ("j", "journey"),
     ("r", "again"),

@@ -21,6 +21,8 @@ class PageView(LinesView):
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
         super().__init__(lambda _: [], id=id)
+        self.words_first = True
+        """Whether an answer's sentence stands before its lines."""
 
     def say(self, words: str) -> None:
         """Say something in place of an answer."""
@@ -34,10 +36,12 @@ class PageView(LinesView):
         done = f" {progress.done}/{progress.total} {progress.unit}" if progress.total else ""
         self.say(f"{progress.stage}{done} …")
 
-    def show_page(self, made: Made, *, words_first: bool = True) -> None:
-        """Show an answer; its sentence before its lines, or behind them."""
+    def show_page(self, made: Made) -> None:
+        """Show an answer."""
         self.show(
-            lambda width: [Line(_coloured(row)) for row in made(width).rows(width, words_first)]
+            lambda width: [
+                Line(_coloured(row)) for row in made(width).rows(width, self.words_first)
+            ]
         )
 
 

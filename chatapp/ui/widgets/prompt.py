@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +18,7 @@ from textual.worker import Worker
 
 from chatapp.chat import numbers
 from chatapp.chat.errors import ChatappError
+from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.text import sanitise
 from chatapp.ui.widgets.prompt_history import History
 
@@ -153,15 +154,21 @@ class PromptInput(TextArea):
 class PromptBar(Horizontal):
     """The prompt with its sign and its count."""
 
+    @dataclass
+    class Cut(Message):
+        """What is written was cut into tokens; there are none of an empty text."""
+
+        pieces: Sequence[TokenPiece]
+
     def __init__(
         self,
-        count: Callable[[str], Awaitable[int | None]],
+        tokenize: Callable[[str], Awaitable[Sequence[TokenPiece] | None]],
         *,
         id: str | None = None,  # noqa: A002
     ) -> None:
-        """`count` tells how many tokens a text has; None while that cannot be known."""
+        """`tokenize` cuts a text into tokens; None while that cannot be done."""
         super().__init__(id=id)
-        self._count = count
+        self._tokenize = tokenize
         self._timer: Timer | None = None
         self._counting: Worker[None] | None = None
 
@@ -185,7 +192,7 @@ class PromptBar(Horizontal):
         if self._timer is not None:
             self._timer.stop()
         if not self.input.text:
-            self._show_count("")
+            self._show_count(())
             return
         self._timer = self.set_timer(COUNT_AFTER_SECONDS, self._start_counting)
 
@@ -195,13 +202,15 @@ class PromptBar(Horizontal):
     async def _count_tokens(self) -> None:
         text = self.input.text
         try:
-            number = await self._count(text)
+            pieces = await self._tokenize(text)
         except ChatappError:
-            number = None  # the engine's own notice says why
+            pieces = None  # the engine's own notice says why
         if text == self.input.text:
-            self._show_count(numbers.count(number) if number is not None else "")
+            self._show_count(pieces or ())
 
-    def _show_count(self, text: str) -> None:
+    def _show_count(self, pieces: Sequence[TokenPiece]) -> None:
+        self.post_message(self.Cut(pieces))
+        text = numbers.count(len(pieces)) if pieces else ""
         line = self.query_one("#prompt-count", Static)
         before, after = line.content, Content(text)
         if before != after:  # a screen that need not be laid out anew shows the next key sooner

@@ -1,8 +1,9 @@
-"""The token panel: everything known about the token under the cursor.
+"""The token panel: everything known about the token under the cursor, on pages.
 
-Top to bottom: what the token is, its three probabilities side by side, its rank and how unsure the
-model was; the candidates; the curves of P(end) and entropy along the reply. It is refreshed with
-every batch of a streaming reply, so its parts draw their lines themselves.
+The first page, top to bottom: what the token is, its three probabilities side by side, its rank and
+how unsure the model was; the candidates; the curves of P(end) and entropy along the reply. It is
+refreshed with every batch of a streaming reply, so its parts draw their lines themselves. The other
+pages are views of what happens inside, made once the cursor rests.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from rich.style import Style
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.content import Content
 from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
@@ -28,14 +30,19 @@ from chatapp.chat.record import TokenRecord
 from chatapp.chat.served import entropy_at_least, id_words
 from chatapp.explain.plots import bar
 from chatapp.explain.removal import cut_by
+from chatapp.ui.drawing import MUTED
 from chatapp.ui.widgets.candidate_rows import NO_TRACE, probability, rank_words, told_column
 from chatapp.ui.widgets.candidates import CandidateList
 from chatapp.ui.widgets.cells import fit, fit_token
+from chatapp.ui.widgets.page_view import PageView
 from chatapp.ui.widgets.sparkline import Sparklines
 
 NOTHING = (
     "No tokens yet. Each one the model writes will be shown here, with what it was chosen from."
 )
+
+TABS = ("candidates", "trace", "attention", "layers", "token")
+"""The pages of the panel."""
 
 NEXT = "next token: nothing taken yet"
 """What stands in the place of the token while a reply is held."""
@@ -270,28 +277,53 @@ class TokenPanel(Vertical):
         &.-short Sparklines { display: none; }
         &.-brief Sparklines { display: none; }
         &.-brief CandidateList { max-height: 10; }
+        & #panel-tabs { height: 1; link-style: none; link-color: $foreground 60%; }
+        & PageView { display: none; height: 1fr; scrollbar-size-vertical: 1; }
+        &.-page TokenSummary, &.-page CandidateList, &.-page Sparklines { display: none; }
+        &.-page PageView { display: block; }
         & #panel-more { display: none; height: 1; color: $foreground 60%; }
         &.-brief #panel-more { display: block; }
-        &.-empty #panel-more { display: none; }
+        &.-empty #panel-more, &.-page #panel-more { display: none; }
         &.-empty CandidateList, &.-empty Sparklines { display: none; }
     }
     """
 
     brief: reactive[bool] = reactive(False)
     """Whether a share, a bar, a sentence and a few candidates are shown instead of everything."""
+    tab: reactive[str] = reactive(TABS[0])
+    """The page that is shown."""
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
         super().__init__(id=id)
         self._summary = TokenSummary()
         self._candidates = CandidateList()
         self._curves = Sparklines()
+        self.page = PageView(id="panel-page")
+        """What the other pages show."""
         self.add_class("-empty")
+
+    def watch_tab(self, tab: str) -> None:
+        """Turn to another page."""
+        self.set_class(tab != TABS[0], "-page")
+        self._draw_tabs()
+
+    def _draw_tabs(self) -> None:
+        short = self.size.width < sum(map(len, TABS)) + len(TABS) - 1
+        names = [
+            Content.from_markup(
+                f"[@click=screen.tab('{one}')]{'cand.' if cut else one}[/]"
+            ).stylize("bold reverse" if one == self.tab else MUTED)
+            for one in TABS
+            for cut in [short and one == TABS[0]]
+        ]
+        self.query_one("#panel-tabs", Static).update(Content(" ").join(names), layout=False)
 
     def watch_brief(self, brief: bool) -> None:
         """Show less, or everything."""
         self.set_class(brief, "-brief")
         self._summary.brief = brief
-        self._candidates.brief = brief
+        self._candidates.brief = self.page.words_first = brief
+        self.page.renew()
 
     @property
     def candidates(self) -> CandidateList:
@@ -299,7 +331,9 @@ class TokenPanel(Vertical):
         return self._candidates
 
     def compose(self) -> ComposeResult:
-        """Numbers, candidates, curves."""
+        """The pages' names; numbers, candidates, curves; or another page."""
+        yield Static("", id="panel-tabs", markup=False)
+        yield self.page
         yield self._summary
         yield self._candidates
         yield self._curves
@@ -362,6 +396,7 @@ class TokenPanel(Vertical):
     def on_resize(self, event: events.Resize) -> None:
         """Leave out what a small panel has no lines for."""
         height = event.size.height
+        self._draw_tabs()
         self._summary.compact = height < _COMPACT_BELOW
         self.set_class(height < _COMPACT_BELOW, "-compact")
         self.set_class(height >= _AIRY_FROM, "-airy")

@@ -6,7 +6,7 @@ import re
 
 from chatapp.chat.facts import ModelFacts, Report
 from chatapp.chat.prompt import TokenPiece
-from chatapp.chat.xray import Passage
+from chatapp.chat.xray import Attention, Passage
 from chatapp.explain import views
 from chatapp.explain.views import Made, Page, View
 from chatapp.session.protocols import Engine
@@ -33,43 +33,37 @@ class Inside:
     """What is looked at: a text as ids, one of its tokens, a layer, a head, some words."""
 
     def __init__(
-        self,
-        engine: Engine,
-        facts: ModelFacts,
-        ids: tuple[int, ...],
-        place: int,
-        *,
-        measured: float = 0.0,
-        turn: str = "",
+        self, engine: Engine, facts: ModelFacts, pieces: tuple[TokenPiece, ...], place: int
     ) -> None:
         """Begin at a token.
 
         Args:
             engine: whose model is looked into.
             facts: what is known of that model.
-            ids: the text up to its last token; empty where there is none yet.
-            place: the token, from 0.
-            measured: how fast the last reply was written, in tokens a second; 0 for unknown.
-            turn: how much of the last prompt the KV cache held, in words.
+            pieces: the text up to its last token; empty where there is none yet.
+            place: the token, from 0; -1 is the last one.
         """
         self._engine = engine
         self._facts = facts
-        self._measured = measured
-        self._turn = turn
-        self.ids = ids
-        self.place = place
+        self.measured = 0.0
+        """How fast the last reply was written, in tokens a second; 0 for unknown."""
+        self.turn = ""
+        """How much of the last prompt the KV cache held, in words."""
+        self.pieces = pieces
+        self.ids = tuple(piece.id for piece in pieces)
+        self.place = place % len(pieces) if pieces else 0
         self.layer = max(0, facts.layers - 1)
+        """In which attention is looked at."""
         self.head: int | None = None
+        """None is the mean of all."""
         self.words = ""
         """What was written: a text to be cut into tokens, a word, a sum, or words for the map."""
-        self.pieces: tuple[TokenPiece, ...] = ()
-        """The tokens of the text, once they are known."""
         makers = (
             self._tokens,
             self._attention,
             self._heads,
             self._heat_map,
-            self._layers,
+            self.layers,
             self._parts,
             self._words,
             self._position,
@@ -82,10 +76,6 @@ class Inside:
     def state(self) -> tuple[object, ...]:
         """What the pages hang on."""
         return self.place, self.layer, self.head, self.words
-
-    async def read(self) -> None:
-        """Learn the tokens of the text. Raises EngineError."""
-        self.pieces = await self._engine.pieces(self.ids)
 
     def move(self, steps: int) -> None:
         """To another token."""
@@ -109,12 +99,22 @@ class Inside:
             return _nothing("Write a text below: its tokens appear as you write.")
         return lambda width: views.tokens(pieces[-200:], width)
 
+    async def word(self, report: Report) -> Made:
+        """The token, and the word that it belongs to. Raises EngineError."""
+        place = views.word_at(self.pieces, self.place)
+        pieces = self.pieces[place.start : place.stop]
+        return lambda width: views.tokens(pieces, width, place.start)
+
+    async def attention(self, report: Report) -> Attention:
+        """What the token looked at. Raises EngineError."""
+        return await self._engine.attention(
+            Passage(ids=self.ids), self.place, self.layer, self.head, on_progress=report
+        )
+
     async def _attention(self, report: Report) -> Made:
         if not self.ids:
             return _nothing()
-        found = await self._engine.attention(
-            Passage(ids=self.ids), self.place, self.layer, self.head, on_progress=report
-        )
+        found = await self.attention(report)
         return lambda width: views.attention(found, width)
 
     async def _heads(self, report: Report) -> Made:
@@ -137,7 +137,8 @@ class Inside:
         )
         return lambda width: views.attention(found, width)
 
-    async def _layers(self, report: Report) -> Made:
+    async def layers(self, report: Report) -> Made:
+        """The prediction of the token, layer by layer. Raises EngineError."""
         if not self.ids:
             return _nothing()
         found = await self._engine.lens(
@@ -174,14 +175,14 @@ class Inside:
 
     async def _anatomy(self, _: Report) -> Made:
         found = await self._engine.anatomy()
-        return lambda width: views.anatomy(found, width, measured=self._measured)
+        return lambda width: views.anatomy(found, width, measured=self.measured)
 
     async def _cache(self, report: Report) -> Made:
         if not self.ids:
             return _nothing()
         passage = Passage(ids=self.ids[:_CACHE_TOKENS])
         found = await self._engine.cache_run(passage, on_progress=report)
-        return lambda width: views.cache_run(found, width, turn=self._turn)
+        return lambda width: views.cache_run(found, width, turn=self.turn)
 
 
 def _nothing(words: str = "There is no text yet: send a message, and look again.") -> Made:

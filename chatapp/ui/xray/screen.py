@@ -194,9 +194,6 @@ class PagesScreen(Dialog[int]):
     async def _make(self, page: Page, key: tuple[object, ...]) -> None:
         view = self.query_one(PageView)
         try:
-            if not self._inside.pieces and self._inside.ids:
-                await self._inside.read()
-                self._show_head()
             made = await page.make(view.report)
         except ChatappError as error:
             view.say(str(error))
