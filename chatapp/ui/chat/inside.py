@@ -13,7 +13,7 @@ from textual.worker import WorkType
 
 from chatapp.chat.conversation import Message
 from chatapp.chat.errors import ChatappError
-from chatapp.chat.facts import Progress
+from chatapp.chat.facts import Progress, Report
 from chatapp.chat.numbers import count
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.text import visible_token
@@ -22,7 +22,6 @@ from chatapp.explain import views
 from chatapp.explain.journey import Journey
 from chatapp.explain.plots import fit
 from chatapp.explain.views import Made
-from chatapp.session.protocols import Report
 from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.models import Models
