@@ -132,6 +132,42 @@ class ModelsOfSetup:
     async def choices(self) -> Sequence[ModelChoice]:
         return await asyncio.to_thread(self._choices)
 
+    async def search(self, text: str) -> Sequence[ModelChoice]:
+        from chatapp.chat.numbers import count
+        from chatapp.models import hub
+        from chatapp.ui.services import ModelChoice
+
+        if self._setup.settings.offline:
+            return ()
+        found = await asyncio.to_thread(hub.search, text)
+        return [
+            ModelChoice(
+                ref=one.repo,
+                name=one.repo,
+                detail=f"on the Hub · {count(one.downloads)} downloads this month",
+                installed=False,
+                is_repo=True,
+            )
+            for one in found
+        ]
+
+    async def files(self, repo: str) -> Sequence[ModelChoice]:
+        from chatapp.models.fitting import fit, machine
+        from chatapp.models.installed import repo_files
+        from chatapp.ui.services import ModelChoice
+
+        this = await asyncio.to_thread(machine)
+        context = self._setup.settings.context_length
+        return [
+            ModelChoice(
+                ref=entry.id,
+                name=entry.name,
+                detail=fit(entry, "gguf", this, context).words,
+                installed=False,
+            )
+            for entry in await asyncio.to_thread(repo_files, repo)
+        ]
+
     async def missing(self, ref: str) -> ModelOffer | None:
         from chatapp.models import missing
         from chatapp.ui.services import ModelOffer
@@ -154,27 +190,35 @@ class ModelsOfSetup:
         return await self._setup.bring(ref, on_progress)
 
     def _choices(self) -> list[ModelChoice]:
-        from chatapp.chat.numbers import size
+        from chatapp.models.fitting import fit, machine
         from chatapp.models.installed import fetchable, installed
         from chatapp.ui.services import ModelChoice
 
-        here = installed(self._setup.paths)
-        found = [
-            ModelChoice(
-                ref=model.ref,
-                name=model.name,
-                detail=f"{model.weight_format} · {size(model.size)}",
-                problem=model.problem,
+        settings, this = self._setup.settings, machine()
+        here = installed(self._setup.paths, settings.model_folders)
+        found = []
+        for model in here:
+            parts = [model.weight_format]
+            if model.facts:
+                parts.append(fit(model.facts, model.kind, this, settings.context_length).words)
+            if model.origin != "chatapp":
+                parts.append(model.origin)
+            found.append(
+                ModelChoice(
+                    ref=model.ref,
+                    name=model.name,
+                    detail=" · ".join(parts),
+                    problem=model.problem,
+                )
             )
-            for model in here
-        ]
         found += [
             ModelChoice(ref=name, name=name, detail=f"{server.path} {server.name}")
             for name, server in self._setup.settings.servers.items()
         ]
         for entry in fetchable(here):
-            parts = (entry.weight_format, size(entry.size) if entry.size else "", entry.license)
-            detail = " · ".join(part for part in parts if part)
+            told = fit(entry, entry.kind, this, settings.context_length).words
+            parts = [entry.weight_format, told, entry.license, entry.description]
+            detail = " · ".join(filter(None, parts))
             found.append(ModelChoice(ref=entry.id, name=entry.name, detail=detail, installed=False))
         return found
 

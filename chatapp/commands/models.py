@@ -6,11 +6,12 @@ Standard output carries only the answer; progress and notices go to standard err
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from chatapp.chat.numbers import size
+from chatapp.chat.numbers import count, size
 from chatapp.commands.options import add_json, add_subcommand
 from chatapp.commands.output import plain, tell, write, write_json, write_table
 from chatapp.commands.progress import ProgressLine
@@ -45,6 +46,8 @@ def add_parser(commands: Any) -> None:
 
     usual = "the default model when left out"
     action("list", _list, "models on this machine and in the catalog", "")
+    found = action("search", _search, "look for GGUF models on the Hub", "")
+    found.add_argument("text", metavar="TEXT", help="words of its name; or owner/name: its files")
     pull = action("pull", _pull, "fetch a model, verified and resumable", usual, nargs="?")
     pull.add_argument("--offline", action="store_true", help="never touch the network")
     action("info", _info, "what a model's files tell, without loading it", usual, nargs="?")
@@ -60,24 +63,73 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace, paths: Paths) -> int:
+    from chatapp.models.fitting import Fit, fit, machine
     from chatapp.models.installed import fetchable, installed
+    from chatapp.settings.config import load_settings
 
-    here = installed(paths)
-    rows = []
+    settings, this = load_settings(paths, os.environ, {}), machine()
+    here = installed(paths, settings.model_folders)
+    rows: list[tuple[str, ...]] = [("MODEL", "FORMAT", "SIZE", "MEMORY", "SPEED", "STATE")]
+
+    def add(model: Any, ref: str, found: Fit | None, state: str, names: Sequence[str]) -> None:
+        if args.json:
+            told = {name: plain(getattr(model, name)) for name in names}
+            takes = (
+                {}
+                if found is None
+                else {
+                    "memory": found.memory,
+                    "context": found.context,
+                    "fits": found.fits,
+                    "most_tokens_per_second": round(found.most_per_second, 1),
+                }
+            )
+            write_json({"ref": ref, **told, **takes})
+            return
+        row = [ref, model.weight_format, size(model.size) if model.size else "", "", "", state]
+        if found is not None and found.memory:
+            row[2] = f"{'~' * found.estimated}{size(found.size)}"
+            row[3] = size(found.memory)
+            fast = f"≤ {found.most_per_second:.0f} tok/s"
+            row[4] = fast if found.fits else "does not fit"
+        rows.append(tuple(row))
+
     for model in here:
+        facts, kind = model.facts, model.kind
+        found = None if facts is None else fit(facts, kind, this, settings.context_length)
         state = f"damaged: {model.problem}" if model.problem else f"installed ({model.origin})"
-        if args.json:
-            write_json(plain(model) | {"installed": not model.problem})
-        rows.append((model.ref, model.weight_format, size(model.size), state))
+        told = ("name", "kind", "path", "size", "weight_format", "origin", "problem", "installed")
+        add(model, model.ref, found, state, told)
     for entry in fetchable(here):
-        if args.json:
-            told = ("name", "kind", "weight_format", "size", "license", "description")
-            facts = {name: getattr(entry, name) for name in told}
-            write_json({"ref": entry.id, "installed": False, **facts})
-        known = size(entry.size) if entry.size else ""
-        rows.append((entry.id, entry.weight_format, known, f"can be fetched: {entry.description}"))
+        found = fit(entry, entry.kind, this, settings.context_length)
+        names = ("name", "kind", "weight_format", "size", "license", "description", "installed")
+        add(entry, entry.id, found, f"can be fetched: {entry.description}", names)
     if not args.json:
-        write_table([("MODEL", "FORMAT", "SIZE", "STATE"), *rows])
+        write_table(rows)
+    return DONE
+
+
+def _search(args: argparse.Namespace, paths: Paths) -> int:
+    from chatapp.models import hub
+    from chatapp.models.fitting import fit, machine
+    from chatapp.models.installed import repo_files
+
+    rows: list[tuple[str, ...]] = []
+    if hub.is_repo_id(args.text):
+        this = machine()
+        for entry in repo_files(args.text):
+            if args.json:
+                write_json({"ref": entry.id, "size": entry.size})
+            rows.append((entry.id, fit(entry, "gguf", this).words))
+    else:
+        for one in hub.search(args.text):
+            if args.json:
+                write_json({"ref": one.repo, "downloads": one.downloads})
+            rows.append((one.repo, f"{count(one.downloads)} downloads this month"))
+    if not args.json:
+        write_table(rows)
+    if not rows:
+        tell(f"the Hub has no GGUF model for {args.text!r}")
     return DONE
 
 

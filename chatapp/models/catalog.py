@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from chatapp.settings.paths import assets
 
@@ -29,6 +30,7 @@ class HubFile:
 
     repo: str
     file: str
+    """Its path there, or its quantization alone: Q4_K_M."""
     revision: str = "main"
 
     def __str__(self) -> str:
@@ -59,6 +61,8 @@ class WheelFile:
         return f"{INDEX} ({self.package} {self.version})"
 
 
+_QUANTIZATION = re.compile(r"(I?Q\d\w*|B?F16|FP16|F32|MXFP4\w*|TQ\d\w*)", re.IGNORECASE)
+
 Source = HubFile | HubFolder | WheelFile
 
 
@@ -81,8 +85,14 @@ class CatalogEntry:
     weight_format: str = ""
     size: int = 0
     """Bytes; 0 where the size is not known before asking."""
+    parameters: int = 0
+    """0 where it is not known before asking."""
+    kv_values: int = 0
+    """Numbers that the KV cache keeps for a token; 0 where that is not known."""
     sha256: str = ""
     """Pins the content of a single file; empty where the Hub tells the hash."""
+
+    installed: ClassVar[bool] = False
 
 
 @functools.cache
@@ -120,19 +130,36 @@ def hub_folder_entry(repo: str) -> CatalogEntry:
     )
 
 
+def is_quantization(text: str) -> bool:
+    """Whether a text names a way to store weights (Q4_K_M), and no file."""
+    return bool(_QUANTIZATION.fullmatch(text))
+
+
+def has_quantization(file: str, name: str) -> bool:
+    """Whether a GGUF file's name ends with that quantization, upper or lower case."""
+    stem = file.casefold().removesuffix(".gguf")
+    return file.endswith(".gguf") and bool(
+        re.search(rf"(^|[-._/]){re.escape(name.casefold())}$", stem)
+    )
+
+
 def hub_file_entry(repo: str, file: str) -> CatalogEntry:
-    """An entry for one GGUF file of a Hub repository that the user named."""
+    """An entry for one GGUF file of a Hub repository, named by the user or by its quantization."""
     for entry in catalog():
         if any(
             isinstance(source, HubFile) and (source.repo, source.file) == (repo, file)
             for source in entry.sources
         ):
             return entry
+    name, local_name = PurePosixPath(file).stem, f"{repo}/{file}".replace("/", "--")
+    if is_quantization(file):
+        name = f"{repo.partition('/')[2].removesuffix('-GGUF')} {file}"
+        local_name += ".gguf"
     return CatalogEntry(
         id=f"{repo}:{file}",
-        name=PurePosixPath(file).stem,
+        name=name,
         kind="gguf",
-        local_name=f"{repo}/{file}".replace("/", "--"),
+        local_name=local_name,
         sources=(HubFile(repo, file),),
     )
 

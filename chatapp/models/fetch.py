@@ -163,13 +163,15 @@ def _fetch_hub_file(
     watch: Watch,
 ) -> None:
     size, sha256, revision = entry.size, entry.sha256, source.revision
-    if not sha256:
+    file = source.file
+    if not (sha256 and size):
         watch.bytes(f"asking {HUB}", 0, 0)
         listing = hub.list_repo(source.repo, revision)
-        listed = hub.find_file(source.repo, listing, source.file)
-        size, sha256, revision = listed.size, listed.sha256, listing.commit
+        listed = hub.find_file(source.repo, listing, file)
+        file, size, revision = listed.name, listed.size, listing.commit
+        sha256 = sha256 or listed.sha256
     item = Item(
-        url=hub.file_url(source.repo, source.file, revision),
+        url=hub.file_url(source.repo, file, revision),
         size=size,
         sha256=sha256,
         token=hub.token(),

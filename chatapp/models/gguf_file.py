@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -65,6 +65,8 @@ class GgufFacts:
     vocab_size: int
     layers: int
     hidden_size: int
+    kv_values: int
+    """Numbers that the KV cache keeps for a token; 0 where the file does not say."""
     parameters: int
     """Elements of all tensors."""
     tensors: int
@@ -335,12 +337,21 @@ def _facts(
         vocab_size=tokens.count if isinstance(tokens, _Array) else number("vocab_size"),
         layers=number("block_count"),
         hidden_size=number("embedding_length"),
+        kv_values=_kv_values(number),
         parameters=sum(tensor.elements for tensor in tensors),
         tensors=len(tensors),
         license=text("general.license"),
         has_chat_template="tokenizer.chat_template" in values,
         size=size,
     )
+
+
+def _kv_values(number: Callable[[str], int]) -> int:
+    """Of a model of the usual kind: some keep less, in layers that look back a little only."""
+    heads = number("attention.head_count")
+    usual = number("embedding_length") // heads if heads else 0
+    widths = (number(f"attention.{kind}_length") or usual for kind in ("key", "value"))
+    return number("block_count") * (number("attention.head_count_kv") or heads) * sum(widths)
 
 
 def _weight_format(values: dict[str, _Value], tensors: tuple[_Tensor, ...]) -> str:

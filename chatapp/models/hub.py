@@ -6,13 +6,15 @@ HF_HUB_CACHE. Importing huggingface_hub is left to the moment the Hub is asked.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from chatapp.models.catalog import has_quantization, is_quantization
 from chatapp.models.errors import SourceFailed
 from chatapp.models.safetensors_folder import INDEX, SINGLE
 
@@ -69,14 +71,32 @@ def file_url(repo: str, file: str, revision: str) -> str:
     return hf_hub_url(repo, file, revision=revision, endpoint=endpoint())
 
 
-def list_repo(repo: str, revision: str) -> Listing:
-    """Ask the Hub for the files of a repository, with their sizes and hashes.
+@dataclass(frozen=True, slots=True)
+class FoundRepo:
+    """A repository that holds GGUF files, as a search finds it."""
 
-    Raises:
-        SourceFailed: the Hub cannot be reached, refuses, or has no such repository.
+    repo: str
+    downloads: int
+    """Of the last 30 days."""
+
+
+def search(text: str, limit: int = 20) -> tuple[FoundRepo, ...]:
+    """Repositories with GGUF files that match a text, those first that are fetched most.
+
+    Raises SourceFailed: the Hub cannot be reached or refuses.
     """
-    import httpx2
     from huggingface_hub import HfApi
+
+    with _asking():
+        api = HfApi(endpoint=endpoint())
+        found = api.list_models(search=text, filter="gguf", sort="downloads", limit=limit)
+        return tuple(FoundRepo(one.id, one.downloads or 0) for one in found if is_repo_id(one.id))
+
+
+@contextlib.contextmanager
+def _asking(repo: str = "", revision: str = "") -> Iterator[None]:
+    """While it lasts, whatever asking the Hub raises is SourceFailed, in words."""
+    import httpx2
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -87,9 +107,8 @@ def list_repo(repo: str, revision: str) -> Listing:
 
     from chatapp.models.download import plain_reason, status_reason
 
-    api = HfApi(endpoint=endpoint())
     try:
-        found = api.model_info(repo, revision=revision, files_metadata=True, timeout=ASK_SECONDS)
+        yield
     except GatedRepoError:
         raise SourceFailed(
             f"{repo} is gated: accept its terms on its page and give a token as HF_TOKEN"
@@ -109,6 +128,18 @@ def list_repo(repo: str, revision: str) -> Listing:
         raise SourceFailed(f"{host}: {plain_reason(error)}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceFailed(f"its answer makes no sense ({type(error).__name__})") from None
+
+
+def list_repo(repo: str, revision: str = "main") -> Listing:
+    """Ask the Hub for the files of a repository, with their sizes and hashes.
+
+    Raises SourceFailed: the Hub cannot be reached, refuses, or has no such repository.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=endpoint())
+    with _asking(repo, revision):
+        found = api.model_info(repo, revision=revision, files_metadata=True, timeout=ASK_SECONDS)
     licenses = [tag.partition(":")[2] for tag in found.tags or () if tag.startswith("license:")]
     files = tuple(
         RepoFile(
@@ -157,8 +188,23 @@ def find_file(repo: str, listing: Listing, name: str) -> RepoFile:
         if file.name == name:
             return file
     ggufs = gguf_names(listing.files)
+    if is_quantization(name):
+        found = [one for one in listing.files if has_quantization(one.name, name)]
+        if found:
+            return min(found, key=lambda one: len(one.name))
+        parts = [one for one in ggufs if is_part(one) and name.casefold() in one.casefold()]
+        if parts:
+            raise SourceFailed(
+                f"{repo} has {name} only in {len(parts)} parts, which aren't put together here;"
+                " choose another quantization"
+            )
     others = f"; it has {_some(repo, ggufs)}" if ggufs else ""
     raise SourceFailed(f"{repo} has no file {name}{others}")
+
+
+def is_part(name: str) -> bool:
+    """Whether a GGUF file is one of several that make up a model."""
+    return bool(re.search(r"-\d{5}-of-\d{5}\.gguf$", name))
 
 
 def gguf_names(files: Iterable[RepoFile]) -> list[str]:
@@ -187,6 +233,10 @@ def cached(repo: str, file: str, revision: str) -> Path | None:
     cache = cache_folder()
     if not os.path.isdir(cache):  # unlike Path.is_dir, false also where looking is forbidden
         return None
+    if is_quantization(file):
+        folder = cache / f"models--{repo.replace('/', '--')}" / "snapshots"
+        ggufs = sorted(folder.glob("*/*.gguf"))
+        return next((one for one in ggufs if has_quantization(one.name, file)), None)
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, file, cache_dir=cache, revision=revision)

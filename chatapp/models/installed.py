@@ -10,17 +10,25 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from chatapp.chat.errors import ModelError
 from chatapp.chat.facts import ModelSource
 from chatapp.models import hub
-from chatapp.models.catalog import CatalogEntry, HubFile, HubFolder, catalog
+from chatapp.models.catalog import (
+    CatalogEntry,
+    HubFile,
+    HubFolder,
+    catalog,
+    hub_file_entry,
+    is_quantization,
+)
 from chatapp.models.download import disk_error
 from chatapp.models.errors import RefusedModel, UnknownModel
 from chatapp.models.gguf_file import GgufFacts, check_gguf
 from chatapp.models.local import find_local, leftovers, own_path
+from chatapp.models.others import Found, found_elsewhere
 from chatapp.models.resolve import entry_of, resolve
 from chatapp.models.safetensors_folder import FolderFacts, check_folder
 from chatapp.models.verified import forget, remembered_sha256
@@ -29,7 +37,7 @@ from chatapp.settings.paths import Paths
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo, HFCacheInfo
 
-Origin = Literal["chatapp", "hub cache"]
+Origin = Literal["chatapp", "hub cache", "LM Studio", "Ollama", "your folder"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +49,25 @@ class InstalledModel:
     name: str
     kind: Literal["folder", "gguf"]
     path: Path
-    size: int
-    """Of its weights, in bytes."""
-    weight_format: str
+    facts: GgufFacts | FolderFacts | None
+    """None where it can't be loaded."""
     origin: Origin
     problem: str = ""
     """Why it can't be loaded after all; empty when it can."""
+
+    @property
+    def installed(self) -> bool:
+        """Whether it can be loaded."""
+        return not self.problem
+
+    @property
+    def size(self) -> int:
+        """Of its weights, in bytes."""
+        return self.facts.size if self.facts else _size_of(self.path)
+
+    @property
+    def weight_format(self) -> str:
+        return self.facts.weight_format if self.facts else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +90,7 @@ class ModelInfo:
     tensors: int = 0
     layers: int = 0
     hidden_size: int = 0
+    kv_values: int = 0
     vocab_size: int = 0
     context_length: int = 0
     has_chat_template: bool = False
@@ -85,11 +107,12 @@ class Removed:
     origin: Origin
 
 
-def installed(paths: Paths) -> tuple[InstalledModel, ...]:
-    """All models on this machine, chatapp's own first."""
+def installed(paths: Paths, folders: Iterable[str] = ()) -> tuple[InstalledModel, ...]:
+    """All models on this machine, chatapp's own first. `folders`: others that are looked into."""
     own = tuple(_own_models(paths))
     here = {model.ref for model in own}
-    return own + tuple(model for model in _hub_models() if model.ref not in here)
+    others = (model for found in found_elsewhere(folders) if (model := _other_model(found)))
+    return (*own, *(model for model in _hub_models() if model.ref not in here), *others)
 
 
 def fetchable(here: Iterable[InstalledModel]) -> list[CatalogEntry]:
@@ -101,6 +124,19 @@ def fetchable(here: Iterable[InstalledModel]) -> list[CatalogEntry]:
         return {entry.id, *repos}
 
     return [entry for entry in catalog() if not names(entry) & refs]
+
+
+def repo_files(repo: str) -> list[CatalogEntry]:
+    """The GGUF files of a Hub repository, the smallest first. Raises SourceFailed."""
+    listing = hub.list_repo(repo)
+    sizes = {file.name: file.size for file in listing.files}
+    names = [
+        name
+        for name in hub.gguf_names(listing.files)
+        if not PurePosixPath(name).name.startswith("mmproj") and not hub.is_part(name)
+    ]
+    entries = [replace(hub_file_entry(repo, name), size=sizes[name]) for name in names]
+    return sorted(entries, key=lambda entry: entry.size)
 
 
 def info(ref: str, paths: Paths) -> ModelInfo:
@@ -173,6 +209,8 @@ def _entry_of_own(name: str) -> CatalogEntry:
     kind: Literal["folder", "gguf"] = "gguf" if name.endswith(".gguf") else "folder"
     owner, _, rest = name.partition("--")
     repo, _, file = rest.partition("--")
+    if is_quantization(file.removesuffix(".gguf")):
+        return hub_file_entry(f"{owner}/{repo}", file.removesuffix(".gguf"))
     ref = name if not repo else f"{owner}/{repo}" + (f":{file}" if file else "")
     title = Path(file).stem if file else repo or Path(name).stem
     sources = (HubFile(f"{owner}/{repo}", file),) if file else (HubFolder(f"{owner}/{repo}"),)
@@ -193,8 +231,7 @@ def _own_model(entry: CatalogEntry, path: Path, paths: Paths) -> InstalledModel:
         name=entry.name,
         kind=entry.kind,
         path=path,
-        size=facts.size if facts else _size_of(path),
-        weight_format=facts.weight_format if facts else "",
+        facts=facts,
         origin="chatapp",
         problem=problem,
     )
@@ -203,6 +240,21 @@ def _own_model(entry: CatalogEntry, path: Path, paths: Paths) -> InstalledModel:
 def _facts(source: ModelSource) -> GgufFacts | FolderFacts:
     path = Path(source.path)
     return check_gguf(path) if source.kind == "gguf" else check_folder(path)
+
+
+def _other_model(found: Found) -> InstalledModel | None:
+    try:
+        facts = check_gguf(found.path)
+    except ModelError:
+        return None
+    return InstalledModel(
+        ref=found.ref,
+        name=found.name,
+        kind="gguf",
+        path=found.path,
+        facts=facts,
+        origin=found.program,
+    )
 
 
 def _hub_models() -> Iterator[InstalledModel]:
@@ -231,8 +283,7 @@ def _hub_model(repo: str, path: Path) -> InstalledModel | None:
         name=name if kind == "folder" else path.stem,
         kind=kind,
         path=path,
-        size=facts.size,
-        weight_format=facts.weight_format,
+        facts=facts,
         origin="hub cache",
     )
 

@@ -1,27 +1,39 @@
 """What the user's reference to a model means, and where that model is.
 
-A reference is an id of the catalog, a folder, a .gguf file, a Hub repository (owner/name) or one
-file of such a repository (owner/name:file.gguf). What exists on the disk under that very name comes
-before the Hub; an id of the catalog comes before both (write ./name for a folder called like one).
+A reference is an id of the catalog, a folder, a .gguf file, a Hub repository (owner/name), one file
+of such a repository (owner/name:file.gguf, owner/name:Q4_K_M) or a model of Ollama's (ollama:name).
+What exists on the disk under that very name comes before the Hub; an id of the catalog comes before
+both (write ./name for a folder called like one).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from chatapp.chat.errors import ModelError
 from chatapp.chat.facts import ModelSource
 from chatapp.models import hub
-from chatapp.models.catalog import CatalogEntry, find, hub_file_entry, hub_folder_entry, near
+from chatapp.models.catalog import (
+    CatalogEntry,
+    find,
+    hub_file_entry,
+    hub_folder_entry,
+    is_quantization,
+    near,
+)
 from chatapp.models.errors import DamagedModel, RefusedModel, UnknownModel
 from chatapp.models.gguf_file import check_gguf
 from chatapp.models.local import find_local, sha256_of_model
+from chatapp.models.others import OLLAMA, ollama_model
 from chatapp.models.safetensors_folder import INDEX, SINGLE, check_folder
 from chatapp.models.verified import remembered_sha256
 from chatapp.models.watch import Cancelled, OnProgress, Watch
 from chatapp.settings.paths import Paths
 
 _LIST = "see: chatapp models list"
+_HUB_HOSTS = ("hf.co/", "huggingface.co/")
+"""What other programs want before a Hub reference."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -34,7 +46,9 @@ def resolve(ref: str, paths: Paths) -> ModelSource | CatalogEntry:
     """
     meant = entry_of(ref)
     if isinstance(meant, Path):
-        return _at(meant, paths)
+        found = _at(meant, paths)
+        # Ollama's files are called by their hash.
+        return replace(found, name=ref.removeprefix(OLLAMA)) if ref.startswith(OLLAMA) else found
     return find_local(meant, paths) or meant
 
 
@@ -104,13 +118,23 @@ def entry_of(ref: str) -> CatalogEntry | Path:
             f"{ref} is an address; give a catalog id, a Hub repo id (owner/name), a folder or a "
             ".gguf file"
         )
+    if ref.startswith(OLLAMA):
+        if (blob := ollama_model(ref.removeprefix(OLLAMA))) is None:
+            raise UnknownModel(f"Ollama has no model {ref.removeprefix(OLLAMA)} here; {_LIST}")
+        return blob
     path = _expanded(ref)
     if _exists(path):
         return path
+    for host in _HUB_HOSTS:
+        ref = ref.removeprefix(host)
     repo, colon, file = ref.partition(":")
     if hub.is_repo_id(repo) and colon:
+        if is_quantization(file):
+            return hub_file_entry(repo, file.upper())
         if not file.endswith(".gguf") or not all(map(hub.is_plain_name, file.split("/"))):
-            raise UnknownModel(f"{ref}: after the colon stands the name of a .gguf file")
+            raise UnknownModel(
+                f"{ref}: after the colon stands the name of a .gguf file, or a quantization: Q4_K_M"
+            )
         return hub_file_entry(repo, file)
     if _looks_like_a_path(ref):
         raise UnknownModel(f"there is no file or folder {path}; {_LIST}")

@@ -40,6 +40,8 @@ class FolderFacts:
     vocab_size: int
     layers: int
     hidden_size: int
+    kv_values: int
+    """Numbers that the KV cache keeps for a token; 0 where the configuration does not say."""
     parameters: int
     """Elements of all tensors; where weights are packed, fewer than the model counts."""
     tensors: int
@@ -81,11 +83,20 @@ def check_folder(folder: Path) -> FolderFacts:
         vocab_size=_number(inner, "vocab_size"),
         layers=_number(inner, "num_hidden_layers", "n_layer"),
         hidden_size=_number(inner, "hidden_size", "n_embd"),
+        kv_values=_kv_values(inner),
         parameters=sum(elements for _, elements in tensors),
         tensors=len(tensors),
         has_chat_template=has_template,
         size=size,
     )
+
+
+def _kv_values(config: dict[str, Any]) -> int:
+    heads = _number(config, "num_attention_heads", "n_head")
+    width = _number(config, "hidden_size", "n_embd") // heads if heads else 0
+    kv_heads = _number(config, "num_key_value_heads") or heads
+    layers = _number(config, "num_hidden_layers", "n_layer")
+    return 2 * layers * kv_heads * (_number(config, "head_dim") or width)
 
 
 def weight_files(folder: Path) -> list[Path]:

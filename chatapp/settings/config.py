@@ -153,6 +153,8 @@ class Settings:
     """CPU threads; 0 leaves it to torch."""
     context_length: int = _setting(0, _whole)
     """Lowers the context below the model's own; 0 keeps the model's."""
+    model_folders: tuple[str, ...] = _setting((), _texts)
+    """Folders whose models are listed, besides the Hub's cache, LM Studio's and Ollama's."""
     offline: bool = _setting(False, _truth)
     """Never touch the network."""
     max_tokens: int = _setting(0, _whole)

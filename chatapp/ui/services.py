@@ -63,6 +63,8 @@ class ModelChoice:
     installed: bool = True
     problem: str = ""
     """Why it cannot be used; empty when it can."""
+    is_repo: bool = False
+    """Whether it is a repository of the Hub, one of whose files is to be chosen."""
 
 
 class Models(Protocol):
@@ -70,6 +72,12 @@ class Models(Protocol):
 
     async def choices(self) -> Sequence[ModelChoice]:
         """Those on this machine, then those that could be fetched."""
+
+    async def search(self, text: str) -> Sequence[ModelChoice]:
+        """Repositories of the Hub that match a text; none where the network may not be used."""
+
+    async def files(self, repo: str) -> Sequence[ModelChoice]:
+        """The GGUF files of a repository, with what each would take here."""
 
     async def missing(self, ref: str) -> ModelOffer | None:
         """What would have to be fetched for that model; None when it is here."""

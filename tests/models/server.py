@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PIECE = 16_384
@@ -94,7 +94,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             Asked(self.command, path, get("Range", ""), get("Authorization", ""), get("Host", ""))
         )
         parts = path.strip("/").split("/")
-        if parts[:2] == ["api", "models"]:
+        if parts == ["api", "models"]:
+            self._search(parse_qs(urlsplit(self.path).query))
+        elif parts[:2] == ["api", "models"]:
             self._api("/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main")
         elif parts[0] == "cdn":
             self._content(parts[-1], self._file("/".join(parts[1:3]), "/".join(parts[3:])))
@@ -109,6 +111,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _file(self, repo: str, name: str) -> bytes | None:
         return self.server.repos.get(repo, {}).get(name)
+
+    def _search(self, query: dict[str, list[str]]) -> None:
+        """What list_models asks; every answer is a lie where `refused` has an entry for ""."""
+        if status := self.server.refused.get(""):
+            return self._answer(status)
+        text = query.get("search", [""])[0].casefold()
+        found = [
+            {"id": repo, "modelId": repo, "downloads": len(files), "tags": ["gguf"]}
+            for repo, files in self.server.repos.items()
+            if text in repo.casefold() and any(name.endswith(".gguf") for name in files)
+        ]
+        found.sort(key=lambda one: -int(str(one["downloads"])))
+        self._answer(200, json.dumps(found).encode())
 
     def _api(self, repo: str, revision: str) -> None:
         files = self.server.repos.get(repo)

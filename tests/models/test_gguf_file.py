@@ -73,6 +73,7 @@ def test_facts(check: Callable[[bytes], GgufFacts]) -> None:
         vocab_size=64,
         layers=1,
         hidden_size=32,
+        kv_values=0,  # the file names no heads
         parameters=2 * 64 * 32 + 32,
         tensors=3,
         license="apache-2.0",

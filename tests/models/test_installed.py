@@ -126,10 +126,10 @@ def test_info_of_a_folder(tmp_path: Path, paths: Paths) -> None:
 
 def test_what_is_here_is_not_offered_again(tmp_path: Path, paths: Paths) -> None:
     """Neither under the catalog's name nor under its repository's."""
-    cached(tmp_path / "hf", "Qwen/Qwen3-0.6B", folder_files())
+    cached(tmp_path / "hf", "Qwen/Qwen2.5-0.5B-Instruct", folder_files())
     entry = find(DEFAULT)
     assert entry is not None
     paths.models.mkdir(parents=True)
     (paths.models / entry.local_name).write_bytes(gguf_bytes()[:100])
     offered = {entry.id for entry in fetchable(installed(paths))}
-    assert offered == {entry.id for entry in catalog()} - {DEFAULT, "qwen3-0.6b"}
+    assert offered == {entry.id for entry in catalog()} - {DEFAULT, "qwen2.5-0.5b-instruct"}

@@ -119,7 +119,7 @@ def test_file_of_a_repository(paths: Paths) -> None:
 
 
 def test_repository_that_the_catalog_knows(paths: Paths) -> None:
-    assert missing("Qwen/Qwen3-0.6B", paths) is find("qwen3-0.6b")
+    assert missing("Qwen/Qwen2.5-0.5B-Instruct", paths) is find("qwen2.5-0.5b-instruct")
 
 
 def test_in_the_hubs_cache(tmp_path: Path, paths: Paths) -> None:

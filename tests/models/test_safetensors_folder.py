@@ -33,6 +33,7 @@ def test_facts(folder: Path) -> None:
         vocab_size=16,
         layers=1,
         hidden_size=8,
+        kv_values=0,  # the configuration names no heads
         parameters=128,
         tensors=1,
         has_chat_template=True,

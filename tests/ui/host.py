@@ -11,7 +11,7 @@ from typing import Any
 from textual.pilot import Pilot
 
 from chatapp.chat.conversation import Conversation, Message
-from chatapp.chat.errors import StoreError
+from chatapp.chat.errors import FetchError, StoreError
 from chatapp.chat.facts import ModelSource, Progress
 from chatapp.chat.prompt import PromptFormat
 from chatapp.chat.sampling import SamplingParams
@@ -127,6 +127,20 @@ class ScriptedModels:
         return [
             ModelChoice(ref="scripted", name="Scripted-1M", detail="Q4_1 · 2.0 MB"),
             ModelChoice(ref="other", name="Other-2M", detail="4.0 MB", installed=False),
+        ]
+
+    async def search(self, text: str) -> Sequence[ModelChoice]:
+        if text == "down":
+            raise FetchError("the Hub cannot be reached")
+        repo = f"someone/{text}-GGUF"
+        return [
+            ModelChoice(ref=repo, name=repo, detail="on the Hub", installed=False, is_repo=True)
+        ]
+
+    async def files(self, repo: str) -> Sequence[ModelChoice]:
+        return [
+            ModelChoice(ref=f"{repo}:{kind}", name=f"x {kind}", detail="1 GB", installed=False)
+            for kind in ("Q4_K_M", "Q8_0")
         ]
 
     async def missing(self, ref: str) -> ModelOffer | None:

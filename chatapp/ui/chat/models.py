@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from chatapp.chat.errors import ChatappError, EngineError
@@ -11,7 +11,7 @@ from chatapp.chat.facts import ModelFacts, Progress
 from chatapp.ui.actions import action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.dialogs.picker import Choice, PickerScreen
-from chatapp.ui.services import ModelOffer, ModelState
+from chatapp.ui.services import ModelChoice, ModelOffer, ModelState
 
 
 class ModelView(Protocol):
@@ -77,26 +77,39 @@ class Models:
         self._chat.run_worker(work, group="model", exclusive=True)
 
     async def _pick(self) -> None:
+        models, repos, ask = self._services.models, set[str](), self._chat.app.push_screen_wait
+
+        def rows_of(choices: Sequence[ModelChoice]) -> list[Choice]:
+            repos.update(choice.ref for choice in choices if choice.is_repo)
+            return [
+                Choice(
+                    choice.ref,
+                    choice.name if choice.installed else f"{choice.name} (not downloaded)",
+                    choice.problem or choice.detail,
+                    current=choice.ref == self.ref,
+                    enabled=not choice.problem,
+                )
+                for choice in choices
+            ]
+
+        async def search(text: str) -> list[Choice]:
+            return rows_of(await models.search(text))
+
         try:
-            choices = await self._services.models.choices()
+            rows = rows_of(await models.choices())
+            if self.ref not in {row.key for row in rows}:
+                facts = self._session.facts
+                rows.insert(0, Choice(self.ref, facts.name if facts else self.ref, self.ref, True))
+            empty = "no model here is called so; /model REF loads any other"
+            picked = await ask(PickerScreen("Models", rows, empty=empty, more=search))
+            if picked in repos:
+                rows = rows_of(await models.files(picked))
+                empty = "this repository holds no whole GGUF file"
+                picked = await ask(PickerScreen(picked, rows, empty=empty))
         except ChatappError as error:
             self._chat.say_error(str(error))
             return
-        rows = [
-            Choice(
-                choice.ref,
-                choice.name if choice.installed else f"{choice.name} (not downloaded)",
-                choice.problem or choice.detail,
-                current=choice.ref == self.ref,
-                enabled=not choice.problem,
-            )
-            for choice in choices
-        ]
-        if self.ref not in {choice.ref for choice in choices}:
-            facts = self._session.facts
-            rows.insert(0, Choice(self.ref, facts.name if facts else self.ref, self.ref, True))
-        screen = PickerScreen("Models", rows, empty="no model is known; /model REF loads any other")
-        if (picked := await self._chat.app.push_screen_wait(screen)) is not None:
+        if picked is not None:
             await self._replace(picked)
 
     async def _replace(self, ref: str) -> None:

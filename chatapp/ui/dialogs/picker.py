@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,9 +15,15 @@ from textual.content import Content
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from chatapp.chat.errors import ChatappError
 from chatapp.chat.text import sanitise
 from chatapp.ui.dialogs.dialog import Dialog
 from chatapp.ui.drawing import MUTED
+
+_REST_SECONDS = 0.4
+"""How long typing rests before other places are asked."""
+_SEARCHED_FROM = 3
+"""Letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +61,20 @@ class PickerScreen(Dialog[str | None]):
     ]
 
     def __init__(
-        self, title: str, choices: Sequence[Choice], *, empty: str = "nothing here"
+        self,
+        title: str,
+        choices: Sequence[Choice],
+        *,
+        empty: str = "nothing here",
+        more: Callable[[str], Awaitable[Sequence[Choice]]] | None = None,
     ) -> None:
-        """Offer some choices; `empty` is said where there are none."""
+        """Offer some choices.
+
+        `empty` is said where there are none. `more` finds others elsewhere for what is typed, once
+        the user rests; raises ChatappError.
+        """
         super().__init__()
+        self._more = more
         self._title = title
         self._choices = list(choices)
         self._shown: list[Choice] = []
@@ -69,6 +86,8 @@ class PickerScreen(Dialog[str | None]):
             yield Static(Content.styled(self._title, "bold"), markup=False, classes="dialog-title")
             yield Input(placeholder="type to narrow down", id="picker-filter", compact=True)
             yield OptionList(id="picker-list", compact=True, markup=False)
+            if self._more is not None:
+                yield Static(id="picker-status", markup=False)
             yield Static(Content.styled("enter choose · esc close", MUTED), markup=False)
 
     def on_mount(self) -> None:
@@ -81,10 +100,30 @@ class PickerScreen(Dialog[str | None]):
     async def narrow(self, event: Input.Changed) -> None:
         """Keep what holds every word that was typed."""
         event.stop()
-        self._fill(await self.matching(event.value))
+        self._fill(self._matching(event.value))
+        if self._more is not None:
+            text = event.value.strip()
+            self.work(lambda: self._find_more(text), "more", exclusive=True)
 
-    async def matching(self, text: str) -> list[Choice]:
-        """The choices that hold every word of a text."""
+    async def _find_more(self, text: str) -> None:
+        assert self._more is not None
+        status = self.query_one("#picker-status", Static)
+        status.update("")
+        if len(text) < _SEARCHED_FROM:
+            return
+        await asyncio.sleep(_REST_SECONDS)
+        status.update(Content.styled(f"looking for {sanitise(text)} …", MUTED))
+        try:
+            found = await self._more(text)
+        except ChatappError as error:
+            status.update(Content.styled(sanitise(str(error)), "$text-warning"))
+            return
+        status.update("" if found else Content.styled("nothing more was found", MUTED))
+        known = self._matching(text)
+        keys = {choice.key for choice in known}
+        self._fill([*known, *(choice for choice in found if choice.key not in keys)])
+
+    def _matching(self, text: str) -> list[Choice]:
         words = text.casefold().split()
         return [
             choice
@@ -123,12 +162,15 @@ class PickerScreen(Dialog[str | None]):
             self.dismiss(self._shown[place].key)
 
     def _fill(self, choices: Sequence[Choice]) -> None:
-        self._shown = list(choices)
         options = self.query_one(OptionList)
+        before = options.highlighted
+        here = self._shown[before].key if before is not None and before < len(self._shown) else ""
+        self._shown = list(choices)
         options.clear_options()
         if not self._shown:
             options.add_option(Option(Content.styled(self._empty, MUTED), disabled=True))
             return
         options.add_options([Option(choice.prompt()) for choice in self._shown])
+        keys = [choice.key for choice in self._shown]
         current = [place for place, choice in enumerate(self._shown) if choice.current]
-        options.highlighted = current[0] if current else 0
+        options.highlighted = keys.index(here) if here in keys else current[0] if current else 0
