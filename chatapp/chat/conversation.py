@@ -110,7 +110,7 @@ class Conversation:
     def path_to(self, message_id: str | None) -> tuple[Message, ...]:
         found: list[Message] = []
         while message_id is not None:
-            message = self.messages[message_id]
+            message = self._find(message_id)
             found.append(message)
             message_id = message.parent
         return tuple(reversed(found))
@@ -121,7 +121,7 @@ class Conversation:
 
     def siblings(self, message_id: str) -> tuple[Message, ...]:
         """The message and what stands beside it, oldest first, without the deleted."""
-        return self.children(self.messages[message_id].parent)
+        return self.children(self._find(message_id).parent)
 
     def beside(self, message_id: str, steps: int) -> str | None:
         """The sibling that many steps away (−1 the one before); None past either end."""
@@ -286,7 +286,7 @@ class Conversation:
 
     def _find(self, message_id: str) -> Message:
         if message_id not in self.messages:
-            raise ConversationError(f"there is no message {message_id} in this conversation")
+            raise ConversationError(f"there is no message {message_id} in this chat any more")
         return self.messages[message_id]
 
     def _changed(self, message: Message) -> Conversation:

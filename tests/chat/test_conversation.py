@@ -130,3 +130,12 @@ def test_check_finds_a_leaf_that_is_missing_and_a_parent_that_comes_late() -> No
         Conversation(id="c", created=0.0, messages=backwards).check()
     with pytest.raises(ConversationError, match="under the id"):
         Conversation(id="c", created=0.0, messages={"x": good["u1"]}).check()
+
+
+@pytest.mark.parametrize("name", ["path_to", "siblings", "at", "delete"])
+def test_a_message_of_another_chat_is_refused_in_words(name: str) -> None:
+    """Whoever asks may have begun in a chat that is not open any more."""
+    ask = getattr(tree(), name)
+    arguments = {"when": 1.0} if name == "delete" else {}
+    with pytest.raises(ConversationError, match="no message elsewhere in this chat any more"):
+        ask("elsewhere", **arguments)
