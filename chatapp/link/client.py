@@ -99,27 +99,13 @@ _STREAMS: dict[Any, type[RemoteStream[Any]]] = {
 }
 
 
-class EngineClient(Engine):
+class EngineClient(Connection, Engine):
     """An engine in a process of its own. Every method but these is made of its signature, below."""
-
-    def __init__(self, paths: Paths, on_death: Callable[[str], None] | None = None) -> None:
-        """Nothing is started before the first `load`."""
-        self.on_death = on_death
-        """Is told in words when the process ends unasked."""
-        self._connection = Connection(paths, self._died)
 
     @classmethod
     def at(cls, paths: Paths) -> Self:
-        """The same; for type checkers, which don't see the methods that are made below."""
+        """One at work; for type checkers, which don't see the methods that are made below."""
         return cls(paths)
-
-    @property
-    def process_id(self) -> int | None:
-        return self._connection.process_id
-
-    def _died(self, words: str) -> None:
-        if self.on_death is not None:
-            self.on_death(words)
 
     async def load(
         self, source: ModelSource, options: LoadOptions, on_progress: Report
@@ -129,7 +115,7 @@ class EngineClient(Engine):
         A damaged file can keep a library busy for ever, where no request to stop is heard: then the
         process is ended.
         """
-        await self._connection.start()
+        await self.start()
         call, limit = CALLS["load"], _load_seconds(source)
         try:
             async with asyncio.timeout(limit):
@@ -137,21 +123,18 @@ class EngineClient(Engine):
                     call, call.pack(source, options), on_progress
                 )
         except TimeoutError:
-            await self._connection.close()
+            await self.close()
             raise EngineError(
                 f"the model cannot be loaded: {source.path} was not ready after {limit:.0f} s, and"
                 " its size needs no such time; it is damaged, or this machine is very busy"
             ) from None
         return facts
 
-    async def close(self) -> None:
-        await self._connection.close()
-
     async def _answer(
         self, call: Call, arguments: dict[str, Any], on_progress: Report = lambda _: None
     ) -> Any:
         """Ask, and wait; a caller who no longer waits withdraws the question."""
-        with self._connection.ask(self._connection.new_request(), call, arguments) as answers:
+        with self.ask(self.new_request(), call, arguments) as answers:
             while events := await answers.more():
                 for event in events:
                     on_progress(event)
@@ -177,7 +160,7 @@ def _method(call: Call) -> Callable[..., Any]:
 
     @functools.wraps(getattr(Engine, call.name))
     def begin(client: EngineClient, *positional: Any, **named: Any) -> RemoteStream[Any]:
-        return stream(client._connection, call, call.pack(*positional, **named))
+        return stream(client, call, call.pack(*positional, **named))
 
     @functools.wraps(getattr(Engine, call.name))
     async def ask(client: EngineClient, *positional: Any, **named: Any) -> Any:

@@ -84,9 +84,11 @@ class Answers:
 class Connection:
     """The process, and who waits for which of its events."""
 
-    def __init__(self, paths: Paths, on_death: Callable[[str], None]) -> None:
+    def __init__(self, paths: Paths, on_death: Callable[[str], None] | None = None) -> None:
+        """Nothing is started before `start`."""
         self._paths = paths
-        self._on_death = on_death
+        self.on_death = on_death
+        """Is told in words when the process ends unasked."""
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._numbers = itertools.count(1)
@@ -167,8 +169,8 @@ class Connection:
         died = EngineDied(f"the engine process ended: {cause or self._cause(status)}")
         for answers in self._waiting.values():
             answers.fail(died)
-        if not self._closing:
-            self._on_death(str(died))
+        if not self._closing and self.on_death is not None:
+            self.on_death(str(died))
 
     def _cause(self, status: int) -> str:
         if status == -signal.SIGKILL:

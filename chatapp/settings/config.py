@@ -45,9 +45,7 @@ PREFIX = "CHATAPP_"
 
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
-_NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
-_NO_KEYS: Mapping[str, str] = MappingProxyType({})
-_NO_SERVERS: Mapping[str, ModelSource] = MappingProxyType({})
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class ConfigError(ChatappError, ValueError):
@@ -170,11 +168,11 @@ class Settings:
     """Fixes the draws of every reply; None takes a fresh seed for each."""
     sampling: SamplingParams = field(default_factory=SamplingParams)
     """The numbers of the file over the defaults; see `sampling_for`."""
-    sampling_given: Mapping[str, float] = field(default_factory=lambda: _NO_NUMBERS)
+    sampling_given: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
     """Those given by environment and flags: they hold over a template's."""
-    keys: Mapping[str, str] = field(default_factory=lambda: _NO_KEYS)
+    keys: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     """Other keys for actions: the action's id to its keys, several with commas between."""
-    servers: Mapping[str, ModelSource] = field(default_factory=lambda: _NO_SERVERS)
+    servers: Mapping[str, ModelSource] = field(default_factory=lambda: _NOTHING)
     """By the name that means them, as a model's does."""
 
     def sampling_for(self, template: Template) -> SamplingParams:

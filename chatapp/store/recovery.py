@@ -23,7 +23,7 @@ import filelock
 
 from chatapp.chat.errors import StoreError
 from chatapp.store.backups import backups_of
-from chatapp.store.database import BUSY_SECONDS, Database, connect, explain
+from chatapp.store.database import BUSY_SECONDS, DamagedDatabase, Database, connect, explain
 from chatapp.store.salvage import MAGIC, save_readable
 
 CHECK_SECONDS = 0.25
@@ -60,12 +60,10 @@ def find_damage(path: Path) -> str:
             # SQLite itself reads zeros where the last page is cut short.
             return found or ("the file is cut short" if path.stat().st_size % page else "")
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (
-            sqlite3.SQLITE_CORRUPT,
-            sqlite3.SQLITE_NOTADB,
-        ):
+        explained = explain(error, path, "opened")
+        if isinstance(explained, DamagedDatabase):
             return str(error)
-        raise explain(error, path, "opened") from error
+        raise explained from error
 
 
 def recover(path: Path, clock: Callable[[], float] = time.time) -> str:

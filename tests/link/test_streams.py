@@ -163,7 +163,7 @@ async def test_beam_search(engine: EngineClient) -> None:
 
 
 async def test_a_beam_search_is_stopped(engine: EngineClient) -> None:
-    running = engine.beam(HELLO, BeamOptions(num_beams=3, max_tokens=300, early_stopping="never"))
+    running = engine.beam(HELLO, BeamOptions(num_beams=3, length_penalty=5, max_tokens=300))
     end = None
     async with asyncio.timeout(WAIT):
         async for event in running:

@@ -29,6 +29,7 @@ from chatapp.chat.search import (
     ContrastiveOptions,
     ContrastiveStep,
 )
+from chatapp.engine.decoding.reply import Growing
 from chatapp.engine.decoding.reply_text import ReplyText
 from chatapp.engine.decoding.searching import Search, check_logits, log_softmax
 from chatapp.engine.runtimes.base import Floats, Reading, Rows, Runtime
@@ -100,13 +101,12 @@ class _ContrastiveSearch(Search):
         self._options = options
         self._text = text
         self._start = start
-        self._states = _States()
         self._count = 0
 
     def run(
         self, rows: Rows, prompt: Reading, cancelled: IsCancelled
     ) -> Iterator[ContrastiveEvent]:
-        self._states.append(_unit(prompt.states))
+        states = Growing(_unit(prompt.states))
         logits = prompt.logits[-1]
         row = 0
         ending: FinishReason | None = None
@@ -121,9 +121,9 @@ class _ContrastiveSearch(Search):
             rows.select([row] * len(ids))
             reading = rows.read(ids, states=True)
             hidden = _unit(reading.states)
-            found = weigh(probs, hidden, self._states.all(), self._options.penalty_alpha)
+            found = weigh(probs, hidden, states.array(), self._options.penalty_alpha)
             row = found.chosen
-            self._states.append(hidden[row : row + 1])
+            states.append(hidden[row])
             logits = reading.logits[row]
             self._count += 1
             at_limit = self._count == self._limit.longest
@@ -147,27 +147,6 @@ class _ContrastiveSearch(Search):
             ContrastiveCandidate(self._runtime.tokenizer.piece(token_id), *values)
             for token_id, *values in zip(ids, *(column.tolist() for column in columns), strict=True)
         )
-
-
-class _States:
-    """Hidden states as one array that grows without being copied at every step."""
-
-    def __init__(self) -> None:
-        self._buffer = np.empty((0, 0), dtype=np.float32)
-        self._length = 0
-
-    def append(self, states: Floats) -> None:
-        length = self._length + states.shape[0]
-        if length > self._buffer.shape[0]:
-            grown = np.empty((2 * length, states.shape[1]), dtype=np.float32)
-            if self._length:
-                grown[: self._length] = self._buffer[: self._length]
-            self._buffer = grown
-        self._buffer[self._length : length] = states
-        self._length = length
-
-    def all(self) -> Floats:
-        return self._buffer[: self._length]
 
 
 def _unit(states: Floats) -> Floats:

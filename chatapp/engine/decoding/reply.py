@@ -8,10 +8,12 @@ tokens in the same way.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from chatapp.chat.generation import GenerateOptions, GenerationEnd, TokenStep
 from chatapp.chat.record import FinishReason, TokenRecord
@@ -19,7 +21,6 @@ from chatapp.chat.sampling import SamplingParams
 from chatapp.engine.decoding.ending import Limit, untaken
 from chatapp.engine.decoding.reply_text import ReplyText
 from chatapp.engine.runtimes.base import Floats, Runtime
-from chatapp.engine.sampler.alive import Ids
 from chatapp.engine.sampler.chain import ChainState, Snapshot, StepContext, draw, run_chain
 from chatapp.engine.sampler.lookup import Lookup
 from chatapp.engine.sampler.record import look_up_leaders, make_record
@@ -59,7 +60,7 @@ class Reply:
         )
         self._state = ChainState(task.options.seed)
         self._end_ids = np.array(task.end_ids, dtype=np.int64)
-        self._ids = _Ids(task.prompt_ids)
+        self._ids = Growing(np.array(task.prompt_ids, dtype=np.int64))
         self._used: SamplingParams | None = None
         self._held_seconds = 0.0
         self._asked_at = self._now()
@@ -174,20 +175,21 @@ class Reply:
         )
 
 
-class _Ids:
-    """Prompt and reply as one array that grows without being copied at every step."""
+class Growing:
+    """An array that grows along its first axis without being copied at every step."""
 
-    def __init__(self, ids: Sequence[int]) -> None:
-        self._length = len(ids)
-        self._buffer = np.empty(max(2 * len(ids), 256), dtype=np.int64)
-        self._buffer[: len(ids)] = ids
+    def __init__(self, start: npt.NDArray[Any]) -> None:
+        self._buffer = start
+        self._length = len(start)
 
-    def append(self, token_id: int) -> None:
+    def append(self, row: npt.ArrayLike) -> None:
         if self._length == len(self._buffer):
-            self._buffer = np.concatenate((self._buffer, np.empty_like(self._buffer)))
-        self._buffer[self._length] = token_id
+            more = max(self._length, 256)
+            spare = np.empty((more, *self._buffer.shape[1:]), dtype=self._buffer.dtype)
+            self._buffer = np.concatenate((self._buffer, spare))
+        self._buffer[self._length] = row
         self._length += 1
 
-    def array(self) -> Ids:
-        """All ids, (n,); a view that the next append does not change."""
+    def array(self) -> npt.NDArray[Any]:
+        """All of it; a view that the next append does not change."""
         return self._buffer[: self._length]

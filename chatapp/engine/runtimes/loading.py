@@ -22,20 +22,20 @@ def load(source: ModelSource, options: LoadOptions, prepared: Path, on_progress:
         raise EngineError(f"runtime must be {', '.join(RUNTIMES)}, not {options.runtime!r}")
     started = time.monotonic()
     note = ""
+    loaded: Runtime | None = None
     if _is_for_llama_cpp(source, options):
         from chatapp.engine.runtimes.llama_cpp import LlamaCppRuntime
 
         try:
-            native = LlamaCppRuntime(source, options, on_progress)
-            native.facts = replace(native.facts, load_seconds=time.monotonic() - started)
-            return native
+            loaded = LlamaCppRuntime(source, options, on_progress)
         except NoLibrary as error:
             if options.runtime == "llama.cpp":
                 raise
             note = f"{error}; transformers runs the model instead, which is several times slower"
-    from chatapp.engine.runtimes.transformers import load_transformers
+    if loaded is None:
+        from chatapp.engine.runtimes.transformers import load_transformers
 
-    loaded = load_transformers(source, options, prepared, on_progress)
+        loaded = load_transformers(source, options, prepared, on_progress)
     seconds = time.monotonic() - started
     notes = "; ".join(filter(None, (note, loaded.facts.note)))
     loaded.facts = replace(loaded.facts, load_seconds=seconds, note=notes)

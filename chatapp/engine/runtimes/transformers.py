@@ -300,12 +300,12 @@ def pick_device(wanted: str) -> torch.device:
         raise EngineError(
             f"device must be auto, cpu, cuda, cuda:N or mps, not {wanted!r}"
         ) from None
-    if device.type == "cuda" and not (
-        torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
-    ):
+    there = {
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(device.type, True):
         raise EngineError(f"there is no device {wanted!r} here; use --device auto or cpu")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise EngineError("there is no device 'mps' here; use --device auto or cpu")
     return device
 
 

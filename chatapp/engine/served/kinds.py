@@ -163,7 +163,8 @@ class Server(ABC):
     """One server with one of its models."""
 
     names: Names
-    url: str
+    path: str
+    """Where it is asked, behind its root."""
     most: int
     """Candidates a token that may be asked for."""
     least = 0
@@ -177,6 +178,7 @@ class Server(ABC):
 
     def __init__(self, http: Http, facts: ModelFacts) -> None:
         self.http = http
+        self.url = http.root + self.path
         self.model = facts.name
         """What the server calls it."""
         self.facts = facts
@@ -236,36 +238,39 @@ class Server(ABC):
         kind, _, data = line.partition(b":")
         data = data.strip()
         if kind == b"error" or (kind == b"data" and data.startswith(b'{"error"')):
-            raise EngineError(f"{self.http.host} failed: {self._failure(data)}")
+            raise self._failure(data)
         return data if kind == b"data" and data != b"[DONE]" else b""
 
-    def _failure(self, data: bytes) -> str:
-        return self.http.shown(message_in(data)) or "it does not say why"
+    def _failure(self, data: bytes) -> EngineError:
+        words = self.http.shown(message_in(data)) or "it does not say why"
+        return EngineError(f"{self.http.host} failed: {words}")
+
+    def _in_turns(self, wish: Wish) -> dict[str, Any]:
+        """The question of a server that takes messages; a reply that is to go on is the last."""
+        messages = [{"role": turn.role, "content": turn.text} for turn in wish.turns]
+        if wish.reply:
+            messages.append({"role": "assistant", "content": wish.reply})
+        numbers = {"logprobs": True, "top_logprobs": min(wish.top, self.most)}
+        asked: dict[str, Any] = numbers if wish.top >= 0 else {}
+        return {"model": self.model, "messages": messages, "stream": True, **asked}
 
 
 class OpenAI(Server):
     """OpenAI's chat completions: vLLM, SGLang, LM Studio, and whatever is like them."""
 
+    path = "/chat/completions"
     most = 20
 
     def __init__(self, http: Http, facts: ModelFacts) -> None:
         super().__init__(http, facts)
-        self.url = f"{http.base}/chat/completions"
+        self.url = http.base + self.path
         self.can_forbid_end = facts.runtime in ("vLLM", "SGLang")
         self.names = {"vLLM": _VLLM, "SGLang": _VLLM, "LM Studio": _LM_STUDIO}.get(
             facts.runtime, _OPENAI
         )
 
     def body(self, wish: Wish) -> dict[str, Any]:
-        body = {
-            "model": self.model,
-            "messages": _messages(wish),
-            "stream": True,
-            "seed": wish.seed,
-            **self.settings(wish),
-        }
-        if wish.top >= 0:
-            body |= {"logprobs": True, "top_logprobs": min(wish.top, self.most)}
+        body = {**self._in_turns(wish), "seed": wish.seed, **self.settings(wish)}
         if wish.limit:
             body["max_tokens"] = wish.limit
         if wish.stop:
@@ -303,12 +308,9 @@ class Ollama(Server):
     """Ollama's own chat, one JSON object a line."""
 
     names = _OLLAMA
+    path = "/api/chat"
     most = 20
     takes_bias = False
-
-    def __init__(self, http: Http, facts: ModelFacts) -> None:
-        super().__init__(http, facts)
-        self.url = f"{http.root}/api/chat"
 
     def body(self, wish: Wish) -> dict[str, Any]:
         options = {
@@ -320,11 +322,7 @@ class Ollama(Server):
         }
         if self.facts.context_length:
             options["num_ctx"] = self.facts.context_length
-        body: dict[str, Any] = {"model": self.model, "messages": _messages(wish)}
-        body |= {"stream": True, "options": options}
-        if wish.top >= 0:
-            body |= {"logprobs": True, "top_logprobs": min(wish.top, self.most)}
-        return body
+        return {**self._in_turns(wish), "options": options}
 
     def chunk(self, data: bytes) -> Chunk:
         line = _OLLAMA_LINES.decode(data)
@@ -341,7 +339,7 @@ class Ollama(Server):
 
     def _content(self, line: bytes) -> bytes:
         if line.startswith(b'{"error"'):
-            raise EngineError(f"{self.http.host} failed: {self._failure(line)}")
+            raise self._failure(line)
         return line.strip()
 
 
@@ -349,6 +347,7 @@ class LlamaServer(Server):
     """llama.cpp's own server, by its own completion endpoint: ids in, ids out."""
 
     names = _LLAMA
+    path = "/completion"
     most = 1 << 20
     least = 1
     can_forbid_end = True
@@ -356,7 +355,6 @@ class LlamaServer(Server):
 
     def __init__(self, http: Http, facts: ModelFacts) -> None:
         super().__init__(http, facts)
-        self.url = f"{http.root}/completion"
         self._bytes: dict[int, bytes] = {}
         self._count = 0
         # A chat's earlier messages are read alike again and again.
@@ -550,10 +548,3 @@ def _finish(choice: _Choice) -> FinishReason | None:
         return FinishReason.LENGTH
     stopped_by = choice.stop_reason if choice.stop_reason is not None else choice.matched_stop
     return FinishReason.STOP_SEQUENCE if isinstance(stopped_by, str) else FinishReason.STOP
-
-
-def _messages(wish: Wish) -> list[dict[str, str]]:
-    messages = [{"role": turn.role, "content": turn.text} for turn in wish.turns]
-    if wish.reply:
-        messages.append({"role": "assistant", "content": wish.reply})
-    return messages
