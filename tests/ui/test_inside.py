@@ -119,6 +119,11 @@ async def test_words_are_looked_up() -> None:
             screen.query_one(Input).value = text
             await pilot.press("enter")
             await until(pilot, lambda: engine.asked[-1] == wanted, text)  # noqa: B023
+        await until(pilot, lambda: "◉ word" in rows(screen), "the map")
+        first = rows(screen).split("◉ word")[1]
+        await pilot.press("right")
+        assert rows(screen).split("◉ word")[1] != first
+        assert engine.asked[-1] == ("map", "king", "queen", "prince")  # drawn anew, not asked
         await pilot.press("escape")
         assert isinstance(pilot.app.screen, PagesScreen)
         await pilot.press("1", "enter", "a", "b")

@@ -13,7 +13,7 @@ from chatapp.explain.views import Made
 from chatapp.ui.layout.line import Line
 from chatapp.ui.widgets.lines_view import LinesView
 
-_DRAWN = re.compile("[\u2580-\u2593·•]+")  # blocks, shades, points
+_DRAWN = re.compile("[\u2580-\u2593·•◉›]+")  # blocks, shades, points
 
 
 class PageView(LinesView):

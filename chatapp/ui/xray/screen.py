@@ -108,7 +108,7 @@ class PagesScreen(Dialog[int]):
 
     def action_leave(self) -> None:
         """Back from what is written to the token; else to the chat, or to the journey."""
-        if self.query_one(Input).has_focus:
+        if self.query_one(Input).has_focus or self._inside.words:
             self._forget_words()
             self._show()
         else:
@@ -128,7 +128,10 @@ class PagesScreen(Dialog[int]):
     def action_go(self, steps: int) -> None:
         """To another token; in a journey to another stage."""
         if not self._journey:
-            self._inside.move(steps)
+            if self._on_map:
+                self._inside.mark += steps
+            else:
+                self._inside.move(steps)
             self._show()
         elif 0 <= self._at + steps < len(self._pages):
             self.action_jump(self._at + steps)
@@ -164,9 +167,10 @@ class PagesScreen(Dialog[int]):
 
     @on(Input.Submitted)
     def look_up(self, event: Input.Submitted) -> None:
-        """Look the words up."""
+        """Look the words up; the keys are the page's again."""
         event.stop()
-        self._inside.words = event.value
+        self._inside.words, self._inside.mark = event.value, 0
+        self.query_one(PageView).focus()
         self._show()
 
     # Showing
@@ -174,6 +178,10 @@ class PagesScreen(Dialog[int]):
     @property
     def _writes(self) -> bool:
         return self.page.name in _WRITES and not self._journey
+
+    @property
+    def _on_map(self) -> bool:
+        return self.page.name == "words" and self._inside.is_map
 
     def _forget_words(self) -> None:
         self._inside.words = self.query_one(Input).value = ""
@@ -216,7 +224,10 @@ class PagesScreen(Dialog[int]):
             more = " · enter more of this" if self.page.deep else ""
             keys = f"→ next · ← back{more} · ↑↓ scroll · f1 help · esc close"
         elif self.page.name in _WRITES:
-            keys = "enter write · tab page · ←→ token · ↑↓ scroll · f1 help · esc close"
+            what = "word" if self._on_map else "token"
+            keys = f"enter write · tab page · ←→ {what} · ↑↓ scroll · f1 help · esc close"
+        elif self.page.name == "parts":
+            keys = "tab page · ←→ token · , . heads · ↑↓ scroll · f1 help · esc close"
         self.query_one("#inside-keys", Static).update(Content.styled(keys, MUTED))
 
     def _where(self) -> Content:
@@ -228,7 +239,9 @@ class PagesScreen(Dialog[int]):
         before = "".join(names[max(0, inside.place - 12) : inside.place])[-36:]
         after = "".join(names[inside.place + 1 : inside.place + 8])[:20]
         looked = ""
-        if not self._journey and self.page.name in ("attention", "heat map"):
+        if not self._journey and self.page.name == "parts":
+            looked = "" if inside.head is None else "   attention head by head"
+        elif not self._journey and self.page.name in ("attention", "heat map"):
             head = "mean of the heads" if inside.head is None else f"head {inside.head}"
             looked = f"   layer {inside.layer} · {head}"
         return (
