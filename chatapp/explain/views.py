@@ -288,10 +288,12 @@ def similarity(found: Similarity, width: int = 80) -> View:
     )
 
 
-def word_map(found: EmbeddingMap, width: int = 80, mark: int | None = None) -> View:
+def word_map(
+    found: EmbeddingMap, width: int = 80, height: int = MAP_HEIGHT, mark: int | None = None
+) -> View:
     """Words in two dimensions; the `mark`-th of them from the left is pointed at."""
     points = [(point.x, point.y, sanitise(point.text)) for point in found.points]
-    rows, places = scatter(points, width, MAP_HEIGHT)
+    rows, places = scatter(points, width, height)
     if mark is not None:
         number = sorted(places, key=lambda one: points[one][:2])[mark % len(points)]
         x, y, text = points[number]
@@ -423,7 +425,8 @@ def head_profiles(found: Sequence[HeadProfile], piece: TokenPiece, width: int = 
         best = max(found, key=measure)
         bits = name == "entropy"
         value = f"{decimal(measure(best), 1)} bit" if bits else percent(measure(best))
-        lines.append(f"{name:<10} {words}; most {value} (layer {best.layer} head {best.head})")
+        told = f"most {value} (layer {best.layer} head {best.head})"
+        lines.append(f"{name:<10} {words}; {told if measure(best) else 'nothing here'}")
     widest = max(one.entropy_bits for one in found) or 1.0
     wide = max(heads, 9) + 2
     fitting = max(1, (width - 5) // wide)
@@ -546,9 +549,10 @@ def filters(stages: Sequence[StageTrace], record: TokenRecord, width: int = 80) 
         f"{name:<{sizes[0]}} {setting:>{sizes[1]}} {left:>{sizes[2]}} {share:>{sizes[3]}}"
         for name, setting, left, share in rows
     ]
-    lines.append("")
     for one in record.candidates[:_FIRST]:
         if one.removed_by is not None:
+            if len(lines) == len(rows):
+                lines.append("")
             name = visible_token(one.bytes) if narrow else fit(one.bytes, TOKEN_WIDTH)
             told = f"{name} {cut_by(one.removed_by)}: {shortfall(one.removed_by)}"
             lines += textwrap.wrap(told, width)

@@ -142,7 +142,7 @@ def test_the_heat_map_shows_what_stands_around_the_token_pointed_at() -> None:
 
 def test_a_word_of_the_map_is_pointed_at() -> None:
     found = values.word_map(20)
-    seen = [views.word_map(found, 76, mark).lines[-1] for mark in (0, 19, 20, -1)]
+    seen = [views.word_map(found, 76, mark=mark).lines[-1] for mark in (0, 19, 20, -1)]
     assert seen[0] == seen[2] and seen[1] == seen[3]
     left = min(range(20), key=lambda one: found.points[one].x)
     assert seen[0].startswith(f"◉ word{left}␛, id {left}:")

@@ -236,7 +236,7 @@ async def test_the_panels_pages_follow_the_cursor_and_attention_colours_the_tran
         assert b"".join(looks[question].tokens) == b" to four"
         assert looks[question].styles and " to four" in shown(chat)
         legend = str(chat.query_one("#legend", Static).content)
-        assert "the first token left out" in legend and "layer 3 · , . mean of heads" in legend
+        assert "first token left out" in legend and "layer 3 · , . mean of heads" in legend
         await pilot.press("less_than_sign", "full_stop", "right")
         await until(pilot, lambda: engine.asked[-1][1:4] == (place + 1, 0, 0), "another head")
         await pilot.press("i")

@@ -143,6 +143,11 @@ class Inside:
         here = TABS.index(self._chat.panel.tab)
         self._chat.panel.tab = to if isinstance(to, str) else TABS[(here + to) % len(TABS)]
 
+    def tab_turned(self) -> None:
+        """Another page is open; nothing of the last one stays on it."""
+        self._chat.panel.page.say("…")
+        self.follow()
+
     def turn_layer(self, steps: int) -> None:
         """Look at the attention of another layer."""
         facts = self._chat.session.facts
@@ -254,7 +259,7 @@ class Inside:
         }
         token = fit(found.tokens[found.token].bytes, 12).rstrip()
         head = "mean of heads" if found.head is None else f"head {found.head}"
-        words = f"by {token} · < > layer {found.layer} · , . {head}"
+        words = f"by {token}, first token left out · < > layer {found.layer} · , . {head}"
         scale = legend("attention", dark=dark)
         self._colour(looks, scale + Content("\n") + Content.styled(words, MUTED))
 

@@ -58,6 +58,8 @@ class Inside:
         """None is the mean of all."""
         self.words = ""
         """What was written: a text to be cut into tokens, a word, a sum, or words for the map."""
+        self.rows = 24
+        """How many lines are seen at once."""
         self.mark = 0
         """Which word of the map is pointed at, from the left."""
         self._heat: tuple[object, Attention] | None = None
@@ -182,7 +184,7 @@ class Inside:
             return lambda width: views.analogy(found, width)
         if self.is_map:
             mapped = await self._engine.embedding_map(words.split(), on_progress=report)
-            return lambda width: views.word_map(mapped, width, self.mark)
+            return lambda width: views.word_map(mapped, width, max(6, self.rows - 4), self.mark)
         near = await self._engine.neighbors(words, count=14, on_progress=report)
         return lambda width: views.neighbors(near, width)
 

@@ -27,7 +27,7 @@ _WRITES = ("tokens", "words")
 """Pages on which something can be written."""
 _PLACEHOLDERS = {
     "tokens": "enter: write any text, and its tokens appear as you write",
-    "words": "enter: write a word, a sum such as woman - man + uncle, or several words for a map",
+    "words": "enter: a word, a sum such as woman - man + uncle, or words for a map",
 }
 _HELP = (
     "The inside of the model at one token of the conversation, computed from its weights in"
@@ -50,8 +50,15 @@ class PagesScreen(Dialog[int]):
         Binding("shift+tab", "turn(-1)", "page before", id="inside.before", priority=True),
         Binding("right", "go(1)", "next token, or stage", id="inside.right"),
         Binding("left", "go(-1)", "token or stage before", id="inside.left"),
-        Binding("right_square_bracket", "layer(1)", "next layer", id="inside.layer_up"),
-        Binding("left_square_bracket", "layer(-1)", "layer before", id="inside.layer_down"),
+        Binding(
+            "right_square_bracket,greater_than_sign", "layer(1)", "next layer", id="inside.layer_up"
+        ),
+        Binding(
+            "left_square_bracket,less_than_sign",
+            "layer(-1)",
+            "layer before",
+            id="inside.layer_down",
+        ),
         Binding("full_stop", "head(1)", "next head", id="inside.head_up"),
         Binding("comma", "head(-1)", "head before, or the mean", id="inside.head_down"),
         Binding("enter", "deeper", "write, or the page that shows more", id="inside.deeper"),
@@ -123,6 +130,7 @@ class PagesScreen(Dialog[int]):
         if number < len(self._pages):
             self._at = number
             self._forget_words()
+            self.query_one(PageView).say("…")
             self._show()
 
     def action_go(self, steps: int) -> None:
@@ -192,6 +200,7 @@ class PagesScreen(Dialog[int]):
         words.display = self._writes
         words.placeholder = _PLACEHOLDERS.get(page.name, "")
         self._show_head()
+        self._inside.rows = self.query_one(PageView).size.height
         key = (page.name, *self._inside.state)
         if (made := self._made.get(key)) is not None:
             self.workers.cancel_group(self, "page")
@@ -236,14 +245,14 @@ class PagesScreen(Dialog[int]):
         if not inside.pieces:
             return Content("")
         names = [visible_token(piece.bytes) for piece in inside.pieces]
-        before = "".join(names[max(0, inside.place - 12) : inside.place])[-36:]
-        after = "".join(names[inside.place + 1 : inside.place + 8])[:20]
+        before = "".join(names[max(0, inside.place - 12) : inside.place])[-28:]
+        after = "".join(names[inside.place + 1 : inside.place + 8])[:12]
         looked = ""
         if not self._journey and self.page.name == "parts":
             looked = "" if inside.head is None else "   attention head by head"
         elif not self._journey and self.page.name in ("attention", "heat map"):
-            head = "mean of the heads" if inside.head is None else f"head {inside.head}"
-            looked = f"   layer {inside.layer} · {head}"
+            head = "mean of heads" if inside.head is None else f"head {inside.head}"
+            looked = f"  layer {inside.layer} · {head}"
         return (
             Content.styled(before, MUTED)
             + Content.styled(names[inside.place], "bold reverse")
