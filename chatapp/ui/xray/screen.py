@@ -205,11 +205,12 @@ class PagesScreen(Dialog[int]):
         if (made := self._made.get(key)) is not None:
             self.workers.cancel_group(self, "page")
             self.query_one(PageView).show_page(made)
-        else:
+        elif not self.query_one(PageView).is_loading:
             self.work(partial(self._make, page, key), "page", exclusive=True)
 
     async def _make(self, page: Page, key: tuple[object, ...]) -> None:
         view = self.query_one(PageView)
+        timer = view.wait()
         try:
             made = await page.make(view.report)
         except ChatappError as error:
@@ -217,6 +218,11 @@ class PagesScreen(Dialog[int]):
         else:
             self._made[key] = made
             view.show_page(made)
+        finally:
+            timer.stop()
+            view.is_loading = False
+        if (self.page.name, *self._inside.state) != key:
+            self.call_later(self._show)
 
     def _show_head(self) -> None:
         parts = []
