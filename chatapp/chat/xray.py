@@ -15,6 +15,9 @@ Matrix = Literal["input", "output"]
 """The embedding that a token is read with, or the one that its logit is made with."""
 Measure = Literal["cosine", "dot"]
 
+MOST_FOR_ALL = 1024
+"""Of longer texts only single rows of attention are computed: all would be n² numbers a head."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScoredToken:

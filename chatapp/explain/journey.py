@@ -301,7 +301,7 @@ class Journey:
             f"{self._word} is put behind the text, as token {count(number)}. What the layers made"
             " of all earlier tokens is kept (the KV cache), so that only the new one is read next.",
             (
-                f"the reply so far   {sanitise(' '.join(text.split()))[-60:]}",
+                f"the reply so far   {sanitise(' '.join(text.split()))[-52:]}",
                 f"tokens in all      {count(number + 1)} of {count(built.context)}",
                 f"prompt             {count(len(self._reply.prompt_ids))} tokens,"
                 f" {count(cached)} of them kept from the turn before",

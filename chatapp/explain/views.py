@@ -46,6 +46,8 @@ TOKEN_WIDTH = 16
 _BAR = 24
 _MOST_ROWS = 48
 _MOST_LOOKED_AT = 24
+_AROUND = 6
+"""How many lines of a heat map stand above and below the one that is pointed at."""
 _FIRST = 8
 """Of how many candidates it is told what cut them."""
 MAP_HEIGHT = 18
@@ -286,10 +288,21 @@ def similarity(found: Similarity, width: int = 80) -> View:
     )
 
 
-def word_map(found: EmbeddingMap, width: int = 80) -> View:
-    """Words in two dimensions."""
+def word_map(
+    found: EmbeddingMap, width: int = 80, height: int = MAP_HEIGHT, mark: int | None = None
+) -> View:
+    """Words in two dimensions; the `mark`-th of them from the left is pointed at."""
     points = [(point.x, point.y, sanitise(point.text)) for point in found.points]
-    rows, _ = scatter(points, width, MAP_HEIGHT)
+    rows, places = scatter(points, width, height)
+    if mark is not None:
+        number = sorted(places, key=lambda one: points[one][:2])[mark % len(points)]
+        x, y, text = points[number]
+        column, row = places[number]
+        rows[row] = f"{rows[row][:column]}◉{rows[row][column + 1 :]}"
+        others = [one for one in points if one is not points[number]]
+        near = min(others, key=lambda one: math.hypot(one[0] - x, one[1] - y))[2]
+        told = f"◉ {text}, id {found.points[number].piece.id}: {decimal(x)}, {decimal(y)}"
+        rows.append(f"{told}; nearest here is {near}"[:width])
     if found.method == "pca":
         shares = " and ".join(percent(share) for share in found.explained)
         remark = (
@@ -316,7 +329,7 @@ def shares_without_first(row: Sequence[float]) -> list[float]:
 def attention(found: Attention, width: int = 80, *, most: int = _MOST_LOOKED_AT) -> View:
     """Which tokens one token looked at, the `most` looked at; with all rows, the heat map."""
     if len(found.rows) > 1:
-        return _heat_map(found, width)
+        return heat_map(found, width)
     row = found.rows[0]
     word = visible_token(found.tokens[found.token].bytes)
     narrow = width < _NARROW
@@ -359,26 +372,36 @@ def _whose(found: Attention) -> str:
     return f"Layer {found.layer}, {heads}"
 
 
-def _heat_map(found: Attention, width: int) -> View:
+def heat_map(found: Attention, width: int, mark: int | None = None) -> View:
+    """All tokens against all, as many as fit; with a `mark`, those around that token."""
     names = [fit(piece.bytes, 12) for piece in found.tokens]
     room = max(8, width - 20)
-    start = max(0, len(names) - room)
-    numbers = range(start, len(names))
+    end = len(names) if mark is None else min(len(names), max(mark + _AROUND + 1, room))
+    start = max(0, end - room)
+    numbers = range(start, end)
     lines = []
     if len(names) >= 10:
         lines.append(" " * 19 + "".join(str(one // 10 % 10) for one in numbers))
     lines.append(" " * 19 + "".join(str(one % 10) for one in numbers))
+    looked = ""
     for place in numbers:
         row = found.rows[place]
+        if mark is not None and abs(place - mark) > _AROUND:
+            continue
         cells = "".join(shade(row[other]) if other <= place else " " for other in numbers)
-        lines.append(f"{place:>5} {names[place]} {cells}".rstrip())
-    cut = f" Only the last {len(names) - start} of {len(names)} tokens fit here." if start else ""
+        sign = "›" if place == mark else " "
+        lines.append(f"{sign}{place:>4} {names[place]} {cells}".rstrip())
+        if place == mark:
+            best = sorted(range(place + 1), key=lambda other: -row[other])[:4]
+            told = ", ".join(f"{names[other].rstrip()} {percent(row[other])}" for other in best)
+            looked = f" › {names[place].rstrip()} looks most at {told}."
+    cut = f" Tokens {start} to {end - 1} of {len(names)} fit here." if len(names) > room else ""
     return View(
         "Who looks at whom",
         "Each line is a token; each column a token that it may look at: itself and what stands"
         " before it, never what comes after. The darker, the more of its attention goes there.",
         tuple(lines),
-        f"{_whose(found)}. {SHADES_TOLD}.{cut}",
+        f"{_whose(found)}. {SHADES_TOLD}.{looked}{cut}",
     )
 
 
@@ -387,6 +410,7 @@ _HABITS: tuple[tuple[str, str, Callable[[HeadProfile], float]], ...] = (
     ("previous", "the token before", lambda one: one.previous),
     ("same", "earlier tokens of the same id", lambda one: one.same),
     ("induction", "what followed the same token earlier", lambda one: one.induction),
+    ("entropy", "how widely it looks", lambda one: one.entropy_bits),
 )
 
 
@@ -399,27 +423,29 @@ def head_profiles(found: Sequence[HeadProfile], piece: TokenPiece, width: int = 
     lines: list[str] = []
     for name, words, measure in _HABITS:
         best = max(found, key=measure)
-        place = f"layer {best.layer} head {best.head}"
-        lines.append(f"{name:<10} {words}; most {percent(measure(best))} ({place})")
-    lines.append("")
-    names = [name for name, _, _ in _HABITS]
-    gap = " " * 2
-    wide = max(heads, 9)
-    lines.append(gap.join([f"{'layer':>5}", *(f"{name:<{wide}}" for name in names), "bits"]))
-    for layer in range(layers):
-        row = [by_place[layer, head] for head in range(heads) if (layer, head) in by_place]
-        cells = [
-            f"{''.join(shade(measure(one)) for one in row):<{wide}}" for _, _, measure in _HABITS
-        ]
-        mean = sum(one.entropy_bits for one in row) / len(row)
-        lines.append(gap.join([f"{layer:>5}", *cells, f"{mean:4.1f}"])[:width])
+        bits = name == "entropy"
+        value = f"{decimal(measure(best), 1)} bit" if bits else percent(measure(best))
+        told = f"most {value} (layer {best.layer} head {best.head})"
+        lines.append(f"{name:<10} {words}; {told if measure(best) else 'nothing here'}")
+    widest = max(one.entropy_bits for one in found) or 1.0
+    wide = max(heads, 9) + 2
+    fitting = max(1, (width - 5) // wide)
+    for start in range(0, len(_HABITS), fitting):
+        habits = _HABITS[start : start + fitting]
+        lines += ["", f"{'layer':>5}  {''.join(f'{name:<{wide}}' for name, _, _ in habits)}"]
+        for layer in range(layers):
+            row = [by_place[layer, head] for head in range(heads) if (layer, head) in by_place]
+            cells = ""
+            for name, _, measure in habits:
+                most = widest if name == "entropy" else 1.0
+                cells += f"{''.join(shade(measure(one) / most) for one in row):<{wide}}"
+            lines.append(f"{layer:>5}  {cells}"[:width])
     return View(
         f"The heads at {word}",
         f"Each layer has {heads} heads, and each looks for something of its own. A column of shades"
         f" is a head, a line a layer: how much of its attention at {word} follows a habit.",
         tuple(lines),
-        f"{SHADES_TOLD}. bits: entropy of a head's attention, the mean over the layer; 0 looks at"
-        " one token alone.",
+        f"{SHADES_TOLD}. Entropies are shaded against the largest; 0 looks at one token alone.",
     )
 
 
@@ -523,9 +549,10 @@ def filters(stages: Sequence[StageTrace], record: TokenRecord, width: int = 80) 
         f"{name:<{sizes[0]}} {setting:>{sizes[1]}} {left:>{sizes[2]}} {share:>{sizes[3]}}"
         for name, setting, left, share in rows
     ]
-    lines.append("")
     for one in record.candidates[:_FIRST]:
         if one.removed_by is not None:
+            if len(lines) == len(rows):
+                lines.append("")
             name = visible_token(one.bytes) if narrow else fit(one.bytes, TOKEN_WIDTH)
             told = f"{name} {cut_by(one.removed_by)}: {shortfall(one.removed_by)}"
             lines += textwrap.wrap(told, width)

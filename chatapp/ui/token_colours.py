@@ -79,10 +79,10 @@ _DEFINITIONS: dict[Shown, _Definition] = {
         ("<0.01 %", "≥0.01 %", "≥0.1 %", "≥1 %", "≥10 %", "≥50 %"),
     ),
     "attention": _Definition(
-        "looked at, the first token left out",
+        "attention, %",
         (0.005, 0.01, 0.03, 0.1, 0.3),
         False,
-        ("<0.5 %", "≥0.5 %", "≥1 %", "≥3 %", "≥10 %", "≥30 %"),
+        ("<0.5", "≥0.5", "≥1", "≥3", "≥10", "≥30"),
     ),
 }
 

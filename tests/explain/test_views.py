@@ -9,6 +9,7 @@ import pytest
 from rich.cells import cell_len
 
 from chatapp.chat import xray
+from chatapp.chat.numbers import percent
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.record import Removal
 from chatapp.chat.sampling import SamplingParams
@@ -125,6 +126,33 @@ def test_the_heat_map_shows_later_tokens_nothing() -> None:
     cells = [line[19:] for line in view.lines[2:]]
     assert [len(row) <= place + 1 for place, row in enumerate(cells)] == [True] * 12
     assert cells[0] == "█"  # the first token has only itself
+
+
+def test_the_heat_map_shows_what_stands_around_the_token_pointed_at() -> None:
+    found = values.attention(200, every=True)
+    view = views.heat_map(found, 76, 100)
+    shown = [line for line in view.lines if line[:5].strip(" ›").isdigit() and len(line) > 20]
+    assert [int(line[1:5]) for line in shown[-13:]] == list(range(94, 107))
+    assert [line[0] for line in shown].count("›") == 1
+    best = max(range(101), key=lambda place: found.rows[100][place])
+    told = view.remark.split("looks most at ")[1].split(",")[0]
+    assert percent(found.rows[100][best]) in told
+    assert "of 200 fit here" in view.remark
+
+
+def test_a_word_of_the_map_is_pointed_at() -> None:
+    found = values.word_map(20)
+    seen = [views.word_map(found, 76, mark=mark).lines[-1] for mark in (0, 19, 20, -1)]
+    assert seen[0] == seen[2] and seen[1] == seen[3]
+    left = min(range(20), key=lambda one: found.points[one].x)
+    assert seen[0].startswith(f"◉ word{left}␛, id {left}:")
+
+
+def test_a_grid_of_many_heads_is_parted() -> None:
+    view = views.head_profiles(values.head_profiles(2, 32), values.piece(2), 76)
+    heads = [line for line in view.lines if line.startswith("layer")]
+    assert len(heads) == 3 and "entropy" in heads[-1]
+    assert all(len(line) <= 76 for line in view.lines)
 
 
 def test_the_lens_says_where_the_winner_leads() -> None:

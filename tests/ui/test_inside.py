@@ -119,6 +119,11 @@ async def test_words_are_looked_up() -> None:
             screen.query_one(Input).value = text
             await pilot.press("enter")
             await until(pilot, lambda: engine.asked[-1] == wanted, text)  # noqa: B023
+        await until(pilot, lambda: "◉ word" in rows(screen), "the map")
+        first = rows(screen).split("◉ word")[1]
+        await pilot.press("right")
+        assert rows(screen).split("◉ word")[1] != first
+        assert engine.asked[-1] == ("map", "king", "queen", "prince")  # drawn anew, not asked
         await pilot.press("escape")
         assert isinstance(pilot.app.screen, PagesScreen)
         await pilot.press("1", "enter", "a", "b")
@@ -231,7 +236,7 @@ async def test_the_panels_pages_follow_the_cursor_and_attention_colours_the_tran
         assert b"".join(looks[question].tokens) == b" to four"
         assert looks[question].styles and " to four" in shown(chat)
         legend = str(chat.query_one("#legend", Static).content)
-        assert "the first token left out" in legend and "layer 3 · , . mean of heads" in legend
+        assert "first token left out" in legend and "layer 3 · , . mean of heads" in legend
         await pilot.press("less_than_sign", "full_stop", "right")
         await until(pilot, lambda: engine.asked[-1][1:4] == (place + 1, 0, 0), "another head")
         await pilot.press("i")

@@ -9,11 +9,8 @@ import torch
 from torch import Tensor
 
 from chatapp.chat.errors import EngineError
-from chatapp.chat.xray import HeadProfile
+from chatapp.chat.xray import MOST_FOR_ALL, HeadProfile
 from chatapp.engine.xray.weights import Weights
-
-MOST_FOR_ALL = 1024
-"""Of longer texts only single rows are computed: all of them would take n² numbers a head."""
 
 
 @torch.inference_mode()

@@ -205,21 +205,22 @@ class XRay:
         if not lengths:
             raise EngineError(f"the text has {len(ids)} tokens; give one of at least 8")
         points: list[CachePoint] = []
-        for number, length in enumerate(lengths):
-            if cancelled():
-                break
-            on_progress(Progress("measuring", number, len(lengths), "steps"))
-            with closing(self._runtime.sequence()) as sequence:
+        kept = anew = 0.0
+        runtime, passes = self._runtime, lengths[-1] * (lengths[-1] + 1) // 2
+        with closing(runtime.sequence()) as growing, closing(runtime.sequence()) as again:
+            for end in range(1, lengths[-1] + 1):
+                if cancelled():
+                    break
+                on_progress(Progress("measuring", end * (end - 1) // 2, passes, "steps"))
                 began = time.perf_counter()
-                for token_id in ids[:length]:
-                    sequence.read([token_id])
-                kept = time.perf_counter() - began
-                began = time.perf_counter()
-                for end in range(1, length + 1):
-                    sequence.crop(0)
-                    sequence.read(ids[:end])
-                anew = time.perf_counter() - began
-            points.append(CachePoint(length, kept, anew, length, length * (length + 1) // 2))
+                growing.read(ids[end - 1 : end])
+                between = time.perf_counter()
+                again.crop(0)
+                again.read(ids[:end])
+                kept += between - began
+                anew += time.perf_counter() - between
+                if end in lengths:
+                    points.append(CachePoint(end, kept, anew, end, end * (end + 1) // 2))
         return CacheRun(self.anatomy().kv_bytes_per_token, tuple(points))
 
     def passage(self, passage: Passage) -> tuple[TokenPiece, ...]:

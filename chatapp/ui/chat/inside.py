@@ -13,7 +13,7 @@ from textual.worker import WorkType
 
 from chatapp.chat.conversation import Message
 from chatapp.chat.errors import ChatappError
-from chatapp.chat.facts import Progress, Report
+from chatapp.chat.facts import Report
 from chatapp.chat.numbers import count
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.text import visible_token
@@ -64,7 +64,6 @@ class Inside:
         self._layer: int | None = None
         self._head: int | None = None
         self._shown: object = None  # what the panel shows, or is about to
-        self._loading = False
         self._legend: Content | None = None
         self._written: Sequence[TokenPiece] = ()
         self._shows_written = False
@@ -142,6 +141,11 @@ class Inside:
         here = TABS.index(self._chat.panel.tab)
         self._chat.panel.tab = to if isinstance(to, str) else TABS[(here + to) % len(TABS)]
 
+    def tab_turned(self) -> None:
+        """Another page is open; nothing of the last one stays on it."""
+        self._chat.panel.page.say("…")
+        self.follow()
+
     def turn_layer(self, steps: int) -> None:
         """Look at the attention of another layer."""
         facts = self._chat.session.facts
@@ -178,7 +182,7 @@ class Inside:
             panel.page.say(_WRITING)
         elif pointed is None:
             panel.page.say("Point at a token first: Tab, then the arrow keys, or a click.")
-        elif not self._loading or panel.tab not in (_ATTENTION, _LAYERS):
+        elif not panel.page.is_loading or panel.tab not in (_ATTENTION, _LAYERS):
             # Loading would begin anew; what is wanted by then is shown when it is done.
             work: WorkType[None] = self._show
             self._chat.run_worker(work, group="panel", exclusive=True)
@@ -196,21 +200,18 @@ class Inside:
         page = self._chat.panel.page
         await asyncio.sleep(RESTS_SECONDS)
         wanted = self._shown
-
-        def report(progress: Progress) -> None:
-            self._loading = progress.unit != "tokens"  # reading a text goes on where it was left
-            page.report(progress)
-
+        timer = page.wait()
         try:
             await self._models.ready()
-            made = await self._made(report)
+            made = await self._made(page.report)
         except ChatappError as error:
             page.say(str(error))
         else:
             if wanted == self._shown:
                 page.show_page(made)
         finally:
-            self._loading = False
+            timer.stop()
+            page.is_loading = False
         if wanted != self._shown:
             self._chat.call_later(self._again)
 
@@ -253,7 +254,7 @@ class Inside:
         }
         token = fit(found.tokens[found.token].bytes, 12).rstrip()
         head = "mean of heads" if found.head is None else f"head {found.head}"
-        words = f"by {token} · < > layer {found.layer} · , . {head}"
+        words = f"by {token}, first token left out · < > layer {found.layer} · , . {head}"
         scale = legend("attention", dark=dark)
         self._colour(looks, scale + Content("\n") + Content.styled(words, MUTED))
 

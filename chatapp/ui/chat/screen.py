@@ -187,7 +187,7 @@ class ChatScreen(ChatBase):
         for name in ("view", "scale", "cursor"):
             self.watch(self.transcript, name, self.show_legend, init=False)
         self.watch(self.app, "theme", self._change_theme, init=False)
-        self.watch(self.panel, "tab", self.inside.follow, init=False)
+        self.watch(self.panel, "tab", self.inside.tab_turned, init=False)
         self.set_interval(1 / DRAWS_PER_SECOND, self.tick)
         # The engine's process would take the processor from the first drawing.
         self.call_after_refresh(self.models.load)

@@ -278,7 +278,9 @@ class TokenPanel(Vertical):
         &.-brief Sparklines { display: none; }
         &.-brief CandidateList { max-height: 10; }
         & #panel-tabs { height: 1; link-style: none; link-color: $foreground 60%; }
-        & PageView { display: none; height: 1fr; scrollbar-size-vertical: 1; }
+        & PageView {
+            display: none; height: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1;
+        }
         &.-page TokenSummary, &.-page CandidateList, &.-page Sparklines { display: none; }
         &.-page PageView { display: block; }
         & #panel-more { display: none; height: 1; color: $foreground 60%; }

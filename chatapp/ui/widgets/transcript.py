@@ -54,6 +54,8 @@ class Transcript(TokenCursor, can_focus=True):
         "Ctrl+T shows all replies as tokens, coloured by how sure the model was. A space that"
         " belongs to a word is drawn as a blank of the word's colour, every other white space,"
         " control character and broken byte by a sign of its own.\n"
+        "t turns the pages of the panel. Its page attention colours the tokens before by how much"
+        " the one under the cursor looked at them; < > , . choose another layer or head.\n"
         "The letters below act on the message pointed at, or else on the last one."
     )
 

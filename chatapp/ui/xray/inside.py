@@ -6,7 +6,7 @@ import re
 
 from chatapp.chat.facts import ModelFacts, Report
 from chatapp.chat.prompt import TokenPiece
-from chatapp.chat.xray import Attention, Passage
+from chatapp.chat.xray import MOST_FOR_ALL, Attention, Passage
 from chatapp.explain import views
 from chatapp.explain.views import Made, Page, View
 from chatapp.session.protocols import Engine
@@ -58,6 +58,11 @@ class Inside:
         """None is the mean of all."""
         self.words = ""
         """What was written: a text to be cut into tokens, a word, a sum, or words for the map."""
+        self.rows = 24
+        """How many lines are seen at once."""
+        self.mark = 0
+        """Which word of the map is pointed at, from the left."""
+        self._heat: tuple[object, Attention] | None = None
         makers = (
             self._tokens,
             self._attention,
@@ -76,6 +81,11 @@ class Inside:
     def state(self) -> tuple[object, ...]:
         """What the pages hang on."""
         return self.place, self.layer, self.head, self.words
+
+    @property
+    def is_map(self) -> bool:
+        """Whether the words that were written make a map."""
+        return len(self.words.split()) > 2 and not _SUM.search(self.words)
 
     def move(self, steps: int) -> None:
         """To another token."""
@@ -128,14 +138,20 @@ class Inside:
     async def _heat_map(self, report: Report) -> Made:
         if not self.ids:
             return _nothing()
-        found = await self._engine.attention(
-            Passage(ids=self.ids[: self.place + 1]),
-            layer=self.layer,
-            head=self.head,
-            every_row=True,
-            on_progress=report,
-        )
-        return lambda width: views.attention(found, width)
+        whole = len(self.ids) <= MOST_FOR_ALL
+        ids = self.ids if whole else self.ids[: self.place + 1]
+        key = (len(ids), self.layer, self.head)
+        if self._heat is None or self._heat[0] != key:
+            found = await self._engine.attention(
+                Passage(ids=ids),
+                layer=self.layer,
+                head=self.head,
+                every_row=True,
+                on_progress=report,
+            )
+            self._heat = key, found
+        shown, place = self._heat[1], self.place
+        return lambda width: views.heat_map(shown, width, place)
 
     async def layers(self, report: Report) -> Made:
         """The prediction of the token, layer by layer. Raises EngineError."""
@@ -150,7 +166,10 @@ class Inside:
         if not self.ids:
             return _nothing()
         found = await self._engine.attribution(
-            Passage(ids=self.ids), max(0, self.place - 1), on_progress=report
+            Passage(ids=self.ids),
+            max(0, self.place - 1),
+            by_head=self.head is not None,
+            on_progress=report,
         )
         return lambda width: views.attribution(found, width)
 
@@ -163,9 +182,9 @@ class Inside:
         if _SUM.search(words):
             found = await self._engine.analogy(words, on_progress=report)
             return lambda width: views.analogy(found, width)
-        if len(several := words.split()) > 2:
-            mapped = await self._engine.embedding_map(several, on_progress=report)
-            return lambda width: views.word_map(mapped, width)
+        if self.is_map:
+            mapped = await self._engine.embedding_map(words.split(), on_progress=report)
+            return lambda width: views.word_map(mapped, width, max(6, self.rows - 4), self.mark)
         near = await self._engine.neighbors(words, count=14, on_progress=report)
         return lambda width: views.neighbors(near, width)
 

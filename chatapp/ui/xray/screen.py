@@ -27,7 +27,7 @@ _WRITES = ("tokens", "words")
 """Pages on which something can be written."""
 _PLACEHOLDERS = {
     "tokens": "enter: write any text, and its tokens appear as you write",
-    "words": "enter: write a word, a sum such as woman - man + uncle, or several words for a map",
+    "words": "enter: a word, a sum such as woman - man + uncle, or words for a map",
 }
 _HELP = (
     "The inside of the model at one token of the conversation, computed from its weights in"
@@ -50,8 +50,15 @@ class PagesScreen(Dialog[int]):
         Binding("shift+tab", "turn(-1)", "page before", id="inside.before", priority=True),
         Binding("right", "go(1)", "next token, or stage", id="inside.right"),
         Binding("left", "go(-1)", "token or stage before", id="inside.left"),
-        Binding("right_square_bracket", "layer(1)", "next layer", id="inside.layer_up"),
-        Binding("left_square_bracket", "layer(-1)", "layer before", id="inside.layer_down"),
+        Binding(
+            "right_square_bracket,greater_than_sign", "layer(1)", "next layer", id="inside.layer_up"
+        ),
+        Binding(
+            "left_square_bracket,less_than_sign",
+            "layer(-1)",
+            "layer before",
+            id="inside.layer_down",
+        ),
         Binding("full_stop", "head(1)", "next head", id="inside.head_up"),
         Binding("comma", "head(-1)", "head before, or the mean", id="inside.head_down"),
         Binding("enter", "deeper", "write, or the page that shows more", id="inside.deeper"),
@@ -108,7 +115,7 @@ class PagesScreen(Dialog[int]):
 
     def action_leave(self) -> None:
         """Back from what is written to the token; else to the chat, or to the journey."""
-        if self.query_one(Input).has_focus:
+        if self.query_one(Input).has_focus or self._inside.words:
             self._forget_words()
             self._show()
         else:
@@ -123,12 +130,16 @@ class PagesScreen(Dialog[int]):
         if number < len(self._pages):
             self._at = number
             self._forget_words()
+            self.query_one(PageView).say("…")
             self._show()
 
     def action_go(self, steps: int) -> None:
         """To another token; in a journey to another stage."""
         if not self._journey:
-            self._inside.move(steps)
+            if self._on_map:
+                self._inside.mark += steps
+            else:
+                self._inside.move(steps)
             self._show()
         elif 0 <= self._at + steps < len(self._pages):
             self.action_jump(self._at + steps)
@@ -164,9 +175,10 @@ class PagesScreen(Dialog[int]):
 
     @on(Input.Submitted)
     def look_up(self, event: Input.Submitted) -> None:
-        """Look the words up."""
+        """Look the words up; the keys are the page's again."""
         event.stop()
-        self._inside.words = event.value
+        self._inside.words, self._inside.mark = event.value, 0
+        self.query_one(PageView).focus()
         self._show()
 
     # Showing
@@ -174,6 +186,10 @@ class PagesScreen(Dialog[int]):
     @property
     def _writes(self) -> bool:
         return self.page.name in _WRITES and not self._journey
+
+    @property
+    def _on_map(self) -> bool:
+        return self.page.name == "words" and self._inside.is_map
 
     def _forget_words(self) -> None:
         self._inside.words = self.query_one(Input).value = ""
@@ -184,15 +200,17 @@ class PagesScreen(Dialog[int]):
         words.display = self._writes
         words.placeholder = _PLACEHOLDERS.get(page.name, "")
         self._show_head()
+        self._inside.rows = self.query_one(PageView).size.height
         key = (page.name, *self._inside.state)
         if (made := self._made.get(key)) is not None:
             self.workers.cancel_group(self, "page")
             self.query_one(PageView).show_page(made)
-        else:
+        elif not self.query_one(PageView).is_loading:
             self.work(partial(self._make, page, key), "page", exclusive=True)
 
     async def _make(self, page: Page, key: tuple[object, ...]) -> None:
         view = self.query_one(PageView)
+        timer = view.wait()
         try:
             made = await page.make(view.report)
         except ChatappError as error:
@@ -200,6 +218,11 @@ class PagesScreen(Dialog[int]):
         else:
             self._made[key] = made
             view.show_page(made)
+        finally:
+            timer.stop()
+            view.is_loading = False
+        if (self.page.name, *self._inside.state) != key:
+            self.call_later(self._show)
 
     def _show_head(self) -> None:
         parts = []
@@ -216,7 +239,10 @@ class PagesScreen(Dialog[int]):
             more = " · enter more of this" if self.page.deep else ""
             keys = f"→ next · ← back{more} · ↑↓ scroll · f1 help · esc close"
         elif self.page.name in _WRITES:
-            keys = "enter write · tab page · ←→ token · ↑↓ scroll · f1 help · esc close"
+            what = "word" if self._on_map else "token"
+            keys = f"enter write · tab page · ←→ {what} · ↑↓ scroll · f1 help · esc close"
+        elif self.page.name == "parts":
+            keys = "tab page · ←→ token · , . heads · ↑↓ scroll · f1 help · esc close"
         self.query_one("#inside-keys", Static).update(Content.styled(keys, MUTED))
 
     def _where(self) -> Content:
@@ -225,12 +251,14 @@ class PagesScreen(Dialog[int]):
         if not inside.pieces:
             return Content("")
         names = [visible_token(piece.bytes) for piece in inside.pieces]
-        before = "".join(names[max(0, inside.place - 12) : inside.place])[-36:]
-        after = "".join(names[inside.place + 1 : inside.place + 8])[:20]
+        before = "".join(names[max(0, inside.place - 12) : inside.place])[-28:]
+        after = "".join(names[inside.place + 1 : inside.place + 8])[:12]
         looked = ""
-        if not self._journey and self.page.name in ("attention", "heat map"):
-            head = "mean of the heads" if inside.head is None else f"head {inside.head}"
-            looked = f"   layer {inside.layer} · {head}"
+        if not self._journey and self.page.name == "parts":
+            looked = "" if inside.head is None else "   attention head by head"
+        elif not self._journey and self.page.name in ("attention", "heat map"):
+            head = "mean of heads" if inside.head is None else f"head {inside.head}"
+            looked = f"  layer {inside.layer} · {head}"
         return (
             Content.styled(before, MUTED)
             + Content.styled(names[inside.place], "bold reverse")
