@@ -7,6 +7,8 @@ the slash), one sentence, and its keys. Nothing else has to be told anywhere.
 from __future__ import annotations
 
 import difflib
+import itertools
+import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +17,13 @@ from typing import Any, TypeVar
 from textual.binding import Binding
 
 from chatapp.chat.errors import ChatappError
+from chatapp.chat.text import sanitise
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+_MOST_FILES = 2000
+"""How many names of a folder are looked at while somebody types."""
 
 
 class CommandError(ChatappError):
@@ -33,6 +40,7 @@ class Spec:
     keys: str
     key_id: str
     values: Callable[[Any], Iterable[str]]
+    files: str | None
 
 
 def _nothing(_feature: object) -> Sequence[str]:
@@ -47,6 +55,7 @@ def action(
     keys: str = "",
     key_id: str = "",
     values: Callable[[Any], Iterable[str]] = _nothing,
+    files: str | None = None,
 ) -> Callable[[_Function], _Function]:
     """Mark a method as an action. It takes the text behind its name, and may be a coroutine.
 
@@ -59,10 +68,11 @@ def action(
         keys: which keys do it without an argument, as Textual names them, separated by commas.
         key_id: what the settings file calls those keys: "reply.pause".
         values: what the argument may be, for completion; given the feature.
+        files: the argument may be a folder, or a file whose name ends so.
     """
 
     def mark(function: _Function) -> _Function:
-        function.__dict__["action"] = Spec(name, text, usage, keys, key_id, values)
+        function.__dict__["action"] = Spec(name, text, usage, keys, key_id, values, files)
         return function
 
     return mark
@@ -184,7 +194,26 @@ class Actions:
             return []
         wanted = argument.casefold()
         values = [value for value in found.values if value.casefold().startswith(wanted)]
+        if found.spec.files is not None:
+            values += _paths(argument, found.spec.files)
         return [(f"/{name} {value}", "") for value in values]
+
+
+def _paths(argument: str, ending: str) -> list[str]:
+    """The folders and files that the beginning of a path may become, as it is written."""
+    folder, slash, name = argument.rpartition("/")
+    try:
+        with os.scandir(path_of(folder + slash) if slash else ".") as entries:
+            found = [
+                f"{folder}{slash}{entry.name}" + ("/" if entry.is_dir() else "")
+                for entry in itertools.islice(entries, _MOST_FILES)
+                if entry.name.startswith(name)
+                and (name or not entry.name.startswith("."))
+                and (entry.is_dir() or entry.name.endswith(ending))
+            ]
+    except (OSError, ValueError, RuntimeError):  # a NUL in it; ~somebody who is not known here
+        return []
+    return sorted(one for one in found if sanitise(one) == one)
 
 
 def path_of(argument: str) -> Path:

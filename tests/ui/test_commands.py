@@ -312,3 +312,30 @@ def _listed(app: ChatApp) -> bool:
     return isinstance(app.screen, CommandPalette) and bool(
         app.screen.query_one(OptionList).option_count
     )
+
+
+async def test_paths_are_completed_where_a_file_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("notes one.txt", "nothing.gguf", ".hidden.txt", "bad\x1bname.txt"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "nested").mkdir()
+    (tmp_path / "nested" / "deep.gguf").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    app = make_app(ScriptedEngine())
+    async with app.run_test(size=(100, 30)) as pilot:
+        chat = await ready(pilot)
+
+        def offered(text: str) -> list[str]:
+            return [line for line, _ in chat.actions.completions(text)]
+
+        every = ["/attach nested/", "/attach notes one.txt", "/attach nothing.gguf"]
+        assert offered("/attach ") == offered("/attach n") == every
+        assert offered("/attach .h") == ["/attach .hidden.txt"]
+        assert offered(f"/attach {tmp_path}/nes") == [f"/attach {tmp_path}/nested/"]
+        assert offered("/model n") == ["/model nested/", "/model nothing.gguf"]
+        assert offered("/model nested/") == ["/model nested/deep.gguf"]
+        for nowhere in ("/attach /no/such/", "/attach ~nobody-here/", "/attach a\0/"):
+            assert offered(nowhere) == []
+        await pilot.press(*"/model ne", "tab")
+        assert chat.prompt.text == "/model nested/"

@@ -169,7 +169,9 @@ class Attachments:
         self._files = AttachedFiles(count, room)
         self._look_soon: Timer | None = None
 
-    @action("attach", "Send a text file with the next message; none: don't.", usage="FILE")
+    @action(
+        "attach", "Send a text file with the next message; none: don't.", usage="FILE", files=""
+    )
     async def attach(self, argument: str) -> None:
         """Besides the files that the message names with @."""
         if argument == "none":

@@ -137,14 +137,14 @@ class ChatMenu:
             "the system text changed, from the next reply on" if text else "no system text"
         )
 
-    @action("export", "Write this chat to a file; its suffix says how.", usage="FILE")
+    @action("export", "Write this chat to a file; its suffix says how.", usage="FILE", files="")
     async def export(self, argument: str) -> None:
         """.md, .html, .json or .jsonl, never over a file that is there."""
         path = path_of(argument)
         await self._conversations.export(path)
         self._chat.say(f"written to {path}")
 
-    @action("import", "Read a chat from a file and open it.", usage="FILE")
+    @action("import", "Read a chat from a file and open it.", usage="FILE", files="")
     async def import_(self, argument: str) -> None:
         """Our own JSON, OpenAI's JSONL, ChatGPT's export."""
         await self._conversations.bring_in(path_of(argument))

@@ -70,6 +70,7 @@ class Models:
         usage="[REF]",
         keys="ctrl+l",
         key_id="chat.models",
+        files=".gguf",
     )
     def choose(self, ref: str = "") -> None:
         """Load a model in place of the one that is loaded; without a reference, pick one."""
