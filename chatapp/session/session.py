@@ -216,13 +216,17 @@ class Session:
         if self._generation is not None:
             self._generation.step(token_ids)
 
-    async def send(self, text: str) -> AsyncGenerator[TurnEvent]:
-        """Say something and stream the reply."""
+    async def keep(self, text: str) -> tuple[Message, SaveFailed | None]:
+        """Add a message of the user's, and ask for no reply."""
         first = not any(message.role == "user" for message in self.conversation.path())
         if first and not self.conversation.title:
             self.conversation = replace(self.conversation, title=title_from(text))
-        message = self._add("user", text)
-        if failed := await self._save():
+        return self._add("user", text), await self._save()
+
+    async def send(self, text: str) -> AsyncGenerator[TurnEvent]:
+        """Say something and stream the reply."""
+        message, failed = await self.keep(text)
+        if failed:
             yield failed
         yield MessageAdded(message)
         async with contextlib.aclosing(self._reply(message.id)) as events:

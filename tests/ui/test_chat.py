@@ -306,20 +306,6 @@ async def test_a_deleted_message_comes_back() -> None:
         await until(pilot, lambda: "Answer." in shown(chat), "the undo")
 
 
-async def test_a_second_message_is_refused_while_a_reply_streams_and_not_lost() -> None:
-    engine = ScriptedEngine("One two", held=True)
-    app = make_app(engine)
-    async with app.run_test(size=SIZE) as pilot:
-        chat = await ready(pilot)
-        await say(pilot, "count")
-        await until(pilot, lambda: chat.turns.busy, "the turn")
-        await say(pilot, "more")
-        assert "under way" in notice(chat)
-        assert chat.prompt.text == "more"
-        engine.allow_all()
-        await until(pilot, lambda: not chat.turns.busy, "the end")
-
-
 async def test_a_new_chat_stops_the_reply_and_saves_it_first() -> None:
     engine = ScriptedEngine("One two three", held=True)
     store = MemoryStore()

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from textual.content import Content
+from textual.widgets import Static
+
 from chatapp.chat.conversation import Message
 from chatapp.chat.errors import ChatappError
+from chatapp.chat.text import sanitise
 from chatapp.chat.thinking import answer_in
-from chatapp.ui.actions import CommandError, action
+from chatapp.ui.actions import CommandError, action, read_line
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.conversations import Conversations
 from chatapp.ui.chat.turns import BUSY, Turns
 from chatapp.ui.dialogs.tree import TreeMove, TreeScreen
 from chatapp.ui.dialogs.write import WriteScreen
+from chatapp.ui.drawing import MUTED, renew
 from chatapp.ui.layout.markdown import code_blocks
 from chatapp.ui.layout.system import SystemBlock
 
@@ -25,11 +30,62 @@ class Messages:
         self._session = chat.session
         self._turns = turns
         self._conversations = conversations
+        self._waiting: list[str] = []
+        """Messages that are sent one by one, each when the reply before it has ended."""
 
     def send(self, text: str) -> None:
-        """Say something and stream the reply."""
-        if not self._busy():
+        """Say something and stream the reply; while another one streams, the message waits."""
+        if self._turns.busy:
+            self._waiting.append(text)
+            self._show_waiting()
+        else:
             self._turns.start(self._session.send(text), sends=True)
+
+    def turn_ended(self, *, well: bool) -> None:
+        """Send what waits; where the reply was stopped or failed it goes back into the prompt."""
+        if well and self._waiting:
+            self._turns.start(self._session.send(self._waiting.pop(0)), sends=True)
+            self._show_waiting()
+        else:
+            self._back_to_prompt()
+
+    async def keep_waiting(self) -> None:
+        """The program ends: what waits stands in the chat, unanswered."""
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            await self._session.keep("\n\n".join(waiting))
+
+    @action(
+        "unsend",
+        "Take back the messages that wait for the reply to end.",
+        keys="alt+up",
+        key_id="chat.unsend",
+    )
+    def unsend(self, _: str = "") -> None:
+        """Into the prompt, above what is written there."""
+        if not self._waiting:
+            self._chat.say("no message waits to be sent")
+        self._back_to_prompt()
+
+    def _back_to_prompt(self) -> None:
+        if not self._waiting:
+            return
+        texts, self._waiting = self._waiting, []
+        if (draft := self._chat.prompt.text) and read_line(draft) is None:
+            texts.append(draft)
+        self._chat.prompt.take("\n\n".join(texts))
+        self._show_waiting()
+
+    def _show_waiting(self) -> None:
+        rows = [
+            Content.styled(f"waits: {' '.join(sanitise(text).split())}", MUTED)
+            for text in self._waiting
+        ]
+        if rows:
+            rows[-1] += Content.styled("  alt+↑ takes it back", MUTED)
+        line = self._chat.query_one("#waiting", Static)
+        line.display = bool(rows)
+        renew(line, Content("\n").join(rows))
 
     def branch(self, message_id: str, index: int, token_ids: Sequence[int]) -> None:
         """Take other tokens at a point of a reply and go on from there."""

@@ -69,6 +69,8 @@ TICKS_A_NUMBER = 3
 a distribution fifteen times a second, and drawing one costs more than the words do."""
 _PREFILL_BAR = 24
 _STOPPING = "stopping …"
+_WELL = (FinishReason.STOP, FinishReason.STOP_SEQUENCE, FinishReason.LENGTH)
+"""How a reply ends that is not stopped, cut or failed."""
 
 FEATURES = (
     ChatMenu,
@@ -120,6 +122,7 @@ class ChatScreen(ChatBase):
         self._panel_wanted: bool | None = None  # as the user said; None leaves it to the size
         self._shown = ""  # the id of the chat on the screen
         self._drafts: dict[str, str] = {}  # by chat
+        self._ended_well = False  # the reply under way or the last one
         self.models = Models(self, self)
         self.turns = Turns(self.session, self, self.models.ready, services.clock)
         self.conversations = Conversations(services, self.turns, self)
@@ -168,6 +171,7 @@ class ChatScreen(ChatBase):
                 yield Static(Content.styled("sampling", MUTED), id="sampling-title")
                 yield SamplingPanel(self.session.sampling, id="sampling")
         yield Notices(id="notices")
+        yield Static(Content(""), id="waiting", markup=False)
         yield Static(Content(""), id="attachments", markup=False)
         yield Completions(id="completions")
         yield PromptBar(self._tokenize, id="prompt-bar")
@@ -201,6 +205,7 @@ class ChatScreen(ChatBase):
         self._leaving = True
         await self.what_if.close()
         await self.turns.stop()
+        await self.messages.keep_waiting()
         await self.models.close()
 
     # Actions
@@ -271,9 +276,6 @@ class ChatScreen(ChatBase):
                 self.prompt.history_texts.add(text)
                 if self.prompt.text == text:
                     self.prompt.take("")
-            return
-        if self.turns.busy:
-            self.say("a reply is under way; Esc stops it, then send", "warning")
             return
         message = await self.attachments.join(message_of(text))
         if message is None or not await self._has_room(message):
@@ -431,6 +433,7 @@ class ChatScreen(ChatBase):
         self.transcript.finish(ended.message, self.session.conversation)
         self.show_token()
         reply = ended.message.reply
+        self._ended_well = reply is not None and reply.finish_reason in _WELL
         if reply is not None and reply.finish_reason is FinishReason.ERROR:
             self.say_error(f"{ended.notice or reply.error}; Ctrl+R tries again")
         elif ended.notice:
@@ -447,6 +450,8 @@ class ChatScreen(ChatBase):
         self.inside.follow()
         self.call_later(self.scores.soon)
         self.titles.later()
+        well, self._ended_well = self._ended_well, False
+        self.messages.turn_ended(well=well)
 
     # Models
 
