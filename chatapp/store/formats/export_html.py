@@ -46,7 +46,6 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1rem; margin: 1.5rem 0 .25rem; }
 
 
 def export_html(conversation: Conversation) -> str:
-    """The whole page. Raises PackingError."""
     name = _escape(title(conversation))
     body = [f"<h1>{name}</h1>", f'<p class="about">{_escape(about(conversation))}</p>', _legend()]
     if conversation.system:

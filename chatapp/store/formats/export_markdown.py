@@ -37,7 +37,6 @@ def export_markdown(conversation: Conversation) -> str:
 
 
 def about(conversation: Conversation) -> str:
-    """When it began, and with which model."""
     began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(conversation.created))
     return " · ".join(filter(None, (began, conversation.model)))
 
