@@ -122,7 +122,6 @@ def find_mentions(text: str) -> tuple[Mention, ...]:
 
 
 def compose(text: str, attachments: Sequence[Attachment]) -> str:
-    """A message with its files behind it."""
     return "\n\n".join([text, *(attachment.framed() for attachment in attachments)])
 
 

@@ -83,7 +83,6 @@ def end_json(reply: Reply) -> JsonObject:
 
 
 def sampling_json(sampling: SamplingParams) -> JsonObject:
-    """Every sampling parameter by its name."""
     values = dataclasses.asdict(sampling)
     values["logit_bias"] = [[id_, _finite(bias)] for id_, bias in sampling.logit_bias]
     return values

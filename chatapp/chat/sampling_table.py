@@ -11,9 +11,6 @@ from typing import Any
 
 from chatapp.chat.sampling import ORDERS, PARAMETERS, ParameterError, SamplingParams, find
 
-RULES = ("order", "end", "banned", "logit_bias")
-"""What a table may hold besides the numbers."""
-
 
 def read_table(table: Mapping[str, Any]) -> dict[str, Any]:
     """The values that a table gives, by the names of `SamplingParams`, each checked.
@@ -21,7 +18,7 @@ def read_table(table: Mapping[str, Any]) -> dict[str, Any]:
     Raises ParameterError: an unknown name, or a value of another type or out of bounds.
     """
     values = {
-        key if key in RULES else find(key).name: _READERS[key](value) if key in RULES else value
+        key if key in _RULES else find(key).name: _RULES[key](value) if key in _RULES else value
         for key, value in table.items()
     }
     checked = SamplingParams().with_values(values)
@@ -71,12 +68,13 @@ def _logit_bias(value: object) -> tuple[tuple[int, float], ...]:
     return tuple((token, float(bias)) for token, bias in pairs)
 
 
-_READERS: Mapping[str, Any] = {
+_RULES: Mapping[str, Any] = {
     "order": _order,
     "end": lambda value: value,  # SamplingParams itself says what it may be
     "banned": _banned,
     "logit_bias": _logit_bias,
 }
+"""What a table may hold besides the numbers, and how it is read."""
 
 
 def _is_number(value: object) -> bool:

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Any) -> None:
-    """Add `ask` to the command line."""
     parser = add_subcommand(
         commands,
         "ask",
@@ -101,7 +100,6 @@ def _add_decoders(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask, stream, and return the exit status."""
     from chatapp.commands.replay import read_recorded, replay
     from chatapp.commands.setup import Setup
 
@@ -170,7 +168,6 @@ async def _ask(
     search: BeamOptions | ContrastiveOptions | None,
     interrupts: Interrupts,
 ) -> int:
-    """Answer once. Returns the exit status."""
     from chatapp.commands.setup import open_conversation
     from chatapp.session.inspector import Columns
 

@@ -27,7 +27,6 @@ _WORDS_CELLS = 44
 
 
 def add_parser(commands: Any) -> None:
-    """Add `bench` to the command line."""
     parser = add_subcommand(
         commands,
         "bench",
@@ -58,7 +57,6 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print, and return the exit status."""
     from chatapp.chat.bench import BenchOptions
     from chatapp.commands.setup import Setup
     from chatapp.settings.paths import assets
@@ -139,7 +137,6 @@ def as_object(result: BenchResult | Quality, facts: ModelFacts) -> dict[str, Any
 
 
 def as_text(result: BenchResult | Quality, facts: ModelFacts) -> str:
-    """For reading: what was measured, and on what."""
     from chatapp.chat.bench import Quality
 
     return _quality(result, facts) if isinstance(result, Quality) else _table(result, facts)

@@ -39,7 +39,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> NoReturn:
-    """Run the interface until the user leaves it, and end the process."""
     from chatapp.commands.setup import Setup
 
     if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):

@@ -27,7 +27,6 @@ _TITLE_WIDTH = 40
 
 
 def add_parser(commands: Any) -> None:
-    """Add `chats` to the command line."""
     text = "list, search, show, export, import, delete chats"
     parser = add_subcommand(commands, "chats", run, text, "The kept conversations.")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -65,7 +64,6 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do one action and return the exit status."""
     return asyncio.run(_with_store(args))
 
 

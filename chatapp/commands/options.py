@@ -27,7 +27,6 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_generation_options(parser: argparse.ArgumentParser) -> None:
-    """Add what shapes a reply: the model, the prompt and the draw."""
     before = list(parser._actions)
     add = parser.add_argument_group("model and prompt").add_argument
     add("-m", "--model", metavar="REF", help=_MODEL_HELP)
@@ -50,7 +49,6 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add what is needed to load a model, where nothing is drawn."""
     before = list(parser._actions)
     add = parser.add_argument_group("model").add_argument
     add("-m", "--model", metavar="REF", help=_MODEL_HELP)
@@ -68,7 +66,6 @@ def add_subcommand(
 
 
 def add_json(parser: argparse.ArgumentParser, text: str = "as one JSON object") -> None:
-    """Add --json."""
     parser.add_argument("--json", action="store_true", help=text)
 
 

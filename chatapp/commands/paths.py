@@ -11,7 +11,6 @@ from chatapp.commands.running import DONE
 
 
 def add_parser(commands: Any) -> None:
-    """Add `paths` to the command line."""
     parser = add_subcommand(
         commands,
         "paths",
@@ -23,7 +22,6 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print them and return the exit status. Some may not have been made yet."""
     from chatapp.settings.paths import default_paths
 
     paths = default_paths()

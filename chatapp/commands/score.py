@@ -30,7 +30,6 @@ TOKEN_CELLS = 24
 
 
 def add_parser(commands: Any) -> None:
-    """Add `score` to the command line."""
     parser = add_subcommand(
         commands,
         "score",
@@ -47,7 +46,6 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score, and return the exit status."""
     from chatapp.commands.setup import Setup
 
     check_standard_output()
@@ -91,7 +89,6 @@ async def _score(setup: Setup, text: str, args: argparse.Namespace) -> int:
 
 
 def write_rows(event: ScoreEvent) -> None:
-    """What scoring tells, as rows of an aligned table."""
     from chatapp.chat.record import TokenRecord
     from chatapp.chat.scoring import ScoreEnd, ScoreStart
 
@@ -114,7 +111,6 @@ def write_rows(event: ScoreEvent) -> None:
 
 
 def write_lines(event: ScoreEvent, model: str) -> None:
-    """What scoring tells, as JSON lines."""
     from chatapp.chat.jsonlines import token_json
     from chatapp.chat.record import TokenRecord
     from chatapp.chat.scoring import ScoreEnd, ScoreStart

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 
 def add_token_rules(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
     group = parser.add_argument_group("rules about tokens", "A token is an id, or its exact text.")
     add = group.add_argument
     add(

@@ -314,7 +314,6 @@ def _end_with(work: Any, *arguments: Any) -> None:
 
 
 def main(engine: LocalEngine | None = None) -> NoReturn:
-    """Serve over the standard streams until the input ends."""
     requests = os.fdopen(os.dup(0), "rb")
     events = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -54,7 +54,6 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
 
 
 def encode(request: int, kind: str, payload: object = None, column: int | None = None) -> bytes:
-    """A frame as it goes over the wire."""
     body = _encoder.encode((request, kind, payload, column))
     return _LENGTH.pack(len(body)) + body
 

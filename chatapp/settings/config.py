@@ -142,15 +142,10 @@ class Settings:
     and two a wrong one, and the rest kept their first words. A larger model is worth asking.
     """
     runtime: str = _setting("auto", _one_of(*RUNTIMES))
-    """auto, llama.cpp or transformers; auto takes llama.cpp for .gguf files."""
     device: str = _setting("auto", _device)
-    """auto, cpu, cuda, cuda:N or mps."""
     dtype: str = _setting("auto", _one_of(*DTYPES))
-    """auto, float32, bfloat16 or float16."""
     threads: int = _setting(0, _whole)
-    """CPU threads; 0 leaves it to torch."""
     context_length: int = _setting(0, _whole)
-    """Lowers the context below the model's own; 0 keeps the model's."""
     model_folders: tuple[str, ...] = _setting((), _texts)
     """Folders whose models are listed, besides the Hub's cache, LM Studio's and Ollama's."""
     offline: bool = _setting(False, _truth)
@@ -180,14 +175,9 @@ class Settings:
 
     @property
     def load_options(self) -> LoadOptions:
-        """How the model is to be loaded."""
-        return LoadOptions(
-            runtime=self.runtime,
-            device=self.device,
-            dtype=self.dtype,
-            threads=self.threads,
-            context_length=self.context_length,
-        )
+        """How the model is to be loaded: the settings of the same names."""
+        names = (item.name for item in fields(LoadOptions))
+        return LoadOptions(**{name: getattr(self, name) for name in names})
 
 
 _READERS: Mapping[str, Callable[[object], Any]] = {

@@ -60,7 +60,6 @@ Formats = Found[PromptFormat]
 
 
 def load_templates(paths: Paths) -> Templates:
-    """Read all templates, ours and the user's."""
     found: dict[str, Template] = {}
     problems: list[str] = []
     for file, source in _read((assets() / "templates", paths.templates), "*.toml", problems):

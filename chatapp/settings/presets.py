@@ -91,7 +91,6 @@ class Presets:
 
 
 def parse_preset(source: str) -> SamplingParams:
-    """Parameters out of TOML. Raises ParameterError."""
     try:
         values = tomllib.loads(source)
     except tomllib.TOMLDecodeError as error:

@@ -39,7 +39,6 @@ def read_server(value: object) -> ModelSource:
 
 
 def is_local(address: str) -> bool:
-    """Whether an address is on this very machine."""
     return urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1")
 
 

@@ -9,7 +9,6 @@ as it stands in memory until then. What is not in the queue is on disk; nobody e
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -132,11 +131,6 @@ class Chats:
             del self._unwritten[conversation_id]
         if refused is not None:
             raise refused
-
-    def try_to_settle(self) -> None:
-        """Write what is not on disk yet, if that is possible now."""
-        with contextlib.suppress(StoreError):
-            self.settle()
 
     def load(self, conversation_id: str) -> Loaded:
         """A conversation with all of its messages; their records are unpacked when looked at."""

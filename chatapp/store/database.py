@@ -240,7 +240,6 @@ _WORDS = {
 
 
 def explain(error: BaseException, path: Path, verb: str) -> StoreError:
-    """SQLite's error in words for the user."""
     code = _code(error) & 0xFF
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return DamagedDatabase(

@@ -175,7 +175,6 @@ def pack_ids(ids: Sequence[int]) -> bytes:
 
 
 def unpack_prompt(data: bytes) -> tuple[int, ...]:
-    """What `pack_ids` packed. Raises PackingError."""
     try:
         return tuple(_unpacked("I", zlib.decompress(data)))
     except (zlib.error, ValueError) as error:
@@ -189,7 +188,6 @@ def pack_spans(spans: Sequence[SamplingSpan]) -> bytes:
 
 @lru_cache(maxsize=64)  # the same for most replies of a conversation
 def unpack_spans(data: bytes) -> tuple[SamplingSpan, ...]:
-    """What `pack_spans` packed. Raises PackingError."""
     try:
         return _spans.decode(data)
     except msgspec.MsgspecError as error:

@@ -173,7 +173,6 @@ def write_reply(
 
 
 def remove_reply(connection: sqlite3.Connection, key: int) -> None:
-    """Take a message's reply away: the message no longer has one. Raises sqlite3.Error."""
     for statement in (
         "DELETE FROM chunk WHERE message = ?",
         "DELETE FROM prompt WHERE message = ?",

@@ -40,7 +40,6 @@ def as_kept(conversation: Conversation) -> Conversation:
 
 
 def setting_values(conversation: Conversation) -> tuple[str | None, ...]:
-    """The values of `SETTINGS`."""
     kept = settled(conversation)
     values = {name: getattr(kept, name) for name in SETTINGS} | {"stop": json.dumps(kept.stop)}
     return tuple(values.values())

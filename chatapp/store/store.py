@@ -8,6 +8,7 @@ that a write under way is finished. What could not be written `Chats` holds on t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -30,13 +31,14 @@ def _in_turn(
 ) -> Callable[Concatenate[Store, _P], Coroutine[Any, Any, _T]]:
     """Have the store's thread do what `Chats` does; what could not be written is tried first."""
 
-    def work(chats: Chats, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        if settle:
-            chats.try_to_settle()
-        return function(chats, *args, **kwargs)
-
     async def run(store: Store, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return await store._run(lambda: work(store._chats, *args, **kwargs))
+        def work() -> _T:
+            if settle:
+                with contextlib.suppress(StoreError):
+                    store._chats.settle()
+            return function(store._chats, *args, **kwargs)
+
+        return await store._run(work)
 
     return run
 

@@ -138,7 +138,6 @@ def reuse(sequence: KVSequence, ids: Sequence[int]) -> int:
 
 
 def common_prefix(a: Iterable[int], b: Iterable[int]) -> int:
-    """How many ids two texts begin with alike."""
     count = 0
     for left, right in zip(a, b, strict=False):
         if left != right:

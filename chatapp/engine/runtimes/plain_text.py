@@ -21,7 +21,6 @@ Json = dict[str, Any]
 
 
 def control_tokens(tokenizer: Tokenizer) -> tuple[ControlToken, ...]:
-    """The control tokens of a tokenizer, by id."""
     return tuple(
         ControlToken(
             number, token.content, token.special, token.lstrip, token.rstrip, token.single_word

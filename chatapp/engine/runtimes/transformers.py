@@ -449,6 +449,7 @@ def _facts(
     config = model.config.get_text_config()
     prepared = _read_json(folder / PREPARED_FACTS)
     heads = int(getattr(config, "num_attention_heads", 0) or 0)
+    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
     whole_context = _context_length(config, folder)
     own_context = _exact_context(config, whole_context)
     makers, note = _read_json(folder / "generation_config.json"), ""
@@ -471,11 +472,11 @@ def _facts(
         parameters=sum(parameter.numel() for parameter in parameters),
         weight_bytes=sum(parameter.numel() * parameter.element_size() for parameter in parameters),
         context_length=length,
-        context_bytes=length * _bytes_of_a_token(model, config),
+        context_bytes=length * _bytes_of_a_token(model, config, heads, kv_heads),
         vocab_size=int(config.vocab_size),
         layers=int(config.num_hidden_layers),
         heads=heads,
-        kv_heads=int(getattr(config, "num_key_value_heads", None) or heads),
+        kv_heads=kv_heads,
         hidden_size=int(config.hidden_size),
         end_ids=_end_ids(model, tokenizer),
         control_ids=tuple(sorted(tokenizer.control_ids)),
@@ -485,13 +486,11 @@ def _facts(
     )
 
 
-def _bytes_of_a_token(model: Any, config: Any) -> int:
+def _bytes_of_a_token(model: Any, config: Any, heads: int, kv_heads: int) -> int:
     """The keys and values of one token; 0 for a model that carries a state instead."""
     if _is_recurrent(model):
         return 0
-    heads = int(getattr(config, "num_attention_heads", 0) or 0)
     width = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
-    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
     return int(2 * config.num_hidden_layers * kv_heads * width * model.dtype.itemsize)
 
 

@@ -85,7 +85,6 @@ def make_record(
 
 
 def make_candidates(lookup: Lookup, token_bytes: Callable[[int], bytes]) -> tuple[Candidate, ...]:
-    """The tokens looked up, as records list them."""
     outcome = lookup.outcome
     return tuple(
         Candidate(id_, escape_bytes(raw), raw, logprob, warm, prob, rank, removal)

@@ -13,7 +13,6 @@ from chatapp.engine.sampler.lookup import Lookup
 
 
 def trace_tokens(lookup: Lookup) -> StepTrace:
-    """Tell a step stage by stage, for the tokens looked up."""
     outcome = lookup.outcome
     stages = [_describe("model", lookup, None, outcome.model)]
     logits = outcome.model.logits.copy() if outcome.edits else outcome.model.logits

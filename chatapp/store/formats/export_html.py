@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import html
 import math
-import time
 
 from chatapp.chat.conversation import Conversation, Message, Reply
 from chatapp.chat.numbers import decimal, percent
 from chatapp.chat.record import Candidate, TokenRecord, perplexity
 from chatapp.chat.served import entropy_at_least, id_words
 from chatapp.chat.text import sanitise, visible_token
-from chatapp.store.formats.export_markdown import SPEAKERS, title
+from chatapp.store.formats.export_markdown import SPEAKERS, about, title
 
 _STEPS = ((0.9, "≥ 90 %"), (0.5, "50–90 %"), (0.2, "20–50 %"), (0.05, "5–20 %"), (0.0, "< 5 %"))
 """From which model probability on each colour holds, and how the legend calls it."""
 
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = """
 :root { color-scheme: light dark; --page: #fff; --ink: #1c1c1c; --dim: #666; --box: #f4f4f4;
   --p0: #d9f0dd; --p1: #eef3c9; --p2: #fdeab6; --p3: #fbd0a8; --p4: #f6b0b0; }
@@ -46,34 +46,26 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1rem; margin: 1.5rem 0 .25rem; }
 
 
 def export_html(conversation: Conversation) -> str:
-    """The whole page. Raises PackingError."""
     name = _escape(title(conversation))
-    about = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(conversation.created))
-    if conversation.model:
-        about += f" · {conversation.model}"
-    body = [f"<h1>{name}</h1>", f'<p class="about">{_escape(about)}</p>', _legend()]
+    body = [f"<h1>{name}</h1>", f'<p class="about">{_escape(about(conversation))}</p>', _legend()]
     if conversation.system:
         body.append(_section("System", f'<div class="text">{_escape(conversation.system)}</div>'))
     body.extend(_message(message) for message in conversation.path())
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    return "\n".join(
-        (
-            "<!DOCTYPE html>",
-            '<html lang="">',
-            "<head>",
-            '<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-            '<meta name="viewport" content="width=device-width">',
-            f"<title>{name}</title>",
-            f"<style>{_STYLE}</style>",
-            "</head>",
-            "<body>",
-            *body,
-            "</body>",
-            "</html>",
-            "",
-        )
-    )
+    lines = "\n".join(body)
+    return f"""<!DOCTYPE html>
+<html lang="">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width">
+<title>{name}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+{lines}
+</body>
+</html>
+"""
 
 
 def _probability(logprob: float) -> float:

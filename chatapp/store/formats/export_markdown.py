@@ -21,10 +21,7 @@ _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$")
 
 def export_markdown(conversation: Conversation) -> str:
     """The title, when and with which model, the system text, then every message of the path."""
-    about = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(conversation.created))
-    if conversation.model:
-        about += f" · {conversation.model}"
-    blocks = [f"# {title(conversation)}", f"*{about}*"]
+    blocks = [f"# {title(conversation)}", f"*{about(conversation)}*"]
     if conversation.system:
         blocks += ["## System", closed(conversation.system)]
     for message in conversation.path():
@@ -37,6 +34,11 @@ def export_markdown(conversation: Conversation) -> str:
             )
         blocks.append(closed(answer.strip("\n")))
     return well_formed("\n\n".join(blocks) + "\n")
+
+
+def about(conversation: Conversation) -> str:
+    began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(conversation.created))
+    return " · ".join(filter(None, (began, conversation.model)))
 
 
 def title(conversation: Conversation) -> str:

@@ -17,12 +17,10 @@ from chatapp.store.unicode import well_formed
 
 
 def is_our_json(document: object) -> bool:
-    """Whether a JSON document says that we wrote it."""
     return isinstance(document, dict) and document.get("chatapp") == KIND
 
 
 def import_json(document: dict[str, Any]) -> tuple[Conversation, ...]:
-    """The conversations of a document that `export_json` wrote. Raises ImportFailed."""
     version = document.get("version")
     if not isinstance(version, int) or version < 1:
         raise ImportFailed("it does not say which version of the format it has")
