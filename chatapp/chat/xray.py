@@ -218,6 +218,8 @@ class Anatomy:
     each weight that a token is multiplied with."""
     bytes_per_token: int
     """Bytes of weights that one step reads."""
+    memory_speed: float
+    """Bytes a second that memory gave here just now: weights can't be read faster."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -413,6 +413,7 @@ async def _anatomy(asked: Asked) -> Answer:
         "kv_bytes_per_token": found.kv_bytes_per_token,
         "operations_per_token": found.operations_per_token,
         "bytes_per_token": found.bytes_per_token,
+        "memory_bytes_per_second": found.memory_speed,
         **({} if measured is None else {"tokens_per_second": measured}),
     }
     return Answer(answer, views.anatomy(found, asked.width, measured=measured))

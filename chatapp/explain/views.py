@@ -164,7 +164,7 @@ def written(pieces: Sequence[TokenPiece]) -> str:
     last, length = pieces[-1], len(b"".join(one.bytes for one in pieces).decode("utf-8", "replace"))
     return (
         f"{token_count(len(pieces))}, {length / len(pieces):.1f} characters each · last"
-        f" {visible_token(last.bytes)}: id {last.id}, {_KIND_WORDS[kinds_of(pieces)[-1]]},"
+        f" {visible_token(last.bytes)}: id {last.id}, {_KIND_WORDS[kinds_of(pieces[-2:])[-1]]},"
         f" {_hex(last, 24)}"
     )
 
@@ -659,13 +659,13 @@ def anatomy(found: Anatomy, width: int = 80, *, measured: float | None = None) -
         f"One token takes {rounded(found.operations_per_token / 1e6)} million operations and reads"
         f" {size(found.bytes_per_token)} of weights from memory.{tied}"
     )
-    if measured:
-        needed = found.bytes_per_token * measured
+    if found.bytes_per_token:
+        limit = found.memory_speed / found.bytes_per_token
         remark += (
-            f" It writes {measured:.1f} tokens a second here, so {size(round(needed))} of weights"
-            " go through the processor each second: memory that moves no more than that is what"
-            " holds it back."
+            f" Memory here gives {size(round(found.memory_speed))} a second (measured just now): at"
+            f" most {rounded(limit)} tokens a second could be written"
         )
+        remark += f"; the last were written at {measured:.1f}." if measured else "."
     return View(
         "Anatomy",
         f"The model is {count(found.parameters)} numbers, learned from text. Each token passes"

@@ -237,6 +237,11 @@ async def test_the_panels_pages_follow_the_cursor_and_attention_colours_the_tran
         assert looks[question].styles and " to four" in shown(chat)
         legend = str(chat.query_one("#legend", Static).content)
         assert "first token left out" in legend and "layer 3 · , . mean of heads" in legend
+        await pilot.press("f9")
+        await until(pilot, lambda: chat.what_if.result is not None, "settings that are tried")
+        assert "attention" not in str(chat.query_one("#legend", Static).content)
+        await pilot.press("f9")
+        await until(pilot, lambda: chat.transcript.looks == looks, "the colours again")
         await pilot.press("less_than_sign", "full_stop", "right")
         await until(pilot, lambda: engine.asked[-1][1:4] == (place + 1, 0, 0), "another head")
         await pilot.press("i")

@@ -169,13 +169,14 @@ class Inside:
         wanted: object = None
         if panel.tab != _CANDIDATES and self._chat.query_one("#side").display:
             place = (pointed[0].message.id, pointed[1]) if pointed is not None else None
-            wanted = (panel.tab, place, self._layer, self._head)
+            wanted = (panel.tab, place, self._layer, self._head, self._what_if.on)
             if self._turns.busy:
                 wanted = _WRITING
         if wanted == self._shown:
             return
         self._shown = wanted
-        if wanted is None or wanted == _WRITING or pointed is None or panel.tab != _ATTENTION:
+        colours = panel.tab == _ATTENTION and pointed is not None and not self._what_if.on
+        if not colours or wanted is None or wanted == _WRITING:
             self._colour({}, None)
         if wanted is None or wanted == _WRITING:
             self._chat.workers.cancel_group(self._chat, "panel")
@@ -259,10 +260,12 @@ class Inside:
         self._colour(looks, scale + Content("\n") + Content.styled(words, MUTED))
 
     def _colour(self, looks: Mapping[str, Look], words: Content | None) -> None:
-        if self._legend is not None or words is not None:
+        if self._legend is None and words is None:
+            return
+        if not self._what_if.on:  # whose colours these are then
             self._chat.transcript.looks = looks
-            self._legend = words
-            self._chat.show_legend()
+        self._legend = words
+        self._chat.show_legend()
 
     # What is pointed at
 

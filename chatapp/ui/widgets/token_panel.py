@@ -279,7 +279,11 @@ class TokenPanel(Vertical):
         &.-brief CandidateList { max-height: 10; }
         & #panel-tabs { height: 1; link-style: none; link-color: $foreground 60%; }
         & PageView {
-            display: none; height: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1;
+            display: none;
+            height: 1fr;
+            overflow-x: hidden;
+            scrollbar-size-vertical: 1;
+            scrollbar-gutter: stable;
         }
         &.-page TokenSummary, &.-page CandidateList, &.-page Sparklines { display: none; }
         &.-page PageView { display: block; }
