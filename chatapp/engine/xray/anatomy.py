@@ -73,7 +73,7 @@ def anatomy(source: ModelSource, facts: ModelFacts) -> Anatomy:
         kv_bytes_per_token=2 * layers * kv_heads * head_width * stored,
         operations_per_token=2 * multiplied,
         bytes_per_token=sum(size for _, size in sums.values()) - unread,
-        memory_speed=_memory_speed(max(1, facts.threads)),
+        memory_bytes_per_second=_memory_speed(max(1, facts.threads)),
     )
 
 

@@ -209,6 +209,8 @@ class XRay:
         passes = longest * (longest + 1) // 2
         kept, anew = [0.0], 0.0
         with closing(self._runtime.sequence()) as sequence:
+            sequence.read(ids[:8])  # the first reading brings the weights to memory
+            sequence.crop(0)
             for token_id in ids[:longest]:
                 began = time.perf_counter()
                 sequence.read([token_id])

@@ -317,7 +317,7 @@ class TokenPanel(Vertical):
         short = self.size.width < sum(map(len, TABS)) + len(TABS) - 1
         names = [
             Content.from_markup(
-                f"[@click=screen.tab('{one}')]{'cand.' if cut else one}[/]"
+                f"[@click=screen.act('panel','{one}')]{'cand.' if cut else one}[/]"
             ).stylize("bold reverse" if one == self.tab else MUTED)
             for one in TABS
             for cut in [short and one == TABS[0]]
