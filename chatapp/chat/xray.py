@@ -218,6 +218,8 @@ class Anatomy:
     each weight that a token is multiplied with."""
     bytes_per_token: int
     """Bytes of weights that one step reads."""
+    memory_bytes_per_second: float
+    """Bytes a second that memory gave here just now: weights can't be read faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +242,9 @@ class CachePoint:
     """One length of text."""
 
     tokens: int
-    with_cache: float
+    seconds_with: float
     """Seconds to read it token by token, keeping keys and values."""
-    without: float
+    seconds_without: float
     """Seconds to read it anew for every token."""
     passes_with: int
     """Tokens that went through the layers: n."""
@@ -254,7 +256,7 @@ class CachePoint:
 class CacheRun:
     """The KV cache, measured."""
 
-    bytes_per_token: int
+    kv_bytes_per_token: int
     points: tuple[CachePoint, ...]
 
 

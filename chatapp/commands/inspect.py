@@ -29,7 +29,7 @@ from chatapp.commands.running import DONE
 if TYPE_CHECKING:
     from chatapp.chat.facts import Progress
     from chatapp.chat.prompt import TokenPiece
-    from chatapp.chat.xray import Passage, ScoredToken
+    from chatapp.chat.xray import AnalogyResult, Passage, ScoredToken, Term
     from chatapp.explain.views import View
     from chatapp.session.session import Session
 
@@ -255,21 +255,9 @@ async def _analogy(asked: Asked) -> Answer:
     found = await asked.session.engine.analogy(
         args.expression, args.count, on_progress=asked.on_progress
     )
-    terms = [
-        {"sign": term.sign, "id": term.piece.id, "token": term.piece.token, "spaced": term.spaced}
-        for term in found.terms
-    ]
-    results = [
-        {
-            "rank": one.rank,
-            "id": one.piece.id,
-            "token": one.piece.token,
-            "score": one.score,
-            "is_input": one.is_input,
-        }
-        for one in found.results
-    ]
-    return Answer({"terms": terms, "results": results}, views.analogy(found, asked.width))
+    terms, results = map(_told, found.terms), map(_told, found.results)
+    answer = {"terms": list(terms), "results": list(results)}
+    return Answer(answer, views.analogy(found, asked.width))
 
 
 async def _similarity(asked: Asked) -> Answer:
@@ -394,27 +382,9 @@ async def _anatomy(asked: Asked) -> Answer:
     if asked.args.measure:
         text = Passage("The quick brown fox jumps over the lazy dog. " * 4)
         last = (await engine.cache_run(text, on_progress=asked.on_progress)).points[-1]
-        measured = last.tokens / last.with_cache
-    answer = {
-        "architecture": found.architecture,
-        "parameters": found.parameters,
-        "tied": found.tied,
-        "layers": found.layers,
-        "heads": found.heads,
-        "kv_heads": found.kv_heads,
-        "width": found.width,
-        "vocabulary": found.vocabulary,
-        "context": found.context,
-        "position": found.position,
-        "activation": found.activation,
-        "norm": found.norm,
-        "weight_format": found.weight_format,
-        "parts": plain(found.parts),
-        "kv_bytes_per_token": found.kv_bytes_per_token,
-        "operations_per_token": found.operations_per_token,
-        "bytes_per_token": found.bytes_per_token,
-        **({} if measured is None else {"tokens_per_second": measured}),
-    }
+        measured = last.tokens / last.seconds_with
+    speed = {} if measured is None else {"tokens_per_second": measured}
+    answer = {**plain(found), **speed}
     return Answer(answer, views.anatomy(found, asked.width, measured=measured))
 
 
@@ -424,25 +394,19 @@ async def _cache(asked: Asked) -> Answer:
     found = await asked.session.engine.cache_run(
         await asked.passage(asked.args.text), on_progress=asked.on_progress
     )
-    points = [
-        {
-            "tokens": point.tokens,
-            "seconds_with": point.with_cache,
-            "seconds_without": point.without,
-            "passes_with": point.passes_with,
-            "passes_without": point.passes_without,
-        }
-        for point in found.points
-    ]
     return Answer(
-        {"kv_bytes_per_token": found.bytes_per_token, "points": points},
-        views.cache_run(found, asked.width),
-        lambda: pictures.cache_run(found),
+        plain(found), views.cache_run(found, asked.width), lambda: pictures.cache_run(found)
     )
 
 
 def _piece(piece: TokenPiece) -> dict[str, Any]:
     return {"id": piece.id, "token": piece.token, "bytes": list(piece.bytes)}
+
+
+def _told(one: AnalogyResult | Term) -> dict[str, Any]:
+    told = plain(one)
+    piece = told.pop("piece")
+    return {"id": piece["id"], "token": piece["token"], **told}
 
 
 def _scored(one: ScoredToken, name: str) -> dict[str, Any]:

@@ -57,11 +57,11 @@ def cache_run(found: CacheRun) -> str:
     """Seconds against tokens, with and without the cache."""
     width, height, edge = 720, 440, 70
     lengths = [float(point.tokens) for point in found.points]
-    times = [time for point in found.points for time in (point.with_cache, point.without)]
+    times = [time for point in found.points for time in (point.seconds_with, point.seconds_without)]
     marks: list[str] = []
     for name, colour, series in (
-        ("with the KV cache", _BLUE, [point.with_cache for point in found.points]),
-        ("without", _RED, [point.without for point in found.points]),
+        ("with the KV cache", _BLUE, [point.seconds_with for point in found.points]),
+        ("without", _RED, [point.seconds_without for point in found.points]),
     ):
         places = [
             (

@@ -164,7 +164,7 @@ def written(pieces: Sequence[TokenPiece]) -> str:
     last, length = pieces[-1], len(b"".join(one.bytes for one in pieces).decode("utf-8", "replace"))
     return (
         f"{token_count(len(pieces))}, {length / len(pieces):.1f} characters each · last"
-        f" {visible_token(last.bytes)}: id {last.id}, {_KIND_WORDS[kinds_of(pieces)[-1]]},"
+        f" {visible_token(last.bytes)}: id {last.id}, {_KIND_WORDS[kinds_of(pieces[-2:])[-1]]},"
         f" {_hex(last, 24)}"
     )
 
@@ -659,13 +659,13 @@ def anatomy(found: Anatomy, width: int = 80, *, measured: float | None = None) -
         f"One token takes {rounded(found.operations_per_token / 1e6)} million operations and reads"
         f" {size(found.bytes_per_token)} of weights from memory.{tied}"
     )
-    if measured:
-        needed = found.bytes_per_token * measured
+    if found.bytes_per_token:
+        limit = found.memory_bytes_per_second / found.bytes_per_token
         remark += (
-            f" It writes {measured:.1f} tokens a second here, so {size(round(needed))} of weights"
-            " go through the processor each second: memory that moves no more than that is what"
-            " holds it back."
+            f" Memory here gives {size(round(found.memory_bytes_per_second))} a second (measured"
+            f" just now): at most {rounded(limit)} tokens a second could be written"
         )
+        remark += f"; the last were written at {measured:.1f}." if measured else "."
     return View(
         "Anatomy",
         f"The model is {count(found.parameters)} numbers, learned from text. Each token passes"
@@ -678,19 +678,20 @@ def anatomy(found: Anatomy, width: int = 80, *, measured: float | None = None) -
 
 def cache_run(found: CacheRun, width: int = 80, *, turn: str = "") -> View:
     """The KV cache, measured with and without; `turn` tells of the last prompt."""
-    most = max((point.without for point in found.points), default=1.0)
+    most = max((point.seconds_without for point in found.points), default=1.0)
     lines = [f"{'tokens':>7} {'passes':>8} {'with':>9}  {'passes':>8} {'without':>9}"]
     for point in found.points:
         lines.append(
-            f"{point.tokens:>7} {count(point.passes_with):>8} {point.with_cache:>7.2f} s"
-            f"  {count(point.passes_without):>8} {point.without:>7.2f} s"
+            f"{point.tokens:>7} {count(point.passes_with):>8} {point.seconds_with:>7.2f} s"
+            f"  {count(point.passes_without):>8} {point.seconds_without:>7.2f} s"
         )
-        lines.append(f"{'with':>17} {bar(point.with_cache / most, width - 20)}".rstrip())
-        lines.append(f"{'without':>17} {bar(point.without / most, width - 20)}".rstrip())
+        lines.append(f"{'with':>17} {bar(point.seconds_with / most, width - 20)}".rstrip())
+        lines.append(f"{'without':>17} {bar(point.seconds_without / most, width - 20)}".rstrip())
     last = found.points[-1] if found.points else None
     gain = (
-        f" Here {last.tokens} tokens came {last.without / last.with_cache:.1f} times faster."
-        if (last and last.with_cache > 0)
+        f" Here {last.tokens} tokens came {last.seconds_without / last.seconds_with:.1f} times"
+        " faster."
+        if (last and last.seconds_with > 0)
         else ""
     )
     return View(
@@ -699,5 +700,5 @@ def cache_run(found: CacheRun, width: int = 80, *, turn: str = "") -> View:
         f" is read once; without it the whole text would be read again for every token.{gain}",
         tuple(lines),
         f"Measured now, on the runtime that writes: n token passes against n(n+1)/2."
-        f" The cache takes {size(found.bytes_per_token)} for each token. {turn}".rstrip(),
+        f" The cache takes {size(found.kv_bytes_per_token)} for each token. {turn}".rstrip(),
     )

@@ -102,6 +102,7 @@ def anatomy() -> xray.Anatomy:
         kv_bytes_per_token=64,
         operations_per_token=2_469_134,
         bytes_per_token=4_938_268,
+        memory_bytes_per_second=2e10,
     )
 
 

@@ -237,6 +237,11 @@ async def test_the_panels_pages_follow_the_cursor_and_attention_colours_the_tran
         assert looks[question].styles and " to four" in shown(chat)
         legend = str(chat.query_one("#legend", Static).content)
         assert "first token left out" in legend and "layer 3 · , . mean of heads" in legend
+        await pilot.press("f9")
+        await until(pilot, lambda: chat.what_if.result is not None, "settings that are tried")
+        assert "attention" not in str(chat.query_one("#legend", Static).content)
+        await pilot.press("f9")
+        await until(pilot, lambda: chat.transcript.looks == looks, "the colours again")
         await pilot.press("less_than_sign", "full_stop", "right")
         await until(pilot, lambda: engine.asked[-1][1:4] == (place + 1, 0, 0), "another head")
         await pilot.press("i")
@@ -252,6 +257,12 @@ async def test_the_panels_pages_follow_the_cursor_and_attention_colours_the_tran
         assert chat.panel.tab == TABS[0] and not chat.panel.page.display
         await chat.do(Line("panel", "layers"))
         assert chat.panel.tab == "layers"
+        await chat.do(Line("layer", "1"))
+        await chat.do(Line("head", "mean"))
+        await until(pilot, lambda: engine.asked[-1][2:4] == (1, None), "the mean of a layer")
+        for name, wrong in (("layer", "2"), ("head", "first"), ("layer", "mean")):
+            await chat.do(Line(name, wrong))
+            assert f"/{name} takes 0 to 1, + or -" in notice(chat)
         await chat.do(Line("panel", "nonsense"))
         assert "/panel takes candidates" in notice(chat)
 

@@ -205,22 +205,26 @@ class XRay:
         if not lengths:
             raise EngineError(f"the text has {len(ids)} tokens; give one of at least 8")
         points: list[CachePoint] = []
-        kept = anew = 0.0
-        runtime, passes = self._runtime, lengths[-1] * (lengths[-1] + 1) // 2
-        with closing(runtime.sequence()) as growing, closing(runtime.sequence()) as again:
-            for end in range(1, lengths[-1] + 1):
+        longest = lengths[-1]
+        passes = longest * (longest + 1) // 2
+        kept, anew = [0.0], 0.0
+        with closing(self._runtime.sequence()) as sequence:
+            sequence.read(ids[:8])  # the first reading brings the weights to memory
+            sequence.crop(0)
+            for token_id in ids[:longest]:
+                began = time.perf_counter()
+                sequence.read([token_id])
+                kept.append(kept[-1] + time.perf_counter() - began)
+            for end in range(1, longest + 1):
                 if cancelled():
                     break
                 on_progress(Progress("measuring", end * (end - 1) // 2, passes, "steps"))
                 began = time.perf_counter()
-                growing.read(ids[end - 1 : end])
-                between = time.perf_counter()
-                again.crop(0)
-                again.read(ids[:end])
-                kept += between - began
-                anew += time.perf_counter() - between
+                sequence.crop(0)
+                sequence.read(ids[:end])
+                anew += time.perf_counter() - began
                 if end in lengths:
-                    points.append(CachePoint(end, kept, anew, end, end * (end + 1) // 2))
+                    points.append(CachePoint(end, kept[end], anew, end, end * (end + 1) // 2))
         return CacheRun(self.anatomy().kv_bytes_per_token, tuple(points))
 
     def passage(self, passage: Passage) -> tuple[TokenPiece, ...]:

@@ -123,6 +123,10 @@ class ChatBase(Screen[None]):
         """Show the side panel, hidden or not."""
         raise NotImplementedError
 
+    def toggle_panel(self) -> None:
+        """Show or hide the side panel from now on, whatever the size."""
+        raise NotImplementedError
+
     def conversation_changed(self) -> None:
         """Another path, another conversation, or another wording is current: show it."""
         raise NotImplementedError

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from typing import Literal
 
 from textual.content import Content
 from textual.widgets import Static
@@ -135,32 +136,65 @@ class Inside:
 
     # The panel
 
-    def turn_tab(self, to: int | str) -> None:
-        """Turn to another page of the panel, by its name or by steps."""
+    @action(
+        "panel",
+        "Show or hide the side panel, or turn to one of its pages.",
+        usage="[PAGE]",
+        keys="ctrl+b",
+        key_id="chat.panel",
+        values=lambda _: TABS,
+    )
+    def panel(self, page: str = "") -> None:
+        """Whatever the size of the screen; + and - go to the next page and the one before."""
+        panel = self._chat.panel
+        if not page:
+            self._chat.toggle_panel()
+            return
+        if page in ("+", "-"):
+            page = TABS[(TABS.index(panel.tab) + int(f"{page}1")) % len(TABS)]
+        if page not in TABS:
+            raise CommandError(f"/panel takes {', '.join(TABS)}, not {page!r}")
         self._chat.unfold_panel()
-        here = TABS.index(self._chat.panel.tab)
-        self._chat.panel.tab = to if isinstance(to, str) else TABS[(here + to) % len(TABS)]
+        panel.tab = page
+
+    @action("layer", "Look at the attention of another layer; + and - are the next.", usage="N")
+    def layer(self, to: str = "") -> None:
+        """By its number, from 0."""
+        self._layer = self._turned("layer", to, self._layer, 0)
+        self.panel(_ATTENTION)
+        self.follow()
+
+    @action(
+        "head",
+        "Look at the attention of another head; + and - are the next, mean is all.",
+        usage="N",
+        values=lambda _: ("mean",),
+    )
+    def head(self, to: str = "") -> None:
+        """By its number, from 0; before the first one is the mean."""
+        found = self._turned("head", to, -1 if self._head is None else self._head, -1)
+        self._head = None if found < 0 else found
+        self.panel(_ATTENTION)
+        self.follow()
+
+    def _turned(self, what: Literal["layer", "head"], to: str, now: int | None, least: int) -> int:
+        """Another layer or head. Raises CommandError."""
+        facts = self._chat.session.facts
+        most = (facts.layers if what == "layer" else facts.heads) - 1 if facts is not None else 0
+        if to in ("+", "-"):
+            number = min(max(least, (most if now is None else now) + int(f"{to}1")), most)
+        elif to == "mean" and least < 0:
+            number = least
+        elif to.isdecimal() and int(to[:6]) <= most:
+            number = int(to)
+        else:
+            raise CommandError(f"/{what} takes 0 to {most}, + or -, not {to!r}")
+        return number
 
     def tab_turned(self) -> None:
         """Another page is open; nothing of the last one stays on it."""
         self._chat.panel.page.say("…")
         self.follow()
-
-    def turn_layer(self, steps: int) -> None:
-        """Look at the attention of another layer."""
-        facts = self._chat.session.facts
-        if self._chat.panel.tab == _ATTENTION and facts is not None:
-            last = facts.layers - 1
-            self._layer = min(max(0, (last if self._layer is None else self._layer) + steps), last)
-            self.follow()
-
-    def turn_head(self, steps: int) -> None:
-        """Look at another head; before the first one is the mean."""
-        facts = self._chat.session.facts
-        if self._chat.panel.tab == _ATTENTION and facts is not None:
-            head = min((-1 if self._head is None else self._head) + steps, facts.heads - 1)
-            self._head = None if head < 0 else head
-            self.follow()
 
     def follow(self) -> None:
         """Show the page of the panel for the token pointed at, once the cursor rests on it."""
@@ -169,13 +203,14 @@ class Inside:
         wanted: object = None
         if panel.tab != _CANDIDATES and self._chat.query_one("#side").display:
             place = (pointed[0].message.id, pointed[1]) if pointed is not None else None
-            wanted = (panel.tab, place, self._layer, self._head)
+            wanted = (panel.tab, place, self._layer, self._head, self._what_if.on)
             if self._turns.busy:
                 wanted = _WRITING
         if wanted == self._shown:
             return
         self._shown = wanted
-        if wanted is None or wanted == _WRITING or pointed is None or panel.tab != _ATTENTION:
+        colours = panel.tab == _ATTENTION and pointed is not None and not self._what_if.on
+        if not colours or wanted is None or wanted == _WRITING:
             self._colour({}, None)
         if wanted is None or wanted == _WRITING:
             self._chat.workers.cancel_group(self._chat, "panel")
@@ -259,10 +294,12 @@ class Inside:
         self._colour(looks, scale + Content("\n") + Content.styled(words, MUTED))
 
     def _colour(self, looks: Mapping[str, Look], words: Content | None) -> None:
-        if self._legend is not None or words is not None:
+        if self._legend is None and words is None:
+            return
+        if not self._what_if.on:  # whose colours these are then
             self._chat.transcript.looks = looks
-            self._legend = words
-            self._chat.show_legend()
+        self._legend = words
+        self._chat.show_legend()
 
     # What is pointed at
 

@@ -102,12 +102,16 @@ class ChatScreen(ChatBase):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "escape", "stop the reply, else leave what is focused", id="chat.escape"),
-        Binding("t", "tab(1)", "next page of the panel", id="panel.next"),
-        Binding("T", "tab(-1)", "page of the panel before", id="panel.before"),
-        Binding("less_than_sign", "layer(-1)", "attention of the layer before", id="panel.lower"),
-        Binding("greater_than_sign", "layer(1)", "of the next layer", id="panel.higher"),
-        Binding("comma", "head(-1)", "of the head before, or the mean", id="panel.head_before"),
-        Binding("full_stop", "head(1)", "of the next head", id="panel.head_after"),
+        Binding("t", "act('panel', '+')", "next page of the panel", id="panel.next"),
+        Binding("T", "act('panel', '-')", "page of the panel before", id="panel.before"),
+        Binding(
+            "less_than_sign", "act('layer', '-')", "attention of the layer before", id="panel.lower"
+        ),
+        Binding("greater_than_sign", "act('layer', '+')", "of the next layer", id="panel.higher"),
+        Binding(
+            "comma", "act('head', '-')", "of the head before, or the mean", id="panel.head_before"
+        ),
+        Binding("full_stop", "act('head', '+')", "of the next head", id="panel.head_after"),
         *bindings_of(FEATURES),
     ]
 
@@ -154,7 +158,6 @@ class ChatScreen(ChatBase):
                     self.models,
                     self.conversations,
                     lambda: self.actions.all,
-                    self._toggle_panel,
                 ),
             )
         )
@@ -219,9 +222,9 @@ class ChatScreen(ChatBase):
             return False
         return True
 
-    async def action_act(self, name: str) -> None:
+    async def action_act(self, name: str, argument: str = "") -> None:
         """Do the action of that name, as its key does."""
-        await self.do(Line(name, ""))
+        await self.do(Line(name, argument))
 
     async def action_escape(self) -> None:
         """Stop the reply; else leave what is focused."""
@@ -241,18 +244,6 @@ class ChatScreen(ChatBase):
     def action_bias(self, steps: int) -> None:
         """Add to the logit of the candidate under the row cursor."""
         self.rules.bias_candidate(steps)
-
-    def action_tab(self, to: int | str) -> None:
-        """Turn to another page of the panel."""
-        self.inside.turn_tab(to)
-
-    def action_layer(self, steps: int) -> None:
-        """Look at the attention of another layer."""
-        self.inside.turn_layer(steps)
-
-    def action_head(self, steps: int) -> None:
-        """Look at the attention of another head."""
-        self.inside.turn_head(steps)
 
     def _change_theme(self) -> None:
         self.inside.forget()
@@ -665,9 +656,9 @@ class ChatScreen(ChatBase):
     def unfold_panel(self) -> None:
         """Show the side panel, hidden or not."""
         if not self.query_one("#side").display:
-            self._toggle_panel()
+            self.toggle_panel()
 
-    def _toggle_panel(self) -> None:
+    def toggle_panel(self) -> None:
         """Show or hide the side panel from now on, whatever the size."""
         self._panel_wanted = not self.query_one("#side").display
         self.on_resize()

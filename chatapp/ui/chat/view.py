@@ -20,7 +20,6 @@ from chatapp.ui.dialogs.settings import SettingsScreen
 from chatapp.ui.editor import edit_text, editor_command
 from chatapp.ui.token_colours import SCALES, Scale
 from chatapp.ui.widgets.sampling_panel import MAIN_PARAMETERS
-from chatapp.ui.widgets.token_panel import TABS
 
 _VIEWS = ("on", "off", *SCALES)
 
@@ -34,14 +33,12 @@ class View:
         models: Models,
         conversations: Conversations,
         actions: Callable[[], Sequence[Action]],
-        toggle_panel: Callable[[], None],
     ) -> None:
         """`actions` are what help lists."""
         self._chat = chat
         self._models = models
         self._conversations = conversations
         self._actions = actions
-        self._toggle_panel = toggle_panel
 
     # Tokens and colours
 
@@ -79,24 +76,6 @@ class View:
         transcript.scale = _scale(name, f"/colour takes {', '.join(SCALES)}") if name else following
         if transcript.cursor is None:
             transcript.view = "tokens"
-
-    @action(
-        "panel",
-        "Show or hide the side panel, or turn to one of its pages.",
-        usage="[PAGE]",
-        keys="ctrl+b",
-        key_id="chat.panel",
-        values=lambda _: TABS,
-    )
-    def panel(self, page: str = "") -> None:
-        """Whatever the size of the screen."""
-        if not page:
-            self._toggle_panel()
-            return
-        if page not in TABS:
-            raise CommandError(f"/panel takes {', '.join(TABS)}, not {page!r}")
-        self._chat.unfold_panel()
-        self._chat.panel.tab = page
 
     @action(
         "details",

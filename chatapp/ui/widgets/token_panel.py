@@ -279,7 +279,11 @@ class TokenPanel(Vertical):
         &.-brief CandidateList { max-height: 10; }
         & #panel-tabs { height: 1; link-style: none; link-color: $foreground 60%; }
         & PageView {
-            display: none; height: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1;
+            display: none;
+            height: 1fr;
+            overflow-x: hidden;
+            scrollbar-size-vertical: 1;
+            scrollbar-gutter: stable;
         }
         &.-page TokenSummary, &.-page CandidateList, &.-page Sparklines { display: none; }
         &.-page PageView { display: block; }
@@ -313,7 +317,7 @@ class TokenPanel(Vertical):
         short = self.size.width < sum(map(len, TABS)) + len(TABS) - 1
         names = [
             Content.from_markup(
-                f"[@click=screen.tab('{one}')]{'cand.' if cut else one}[/]"
+                f"[@click=screen.act('panel','{one}')]{'cand.' if cut else one}[/]"
             ).stylize("bold reverse" if one == self.tab else MUTED)
             for one in TABS
             for cut in [short and one == TABS[0]]
