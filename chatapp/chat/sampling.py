@@ -216,6 +216,9 @@ class SamplingParams:
     banned: tuple[int, ...] = ()
     """Token ids that are never taken."""
     end: EndRule = "allow"
+    grammar: str = ""
+    """What replies are held to: "json:" with a JSON schema, "regex:" with a regular expression or
+    "lark:" with a grammar in llguidance's form of Lark behind it; empty for nothing."""
     order: tuple[str, ...] = TRANSFORMERS_ORDER
     """The stages from temperature on, in the order they run."""
 
@@ -223,6 +226,8 @@ class SamplingParams:
         for parameter in PARAMETERS.values():
             value = parameter.check(getattr(self, parameter.name))
             object.__setattr__(self, parameter.name, value)
+        if self.grammar and self.grammar.partition(":")[0] not in GRAMMARS:
+            raise ParameterError(f"a grammar begins with one of {', '.join(GRAMMARS)} and a colon")
         if self.end not in ("allow", "forbid", "force"):
             raise ParameterError(f"end must be allow, forbid or force, not {self.end!r}")
         if sorted(self.order) != sorted(TRANSFORMERS_ORDER):
@@ -256,6 +261,10 @@ class SamplingParams:
             name if name in own else find(name).name: one for name, one in values.items()
         }
         return replace(self, **named)
+
+
+GRAMMARS = ("json", "regex", "lark")
+"""The ways to say what a reply is held to."""
 
 
 def _check_token(token: object) -> None:

@@ -6,6 +6,7 @@ wants, and leaves the others to the user's settings.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +40,8 @@ def table_text(sampling: SamplingParams, *, whole: bool = False) -> str:
         lines.append(f'order = "{names[0]}"' if names else f"order = [{stages}]")
     if told("end"):
         lines.append(f'end = "{sampling.end}"')
+    if told("grammar"):
+        lines.append(f"grammar = {json.dumps(sampling.grammar)}")
     if told("banned"):
         lines.append(f"banned = {list(sampling.banned)}  # ids of one model's tokens")
     if told("logit_bias"):
@@ -73,6 +76,7 @@ _RULES: Mapping[str, Any] = {
     "end": lambda value: value,  # SamplingParams itself says what it may be
     "banned": _banned,
     "logit_bias": _logit_bias,
+    "grammar": lambda value: value,
 }
 """What a table may hold besides the numbers, and how it is read."""
 

@@ -9,10 +9,12 @@ import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chatapp.chat.errors import UsageError
 from chatapp.chat.sampling import ORDERS, TRANSFORMERS_ORDER
+from chatapp.session.grammars import GrammarError, read_grammar
 from chatapp.session.token_names import Bias, TokenNameError, parse_bias, token_named
 
 if TYPE_CHECKING:
@@ -32,6 +34,12 @@ def add_token_rules(parser: argparse.ArgumentParser) -> None:
     )
     add("--ban", action="append", default=[], metavar="TOKEN", help="never take it; repeat")
     add("--end", choices=("allow", "forbid", "force"), help="what may become of the reply's end")
+    add(
+        "--schema",
+        type=_grammar,
+        metavar="FILE",
+        help="hold the reply to a JSON schema (.json), a grammar (.lark) or a pattern (.regex)",
+    )
     add(
         "--order",
         type=_order,
@@ -63,6 +71,8 @@ async def use_token_rules(session: Session, args: argparse.Namespace) -> None:
     }
     if args.end is not None:
         changes["end"] = args.end
+    if args.schema is not None:
+        changes["grammar"] = args.schema
     if args.order is not None:
         changes["order"] = args.order
     session.set_sampling(replace(sampling, **changes))
@@ -72,6 +82,13 @@ def _bias(text: str) -> Bias:
     try:
         return parse_bias(text)
     except TokenNameError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _grammar(file: str) -> str:
+    try:
+        return read_grammar(Path(file))
+    except GrammarError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 

@@ -6,7 +6,7 @@ import functools
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,11 +42,8 @@ from chatapp.engine.prompt.render import PromptIds, render_prompt, turn_end
 from chatapp.engine.prompt.template import switch_in
 from chatapp.engine.runtimes.base import KVSequence, Runtime, common_prefix
 from chatapp.engine.runtimes.loading import load
-from chatapp.engine.runtimes.tokenizer import ModelTokenizer
+from chatapp.engine.sampler.vocabulary import Vocabulary
 from chatapp.engine.xray.xray import XRay
-
-_DRY_BREAKERS = (b"\n", b":", b'"', b"*")
-"""llama.cpp's default sequence breakers: repeats are not followed across them."""
 
 HISTORY_BYTES = 256 << 20
 """Memory for the logits of recent replies: some 2,500 tokens of a vocabulary of 49,152."""
@@ -59,7 +56,7 @@ class _Loaded:
     runtime: Runtime
     source: ModelSource
     sequence: KVSequence
-    dry_breakers: Callable[[], frozenset[int]]
+    vocabulary: Vocabulary
     inspection: Inspection
     written: Belief
     xray: XRay
@@ -86,14 +83,20 @@ class LocalEngine:
         if (end := turn_end(runtime.tokenizer)) is not None:
             ends = tuple(sorted({*runtime.facts.end_ids, end}))
             runtime.facts = replace(runtime.facts, end_ids=ends)
-        dry_breakers = functools.cache(lambda: _find_dry_breakers(runtime.tokenizer))
+        vocabulary = Vocabulary(
+            runtime.tokenizer.token_bytes,
+            runtime.tokenizer.vocab_size,
+            runtime.facts.end_ids,
+            runtime.facts.control_ids,
+            runtime.tokenizer.encode_inside,
+        )
         end_ids = functools.lru_cache(maxsize=64)(functools.partial(_end_ids, runtime))
         self._loaded = _Loaded(
             runtime,
             source,
             runtime.sequence(),
-            dry_breakers,
-            Inspection(runtime, self._history, end_ids, dry_breakers),
+            vocabulary,
+            Inspection(runtime, self._history, end_ids, vocabulary),
             Belief(runtime.tokenizer),
             XRay(runtime, source, self._prepared),
         )
@@ -319,7 +322,7 @@ class LocalEngine:
             stop=stop,
             reply_ids=tuple(made.reply_ids),
             reply_text=reply_text,
-            dry_breakers=self._model.dry_breakers,
+            vocabulary=self._model.vocabulary,
         )
 
     def score_ids(
@@ -371,12 +374,3 @@ def _end_ids(
     """The tokens that end a reply written in a format; a format's stops don't hang on the turns."""
     prompt = Prompt("", (Turn("user", "x"),), prompt_format)
     return _ending(runtime, (*stops, *render_prompt(runtime.tokenizer, prompt).rendered.stop))[0]
-
-
-def _find_dry_breakers(tokenizer: ModelTokenizer) -> frozenset[int]:
-    """Every id whose bytes hold a sequence breaker."""
-    return frozenset(
-        token_id
-        for token_id in range(tokenizer.vocab_size)
-        if any(breaker in tokenizer.token_bytes(token_id) for breaker in _DRY_BREAKERS)
-    )

@@ -88,6 +88,8 @@ def shortfall(removal: Removal) -> str:
             return f"no end before {removal.setting:.0f} tokens"
         case "end":
             return "only an end was allowed" if removal.setting else "no end was allowed"
+        case "grammar":
+            return "the grammar lets it not come here"
         case "bias":
             return "it is on the list of banned tokens"
     return f"needed {decimal(needed)}, had {decimal(had)}"

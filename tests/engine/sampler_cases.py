@@ -16,6 +16,7 @@ from chatapp.chat.sampling import SamplingParams
 from chatapp.engine.sampler import alive
 from chatapp.engine.sampler.alive import Alive, Array
 from chatapp.engine.sampler.chain import ChainState, StepContext
+from chatapp.engine.sampler.vocabulary import Vocabulary
 
 OFF = SamplingParams(temperature=1, top_k=0, top_p=1, min_p=0)
 """Every stage off."""
@@ -80,12 +81,14 @@ def context(
     prompt_length: int = 0,
     end_ids: Sequence[int] = (),
     breakers: frozenset[int] = frozenset(),
+    vocabulary: Vocabulary | None = None,
 ) -> StepContext:
     return StepContext(
         ids=np.array(ids, dtype=np.int64),
         prompt_length=prompt_length,
         end_ids=np.array(end_ids, dtype=np.int64),
-        dry_breakers=breakers,
+        vocabulary=vocabulary
+        or Vocabulary(lambda id_: b"\n" if id_ in breakers else b"x", 1 + max(breakers, default=0)),
     )
 
 

@@ -83,7 +83,6 @@ def test_the_same_tokens_survive(server: Any, name: str) -> None:
         ids=np.array([1]),
         prompt_length=1,
         end_ids=np.array([END]),
-        dry_breakers=frozenset(),
     )
     differences = []
     for number, (before, after) in enumerate(zip(raw, final, strict=True)):

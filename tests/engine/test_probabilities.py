@@ -197,7 +197,6 @@ def test_draws_follow_the_final_distribution(engine: LocalEngine) -> None:
         ids=np.array(prompt_ids),
         prompt_length=len(prompt_ids),
         end_ids=np.array([2]),
-        dry_breakers=frozenset(),
     )
     state = ChainState(11)
     sampling = SamplingParams(temperature=1.5, top_k=12, top_p=1, min_p=0)

@@ -8,7 +8,6 @@ tokens in the same way.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +24,7 @@ from chatapp.engine.sampler.chain import ChainState, Snapshot, StepContext, draw
 from chatapp.engine.sampler.lookup import Lookup
 from chatapp.engine.sampler.record import look_up_leaders, make_record
 from chatapp.engine.sampler.trace import trace_tokens
+from chatapp.engine.sampler.vocabulary import NO_VOCABULARY, Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,7 @@ class Task:
     """The start of the reply that is there already; the prompt's last ids."""
     reply_text: str | None = None
     """What of it has been printed; None is all of it."""
-    dry_breakers: Callable[[], frozenset[int]] = frozenset
-    """The ids at which DRY stops looking back; asked for only while DRY is on."""
+    vocabulary: Vocabulary = NO_VOCABULARY
 
 
 class Reply:
@@ -158,7 +157,7 @@ class Reply:
             ids=self._ids.array(),
             prompt_length=len(self._task.prompt_ids) - len(self._task.reply_ids),
             end_ids=self._end_ids,
-            dry_breakers=self._task.dry_breakers() if sampling.dry_multiplier else frozenset(),
+            vocabulary=self._task.vocabulary,
         )
 
     def _record(

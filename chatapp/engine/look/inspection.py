@@ -38,6 +38,7 @@ from chatapp.engine.sampler.chain import ChainState, Outcome, StepContext, run_c
 from chatapp.engine.sampler.lookup import Lookup
 from chatapp.engine.sampler.record import make_candidates
 from chatapp.engine.sampler.trace import trace_tokens
+from chatapp.engine.sampler.vocabulary import Vocabulary
 
 PAGE = 1000
 """How many candidates are listed at once, at most."""
@@ -78,7 +79,7 @@ class Inspection:
         runtime: Runtime,
         history: LogitHistory,
         end_ids: Callable[[tuple[str, ...], PromptFormat], tuple[int, ...]],
-        dry_breakers: Callable[[], frozenset[int]],
+        vocabulary: Vocabulary,
     ) -> None:
         """Look at a model's replies.
 
@@ -88,7 +89,7 @@ class Inspection:
         self._runtime = runtime
         self._history = history
         self._end_ids = end_ids
-        self._dry_breakers = dry_breakers
+        self._vocabulary = vocabulary
         self._lock = threading.Lock()
         self._seen: _Seen | None = None
         self._tested: tuple[object, ReplyUnderTest] | None = None
@@ -216,7 +217,7 @@ class Inspection:
             ids=np.array([*reply.prompt_ids, *reply.ids[:index]], dtype=np.int64),
             prompt_length=len(reply.prompt_ids),
             end_ids=np.array(self._end_ids(reply.stop, reply.format), dtype=np.int64),
-            dry_breakers=self._dry_breakers() if sampling.dry_multiplier else frozenset(),
+            vocabulary=self._vocabulary,
         )
         held = self._held_at(reply, index)
         logits = held.logits if held is not None else self._row(reply, index).alive()
@@ -236,7 +237,7 @@ class Inspection:
         rows = self._history.rows(reply.prompt_ids, reply.ids)
         if rows is None:
             rows = tuple(self._row(reply, index) for index in range(len(reply.ids)))
-        under = ReplyUnderTest(rows, reply.prompt_ids, reply.ids, end_ids, self._dry_breakers)
+        under = ReplyUnderTest(rows, reply.prompt_ids, reply.ids, end_ids, self._vocabulary)
         self._tested = which, under
         return under
 

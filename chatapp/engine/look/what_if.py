@@ -14,7 +14,7 @@ special:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -33,6 +33,7 @@ from chatapp.engine.sampler.chain import (
     run_chain,
 )
 from chatapp.engine.sampler.lookup import Lookup
+from chatapp.engine.sampler.vocabulary import NO_VOCABULARY, Vocabulary
 
 
 class ReplyUnderTest:
@@ -44,7 +45,7 @@ class ReplyUnderTest:
         prompt_ids: Sequence[int],
         reply_ids: Sequence[int],
         end_ids: Sequence[int],
-        dry_breakers: Callable[[], frozenset[int]] = frozenset,
+        vocabulary: Vocabulary = NO_VOCABULARY,
     ) -> None:
         """Take hold of what does not depend on the settings.
 
@@ -57,7 +58,7 @@ class ReplyUnderTest:
         self._ids = np.array([*prompt_ids, *reply_ids], dtype=np.int64)
         self._prompt_length = len(prompt_ids)
         self._end_ids = np.array(end_ids, dtype=np.int64)
-        self._dry_breakers = dry_breakers
+        self._vocabulary = vocabulary
         self._taken = tuple(reply_ids)
 
     def under(self, params: SamplingParams) -> WhatIf:
@@ -84,7 +85,7 @@ class ReplyUnderTest:
             ids=self._ids[: self._prompt_length + row],
             prompt_length=self._prompt_length,
             end_ids=self._end_ids,
-            dry_breakers=self._dry_breakers() if coin.spared.dry_multiplier else frozenset(),
+            vocabulary=self._vocabulary,
         )
         try:
             outcomes = [run_chain(model, params, context, state) for params in coin.sides]

@@ -21,6 +21,7 @@ from chatapp.engine.sampler import edits, filters
 from chatapp.engine.sampler.alive import Alive, Array, Ids
 from chatapp.engine.sampler.edits import Edit
 from chatapp.engine.sampler.filters import Cut
+from chatapp.engine.sampler.vocabulary import NO_VOCABULARY, Vocabulary
 
 
 class BadLogits(EngineError):
@@ -41,8 +42,7 @@ class StepContext:
     """How many of `ids` are the prompt."""
     end_ids: Ids
     """(e,): the tokens that end a reply."""
-    dry_breakers: frozenset[int] = frozenset()
-    """Tokens over which no repeat reaches."""
+    vocabulary: Vocabulary = NO_VOCABULARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,12 +261,16 @@ def _run_edits(editing: _Editing, params: SamplingParams, context: StepContext) 
                 multiplier=params.dry_multiplier,
                 base=params.dry_base,
                 allowed_length=params.dry_allowed_length,
-                breakers=context.dry_breakers,
+                breakers=context.vocabulary.dry_breakers,
             )
         )
     if params.no_repeat_ngram:
         size = params.no_repeat_ngram
         editing.add(edits.no_repeat_ngram(editing.logits, context.ids, size))
+    if params.grammar:
+        reply = context.ids[context.prompt_length :]
+        if (allowed := context.vocabulary.allowed(params.grammar, reply)) is not None:
+            editing.add(edits.grammar(editing.logits, allowed))
     _run_end_rules(editing, params, context)
 
 
@@ -287,8 +291,8 @@ def _run_end_rules(editing: _Editing, params: SamplingParams, context: StepConte
 def _check_edited(edited: Alive) -> None:
     if edited.best == -math.inf:
         raise NothingLeft(
-            "bans and end rules leave no token to take; lift one of banned, logit_bias,"
-            " no_repeat_ngram, min_tokens or end"
+            "bans, end rules and the grammar leave no token to take; lift one of banned,"
+            " logit_bias, no_repeat_ngram, grammar, min_tokens or end"
         )
     if not math.isfinite(edited.best):
         raise BadLogits("a logit bias or penalty drives a logit to infinity; make it smaller")

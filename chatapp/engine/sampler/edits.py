@@ -79,6 +79,14 @@ def bias(logits: Array, biases: Iterable[tuple[int, float]], banned: Iterable[in
     return Edit("bias", -math.inf, ids, logits[ids], logits[ids] + added)
 
 
+def grammar(logits: Array, allowed: npt.NDArray[np.bool_]) -> Edit:
+    """Ban what a grammar does not let come next: all ids but those where (m,) `allowed` is true."""
+    able = np.zeros(logits.size, np.bool_)
+    able[: min(allowed.size, logits.size)] = allowed[: logits.size]
+    ids = np.flatnonzero(~able)
+    return Edit("grammar", 0.0, ids, logits[ids], np.full(ids.size, -math.inf, np.float32))
+
+
 def repetition(logits: Array, seen: Occurrences, penalty: float) -> Edit:
     """Divide positive logits of tokens already there by the penalty, multiply negative ones.
 

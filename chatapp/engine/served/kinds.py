@@ -210,7 +210,11 @@ class Server(ABC):
             if name not in self.names
         }
         end = sampling.end if sampling.end == "forbid" and self.can_forbid_end else "allow"
-        values |= {"end": end, "order": sampling.order if self.orders else SamplingParams().order}
+        values |= {
+            "grammar": "",
+            "end": end,
+            "order": sampling.order if self.orders else SamplingParams().order,
+        }
         if not self.takes_bias:
             values |= {"logit_bias": (), "banned": ()}
         return sampling.with_values(values)

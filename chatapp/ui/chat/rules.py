@@ -10,9 +10,10 @@ from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.record import Candidate
 from chatapp.chat.sampling import ORDERS, TRANSFORMERS_ORDER, EndRule, SamplingParams
 from chatapp.chat.text import visible_token
+from chatapp.session.grammars import grammar_words, read_grammar
 from chatapp.session.token_names import TokenNameError, parse_bias, token_named, unquoted
 from chatapp.settings.presets import PresetError, Presets
-from chatapp.ui.actions import CommandError, action
+from chatapp.ui.actions import CommandError, action, path_of
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.models import Models
 from chatapp.ui.dialogs.order import OrderScreen
@@ -136,6 +137,20 @@ class Rules:
                 raise CommandError(f"/end takes allow, forbid or force, not {rule!r}")
 
     @action(
+        "schema",
+        "Hold replies to a schema (.json), a grammar (.lark), a pattern (.regex); off: don't.",
+        usage="[FILE]",
+        files="",
+    )
+    def schema(self, file: str = "") -> None:
+        """From the next token on; without a file, tell what holds."""
+        if file:
+            grammar = "" if file == "off" else read_grammar(path_of(file))
+            self._chat.set_sampling(replace(self._chat.sampling, grammar=grammar))
+        held = grammar_words(self._chat.sampling.grammar)
+        self._chat.say(f"replies are held to {held}" if held else "replies are held to nothing")
+
+    @action(
         "order",
         "The order of the sampler's stages: transformers, llama.cpp, your own.",
         usage="[NAME]",
@@ -199,6 +214,8 @@ def rule_words(sampling: SamplingParams) -> list[str]:
         words.append(f"{len(sampling.banned)} banned")
     if sampling.logit_bias:
         words.append(f"{len(sampling.logit_bias)} biased")
+    if sampling.grammar:
+        words.append(f"held to {grammar_words(sampling.grammar)}")
     if sampling.end != "allow":
         words.append("end forbidden" if sampling.end == "forbid" else "end forced")
     if sampling.order != TRANSFORMERS_ORDER:
