@@ -73,7 +73,6 @@ _FUNCTIONS = """
     int32_t llama_model_n_layer(const void *);
     int32_t llama_model_n_head(const void *);
     int32_t llama_model_n_head_kv(const void *);
-    uint64_t llama_model_size(const void *);
     uint64_t llama_model_n_params(const void *);
     bool llama_model_has_encoder(const void *);
     bool llama_model_is_recurrent(const void *);
