@@ -52,16 +52,6 @@ class Attachment:
         return f"{fence} {name}\n{self.text}{end}{fence}"
 
 
-@dataclass(frozen=True, slots=True)
-class Mention:
-    """A file that a message names with an @."""
-
-    path: str
-    """As it was written."""
-    start: int
-    """Where the @ stands in the message."""
-
-
 def read_attachment(name: str, data: bytes, size: int) -> Attachment:
     """A file's bytes as text.
 
@@ -108,17 +98,13 @@ def read_file(path: Path) -> Attachment:
     return read_attachment(path.name, data, max(status.st_size, len(data)))
 
 
-def find_mentions(text: str) -> tuple[Mention, ...]:
+def find_mentions(text: str) -> tuple[str, ...]:
     """What a message names with @path or @"path with spaces", in order, each once.
 
     A name counts only at the start of a word, so that addresses of mail are left alone. Whether
     there is such a file is for the caller to see.
     """
-    found: dict[str, Mention] = {}
-    for match in _MENTION.finditer(text):
-        path = match[1] or match[2]
-        found.setdefault(path, Mention(path, match.start()))
-    return tuple(found.values())
+    return tuple(dict.fromkeys(match[1] or match[2] for match in _MENTION.finditer(text)))
 
 
 def compose(text: str, attachments: Sequence[Attachment]) -> str:

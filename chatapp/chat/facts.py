@@ -61,8 +61,6 @@ class ModelFacts:
     threads: int = 0
     """CPU threads that it computes with."""
     parameters: int = 0
-    weight_bytes: int = 0
-    """Memory the weights take as loaded."""
     context_length: int
     context_bytes: int = 0
     """Memory that the keys and values of a full context take; 0 where they take none."""

@@ -104,7 +104,7 @@ def save_readable(
                 migrate(connection, clock)
             new.execute("ATTACH ? AS old", (str(copy),))
             _fill(new)
-        _mend(new, clock())
+        _mend(new)
         conversations, messages = _counts(new)
         return Saved(conversations, messages, messages - read)
 
@@ -321,7 +321,7 @@ def free_pages(path: Path) -> frozenset[int] | None:
     return free if is_sound else None
 
 
-def _mend(connection: sqlite3.Connection, now: float) -> None:
+def _mend(connection: sqlite3.Connection) -> None:
     """Make a sound tree of the rows that were saved."""
     connection.execute("BEGIN")
     connection.execute(

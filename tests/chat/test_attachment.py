@@ -75,7 +75,7 @@ def test_what_is_too_large_is_refused_with_the_numbers() -> None:
 
 def test_names_begin_with_an_at_at_the_start_of_a_word() -> None:
     text = '@a.txt and @"b c.txt", not me@home.org; again @a.txt (@d) @'
-    assert [mention.path for mention in find_mentions(text)] == ["a.txt", "b c.txt"]
+    assert find_mentions(text) == ("a.txt", "b c.txt")
 
 
 def test_a_name_that_is_no_unicode_can_be_sent_all_the_same() -> None:

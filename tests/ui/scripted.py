@@ -35,7 +35,6 @@ FACTS = ModelFacts(
     device="cpu",
     threads=2,
     parameters=1_000_000,
-    weight_bytes=2_000_000,
     context_length=2048,
     context_bytes=1_000_000,
     vocab_size=50_000,

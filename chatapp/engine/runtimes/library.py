@@ -73,7 +73,6 @@ _FUNCTIONS = """
     int32_t llama_model_n_layer(const void *);
     int32_t llama_model_n_head(const void *);
     int32_t llama_model_n_head_kv(const void *);
-    uint64_t llama_model_size(const void *);
     uint64_t llama_model_n_params(const void *);
     bool llama_model_has_encoder(const void *);
     bool llama_model_is_recurrent(const void *);
@@ -176,7 +175,7 @@ def library() -> Library:
         c = ffi.dlopen(str(file))
     except OSError as error:
         raise NoLibrary(f"llama.cpp's library in {version} can't be loaded: {error}") from None
-    _shake_hands(ffi, c, version)
+    _shake_hands(c, version)
     errors: list[str] = []
     log = _logger(ffi, errors)
     c.llama_log_set(log, ffi.NULL)
@@ -226,7 +225,7 @@ def _pinned() -> tuple[Path, str, dict[str, str]]:
     return files[0], f"xllamacpp {found}", structs
 
 
-def _shake_hands(ffi: Any, c: Any, version: str) -> None:
+def _shake_hands(c: Any, version: str) -> None:
     """See that every function is there and that the structs are laid out as declared."""
     missing = [name for name in dir(c) if not _has(c, name)]
     if missing:

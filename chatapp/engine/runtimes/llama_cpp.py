@@ -285,7 +285,6 @@ class LlamaCppRuntime:
             device="gpu" if gpu else "cpu",
             threads=self._threads,
             parameters=int(c.llama_model_n_params(model)),
-            weight_bytes=int(c.llama_model_size(model)),
             context_length=length,
             context_bytes=length * self._cell_bytes,
             vocab_size=self._vocabulary,

@@ -459,7 +459,6 @@ def _facts(
             " positions anew, and what is kept of earlier tokens would no longer be exact"
         )
     asked = options.context_length
-    parameters = list(model.parameters())
     length = min(asked, own_context) if asked else own_context
     return ModelFacts(
         name=source.name,
@@ -469,8 +468,7 @@ def _facts(
         dtype=str(model.dtype)[6:],
         device=str(model.device),
         threads=torch.get_num_threads(),
-        parameters=sum(parameter.numel() for parameter in parameters),
-        weight_bytes=sum(parameter.numel() * parameter.element_size() for parameter in parameters),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
         context_length=length,
         context_bytes=length * _bytes_of_a_token(model, config, heads, kv_heads),
         vocab_size=int(config.vocab_size),

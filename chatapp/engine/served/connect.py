@@ -113,7 +113,6 @@ def _llama_server(http: Http, facts: ModelFacts, meta: Mapping[str, Any]) -> Ser
             weight_format=str(props.get("model_ftype", "")),
             context_length=context if isinstance(context, int) else number("n_ctx"),
             parameters=number("n_params"),
-            weight_bytes=number("size"),
             vocab_size=number("n_vocab"),
             hidden_size=number("n_embd"),
         ),

@@ -119,8 +119,8 @@ class AttachedFiles:
     def _all(self, text: str) -> list[Path]:
         """What /attach put there, then the files that the text names."""
         paths = list(self._paths)
-        for mention in find_mentions(text):
-            path = _mentioned(mention.path)
+        for name in find_mentions(text):
+            path = _mentioned(name)
             if path is not None and not any(_is_same(path, one) for one in paths):
                 paths.append(path)
         return paths
