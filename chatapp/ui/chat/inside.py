@@ -20,8 +20,8 @@ from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.text import visible_token
 from chatapp.chat.xray import Attention
 from chatapp.explain import views
+from chatapp.explain.cells import fit_token
 from chatapp.explain.journey import Journey
-from chatapp.explain.plots import fit
 from chatapp.explain.views import Made
 from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
@@ -287,7 +287,7 @@ class Inside:
             )
             for message_id, places in subject.places.items()
         }
-        token = fit(found.tokens[found.token].bytes, 12).rstrip()
+        token = fit_token(found.tokens[found.token].bytes, 12).rstrip()
         head = "mean of heads" if found.head is None else f"head {found.head}"
         words = f"by {token}, first token left out · < > layer {found.layer} · , . {head}"
         scale = legend("attention", dark=dark)
