@@ -180,7 +180,9 @@ class Inside:
     def _turned(self, what: Literal["layer", "head"], to: str, now: int | None, least: int) -> int:
         """Another layer or head. Raises CommandError."""
         facts = self._chat.session.facts
-        most = (facts.layers if what == "layer" else facts.heads) - 1 if facts is not None else 0
+        most = (facts.layers if what == "layer" else facts.heads) - 1 if facts is not None else -1
+        if most < 0:
+            raise CommandError(f"no {what}s are known of this model")
         if to in ("+", "-"):
             number = min(max(least, (most if now is None else now) + int(f"{to}1")), most)
         elif to == "mean" and least < 0:
