@@ -269,10 +269,10 @@ class Inside:
         subject = await self._look()
         inside = subject.inside
         if tab == _TOKEN:
-            return await inside.word(report)
+            return inside.word()
         if tab == _LAYERS:
-            return await inside.layers(report)
-        found = await inside.attention(report)
+            return await inside.make("layers", report)
+        found = await inside.looked_at(report)
         if self._chat.panel.tab == _ATTENTION and not self._what_if.on:
             self._colour_attention(subject, found)
         return lambda width: views.attention(found, width)
