@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 from typing import Literal
 
@@ -45,15 +45,6 @@ _FULL = {_ATTENTION: "attention", _LAYERS: "layers", _TOKEN: "tokens"}
 _WRITING = "A reply is being written: this is shown when it is done."
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What is looked at, and where the messages stand in it."""
-
-    inside: Looked
-    places: Mapping[str, Sequence[int]]
-    """By message (the system text under `SYSTEM`), the places of its tokens."""
-
-
 class Inside:
     """Looks into the model at the token pointed at, or the newest one."""
 
@@ -82,19 +73,19 @@ class Inside:
         self._refuse_busy()
 
         async def show() -> None:
-            subject = await self._look()
+            inside = await self._look()
 
             def leave(place: int | None) -> None:
                 """Leave the cursor on the token that was looked at last."""
-                inside, transcript = subject.inside, self._chat.transcript
+                transcript = self._chat.transcript
                 self._layer, self._head = inside.layer, inside.head
-                for message_id, places in subject.places.items():
+                for message_id, places in inside.places.items():
                     block = transcript.block_of(message_id)
                     if place in places and block is not None and block.has_tokens:
                         transcript.point(message_id, places.index(place))
 
             first = page or _FULL.get(self._chat.panel.tab, "")
-            self._chat.app.push_screen(PagesScreen(subject.inside, first), leave)
+            self._chat.app.push_screen(PagesScreen(inside, first), leave)
 
         self._models.when_ready(show)
 
@@ -106,9 +97,9 @@ class Inside:
 
         async def show() -> None:
             message, index = self._pointed_reply()
-            subject = await self._look()
+            inside = await self._look()
             journey = Journey(self._chat.session, message.id, index)
-            self._chat.app.push_screen(PagesScreen(subject.inside, stages=journey.pages))
+            self._chat.app.push_screen(PagesScreen(inside, stages=journey.pages))
 
         self._models.when_ready(show)
 
@@ -266,18 +257,17 @@ class Inside:
             step = inspector.step(message.id, index, self._what_if.tried)
             traced = await inspector.trace(step, [record.id])
             return lambda width: views.filters(traced.trace.stages, record, width)
-        subject = await self._look()
-        inside = subject.inside
+        inside = await self._look()
         if tab == _TOKEN:
             return inside.word()
         if tab == _LAYERS:
             return await inside.make("layers", report)
         found = await inside.looked_at(report)
         if self._chat.panel.tab == _ATTENTION and not self._what_if.on:
-            self._colour_attention(subject, found)
+            self._colour_attention(inside, found)
         return lambda width: views.attention(found, width)
 
-    def _colour_attention(self, subject: Subject, found: Attention) -> None:
+    def _colour_attention(self, inside: Looked, found: Attention) -> None:
         """Colour the transcript by how much its tokens were looked at, the first one left out."""
         dark, row = self._chat.app.current_theme.dark, found.rows[0]
         shares = views.shares_without_first(row)
@@ -285,9 +275,9 @@ class Inside:
         looks = {
             message_id: Look(
                 tuple(styles[place] for place in places if place < len(styles)),
-                tokens=tuple(subject.inside.pieces[place].bytes for place in places),
+                tokens=tuple(inside.pieces[place].bytes for place in places),
             )
-            for message_id, places in subject.places.items()
+            for message_id, places in inside.places.items()
         }
         token = fit_token(found.tokens[found.token].bytes, 12).rstrip()
         head = "mean of heads" if found.head is None else f"head {found.head}"
@@ -316,14 +306,14 @@ class Inside:
         if self._turns.busy:
             raise CommandError("a reply is being written; look inside when it is done")
 
-    async def _look(self) -> Subject:
+    async def _look(self) -> Looked:
         """What is pointed at. Raises ChatappError."""
         session = self._chat.session
         facts, engine = session.facts, session.engine
         assert facts is not None  # a model that is ready has told them
         pointed = self._chat.transcript.pointed
         if pointed is None:
-            return Subject(Looked(engine, facts, (), 0), {})
+            return Looked(engine, facts, (), 0)
         block, index = pointed
         message = block.message
         if (reply := message.reply) is not None:
@@ -345,7 +335,8 @@ class Inside:
         inside.head = self._head
         if self._layer is not None:
             inside.layer = self._layer
-        return Subject(inside, places)
+        inside.places = places
+        return inside
 
     def _places(self, leaf: str | None, prompt: Sequence[TokenPiece]) -> dict[str, Sequence[int]]:
         """Where the tokens of the messages up to one stand in the prompt.

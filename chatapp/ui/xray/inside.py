@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from chatapp.chat.facts import ModelFacts, Report
@@ -52,6 +53,8 @@ class Inside:
         """How fast the last reply was written, in tokens a second; 0 for unknown."""
         self.turn = ""
         """How much of the last prompt the KV cache held, in words."""
+        self.places: Mapping[str, Sequence[int]] = {}
+        """Where the messages stand in it, by their ids: the places of their tokens."""
         self.pieces = pieces
         self.ids = tuple(piece.id for piece in pieces)
         self.place = place % len(pieces) if pieces else 0
