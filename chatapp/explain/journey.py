@@ -17,7 +17,8 @@ from chatapp.chat.text import sanitise, visible_token
 from chatapp.chat.trace import StageTrace
 from chatapp.chat.xray import Attribution, Passage
 from chatapp.explain import views
-from chatapp.explain.plots import bar, fit
+from chatapp.explain.cells import fit_token
+from chatapp.explain.plots import bar
 from chatapp.explain.views import TOKEN_WIDTH, Made, Page, View
 from chatapp.session.inspector import Inspector
 from chatapp.session.session import Session
@@ -93,7 +94,7 @@ class Journey:
         first = max(0, len(pieces) - 10)
         lines = [f"{'place':>6} {'id':>8}  token"]
         lines += [
-            f"{first + number:>6} {piece.id:>8}  {fit(piece.bytes, TOKEN_WIDTH)}"
+            f"{first + number:>6} {piece.id:>8}  {fit_token(piece.bytes, TOKEN_WIDTH)}"
             for number, piece in enumerate(pieces[first:])
         ]
         view = View(
@@ -210,7 +211,8 @@ class Journey:
         model = stages[0]
         lines = [f"{'token':<{TOKEN_WIDTH}} {'logit':>8}"]
         lines += [
-            f"{fit(names[one.id], TOKEN_WIDTH)} {decimal(one.logit or 0.0):>8}{self._mark(one.id)}"
+            f"{fit_token(names[one.id], TOKEN_WIDTH)} {decimal(one.logit or 0.0):>8}"
+            f"{self._mark(one.id)}"
             for one in model.tokens
         ]
         view = View(
@@ -233,7 +235,7 @@ class Journey:
         after = {one.id: one.prob for one in (tempered or model).tokens}
         for one in model.tokens:
             lines.append(
-                f"{fit(names[one.id], TOKEN_WIDTH)} {percent(one.prob):>9}"
+                f"{fit_token(names[one.id], TOKEN_WIDTH)} {percent(one.prob):>9}"
                 f" {percent(after[one.id]):>12}  {bar(after[one.id], _BAR)}{self._mark(one.id)}"
             )
         others = (tempered or model).other_prob
@@ -270,7 +272,7 @@ class Journey:
             found = (await self._inspector.find_tokens(self._step, one.id, 1))[0]
             stretches.append((found.draw_from or 0.0, found.draw_to or 0.0, one))
         lines = [
-            f"{fit(one.bytes, TOKEN_WIDTH)} {percent(one.prob):>8}  {low:.4f} – {high:.4f}"
+            f"{fit_token(one.bytes, TOKEN_WIDTH)} {percent(one.prob):>8}  {low:.4f} – {high:.4f}"
             f"  {bar(one.prob, _BAR)}{self._mark(one.id)}"
             for low, high, one in sorted(stretches, key=lambda stretch: stretch[0])
         ]
@@ -336,7 +338,7 @@ class Journey:
         shown = records[-16:]
         lines = [f"{'token':<{TOKEN_WIDTH}} {'P(end)':>9}"]
         lines += [
-            f"{fit(one.bytes, TOKEN_WIDTH)} {percent(one.p_end):>9}  {bar(one.p_end, 24)}"
+            f"{fit_token(one.bytes, TOKEN_WIDTH)} {percent(one.p_end):>9}  {bar(one.p_end, 24)}"
             for one in shown
         ]
         reason = self._reply.finish_reason
@@ -360,6 +362,6 @@ class Journey:
 
 def _row(record: TokenRecord) -> str:
     return (
-        f"{fit(record.bytes, TOKEN_WIDTH)} {percent(record.model_prob):>9}"
+        f"{fit_token(record.bytes, TOKEN_WIDTH)} {percent(record.model_prob):>9}"
         f" {percent(record.prob):>9} {count(record.rank):>6} {bits(record.entropy_bits):>10}"
     )

@@ -8,7 +8,7 @@ from html import escape
 from chatapp.chat.numbers import decimal, percent
 from chatapp.chat.text import sanitise
 from chatapp.chat.xray import Attention, CacheRun, EmbeddingMap
-from chatapp.explain.plots import fit
+from chatapp.explain.cells import fit_token
 
 _INK, _PAPER, _BLUE, _RED = "#1b1f24", "#ffffff", "#0b5fbf", "#c2410c"
 _CELL = 18
@@ -17,7 +17,7 @@ _MARGIN = 120
 
 def heat_map(found: Attention) -> str:
     """All tokens against all, the darker the more; every cell says its share to a pointer."""
-    names = [fit(piece.bytes, 14).strip() for piece in found.tokens]
+    names = [fit_token(piece.bytes, 14).strip() for piece in found.tokens]
     side = _CELL * len(names)
     marks: list[str] = []
     for place, row in enumerate(found.rows):

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
-
-from chatapp.chat.text import visible_token
 
 _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 _SHADES = " ·░▒▓█"
@@ -34,22 +31,6 @@ def signed_bar(value: float, most: float, width: int) -> str:
 def shade(share: float) -> str:
     """One cell for a share of 0 to 1; small shares can be told apart, too."""
     return _SHADES[sum(share >= least for least in _SHADES_AT)]
-
-
-def cells(text: str) -> int:
-    """How many columns of a terminal a text takes."""
-    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
-    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
-
-
-def fit(data: bytes, width: int) -> str:
-    """A token in exactly `width` columns."""
-    text = visible_token(data)
-    if cells(text) > width:
-        while cells(text) >= width:
-            text = text[:-1]
-        text += "…"
-    return text + " " * (width - cells(text))
 
 
 def scatter(

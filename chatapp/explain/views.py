@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rich.cells import cell_len
+
 from chatapp.chat.facts import Report
 from chatapp.chat.numbers import count, decimal, percent, size
 from chatapp.chat.numbers import tokens as token_count
@@ -31,7 +33,8 @@ from chatapp.chat.xray import (
     Positions,
     Similarity,
 )
-from chatapp.explain.plots import SHADES_TOLD, bar, cells, fit, rounded, scatter, shade, signed_bar
+from chatapp.explain.cells import fit_token
+from chatapp.explain.plots import SHADES_TOLD, bar, rounded, scatter, shade, signed_bar
 from chatapp.explain.removal import cut_by, setting_text, shortfall, stage_name
 
 Kind = Literal["control", "byte", "word", "inside", "mark"]
@@ -152,7 +155,7 @@ def tokens(pieces: Sequence[TokenPiece], width: int = 80, first: int = 0) -> Vie
         if narrow:
             lines += [f"{number:>5} {piece.id:>6} {words}", f"       {_hex(piece, width - 7)}"]
             continue
-        shown = fit(piece.bytes, TOKEN_WIDTH)
+        shown = fit_token(piece.bytes, TOKEN_WIDTH)
         lines.append(
             f"{number:>5} {piece.id:>8}  {shown}  {words:<20} {_hex(piece, width - 56)}".rstrip()
         )
@@ -200,7 +203,7 @@ def _flowing(texts: Sequence[str], width: int) -> list[str]:
     """Tokens one after another, parted by │, in as many lines as it takes."""
     lines = [""]
     for text in texts:
-        if lines[-1] and cells(lines[-1] + text) >= width:
+        if lines[-1] and cell_len(lines[-1] + text) >= width:
             lines.append("")
         lines[-1] += (text + "│")[:width]
     return lines
@@ -237,7 +240,7 @@ def _spaced(piece: TokenPiece, spaced: bool) -> str:
 
 def _scored(rows: Sequence[tuple[TokenPiece, float, str]], most: float) -> list[str]:
     return [
-        f"{number:>4}  {fit(piece.bytes, TOKEN_WIDTH)} {decimal(score, 3):>8}"
+        f"{number:>4}  {fit_token(piece.bytes, TOKEN_WIDTH)} {decimal(score, 3):>8}"
         f"  {bar(score / most if most else 0, _BAR):<{_BAR}}  {note}"
         for number, (piece, score, note) in enumerate(rows, 1)
     ]
@@ -252,7 +255,7 @@ def analogy(found: Analogy, width: int = 80) -> View:
     for one in found.results:
         note = "one of the terms" if one.is_input else ""
         lines.append(
-            f"{count(one.rank):>7}  {fit(one.piece.bytes, TOKEN_WIDTH)}"
+            f"{count(one.rank):>7}  {fit_token(one.piece.bytes, TOKEN_WIDTH)}"
             f" {decimal(one.score, 3):>8}  {bar(one.score, _BAR):<{_BAR}}  {note}"
         )
     answer = next((one for one in found.results if not one.is_input), None)
@@ -344,10 +347,10 @@ def attention(found: Attention, width: int = 80, *, most: int = _MOST_LOOKED_AT)
         other = f"{percent(others[place]):>8}" if place else ""
         mark = "  ←" if place == found.token else ""
         if narrow:
-            lines.append(f"{place:>5} {fit(name, 10)} {share:>7} {other}")
+            lines.append(f"{place:>5} {fit_token(name, 10)} {share:>7} {other}")
             continue
         lines.append(
-            f"{place:>5}  {fit(name, TOKEN_WIDTH)} {share:>8}  {bar(row[place], 16):<16}"
+            f"{place:>5}  {fit_token(name, TOKEN_WIDTH)} {share:>8}  {bar(row[place], 16):<16}"
             f"  {other}  {bar(others[place] / largest, 8)}{mark}"
         )
     remark = f"{_whose(found)}; the shares sum to 1."
@@ -374,7 +377,7 @@ def _whose(found: Attention) -> str:
 
 def heat_map(found: Attention, width: int, mark: int | None = None) -> View:
     """All tokens against all, as many as fit; with a `mark`, those around that token."""
-    names = [fit(piece.bytes, 12) for piece in found.tokens]
+    names = [fit_token(piece.bytes, 12) for piece in found.tokens]
     room = max(8, width - 20)
     end = len(names) if mark is None else min(len(names), max(mark + _AROUND + 1, room))
     start = max(0, end - room)
@@ -461,9 +464,10 @@ def lens(found: Lens, width: int = 80) -> View:
     most = max((one.kl_bits for one in found.layers), default=0.0) or 1.0
     for one in found.layers:
         name = "embed" if one.layer == 0 else "output" if one is last else str(one.layer)
+        room, most_tops = (8, 1) if narrow else (TOKEN_WIDTH, 3)
         tops = "  ".join(
-            f"{fit(two.piece.bytes, 8 if narrow else TOKEN_WIDTH).rstrip()} {percent(two.score)}"
-            for two in one.top[: 1 if narrow else 3]
+            f"{fit_token(two.piece.bytes, room).rstrip()} {percent(two.score)}"
+            for two in one.top[:most_tops]
         )
         if narrow:
             lines.append(f"{name:>6} {count(one.rank):>6} {one.kl_bits:>5.1f}  {tops}"[:width])
@@ -539,7 +543,7 @@ def filters(stages: Sequence[StageTrace], record: TokenRecord, width: int = 80) 
     sizes = (10, 6, 6, 7) if narrow else (18, 9, 12, 20)
     rows = [("stage", "set to", "left", "share")]
     if not narrow:
-        name = fit(record.bytes, 11).rstrip()
+        name = fit_token(record.bytes, 11).rstrip()
         rows = [("stage", "setting", "tokens left", f"share of {name}")]
     for stage in stages:
         mine = next(one.prob for one in stage.tokens if one.id == record.id)
@@ -553,7 +557,7 @@ def filters(stages: Sequence[StageTrace], record: TokenRecord, width: int = 80) 
         if one.removed_by is not None:
             if len(lines) == len(rows):
                 lines.append("")
-            name = visible_token(one.bytes) if narrow else fit(one.bytes, TOKEN_WIDTH)
+            name = visible_token(one.bytes) if narrow else fit_token(one.bytes, TOKEN_WIDTH)
             told = f"{name} {cut_by(one.removed_by)}: {shortfall(one.removed_by)}"
             lines += textwrap.wrap(told, width)
     return View(

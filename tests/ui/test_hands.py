@@ -46,7 +46,19 @@ KEYS = (
     *("ctrl+up", "ctrl+down", *(f"f{number}" for number in range(1, 13))),
     *("n", "p", "e", "d", "u", "c", "y", "o", "x", "b", "t", "f", "left_square_bracket"),
     *("right_square_bracket", "plus", "minus", "1", "2", "space", "delete", "g"),
+    *("i", "j", "t", "T", "comma", "full_stop", "less_than_sign", "greater_than_sign", "alt+t"),
 )
+SIGNS = {
+    "space": " ",
+    "plus": "+",
+    "minus": "-",
+    "comma": ",",
+    "full_stop": ".",
+    "less_than_sign": "<",
+    "greater_than_sign": ">",
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
+}
 NOT_TRIED = {"quit", "editor", "copy", "export", "import", "theme", "suspend"}
 """The walk's own end; what needs a terminal, a clipboard, or writes files anywhere."""
 SIZES = ((140, 42), (100, 30), (80, 24), (59, 19), (20, 5), (1, 1))
@@ -172,9 +184,7 @@ class Walk:
         return f"/{found.name} {argument}".rstrip()
 
     def key(self, name: str) -> None:
-        character = name if len(name) == 1 else {"space": " ", "plus": "+", "minus": "-"}.get(name)
-        if "bracket" in name:
-            character = "[" if "left" in name else "]"
+        character = name if len(name) == 1 else SIGNS.get(name)
         self.app.post_message(events.Key(name, character))
 
     def submit(self, text: str) -> None:

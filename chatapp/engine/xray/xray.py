@@ -30,6 +30,7 @@ from chatapp.chat.xray import (
 )
 from chatapp.engine.runtimes.base import CannotFork, Runtime, common_prefix
 from chatapp.engine.xray import anatomy
+from chatapp.engine.xray.words import find_token, read_sum
 
 _CACHE_LENGTHS = (8, 16, 32, 64, 128)
 _PIECE = 512
@@ -39,7 +40,11 @@ Report = Callable[[Progress], None]
 
 
 class XRay:
-    """Looks into the model that a runtime runs; the float32 weights come when first needed."""
+    """Looks into the model that a runtime runs; the float32 weights come when first needed.
+
+    What needs torch is imported behind that: the import takes seconds, and what is wrong with a
+    question is said before.
+    """
 
     def __init__(self, runtime: Runtime, source: ModelSource, prepared: Path) -> None:
         """Nothing is loaded yet.
@@ -65,32 +70,37 @@ class XRay:
         self, word: str, matrix: Matrix, by: Measure, count: int, on_progress: Report
     ) -> Neighbors:
         """The tokens nearest to a word's. Raises EngineError."""
-        from chatapp.engine.xray.embeddings import find_token, neighbors
-
         find_token(self._tokenizer, word)  # said before anything is loaded
         weights = self._loaded(on_progress)
+        from chatapp.engine.xray.embeddings import neighbors
+
         return neighbors(weights, self._tokenizer, word, matrix=matrix, by=by, count=count)
 
     def analogy(self, expression: str, count: int, on_progress: Report) -> Analogy:
         """What is nearest to a sum of embeddings. Raises EngineError."""
-        from chatapp.engine.xray.embeddings import analogy, find_token, read_sum
-
         for _, word in read_sum(expression):
-            find_token(self._tokenizer, word)  # said before anything is loaded
-        return analogy(self._loaded(on_progress), self._tokenizer, expression, count=count)
+            find_token(self._tokenizer, word)
+        weights = self._loaded(on_progress)
+        from chatapp.engine.xray.embeddings import analogy
+
+        return analogy(weights, self._tokenizer, expression, count=count)
 
     def similarity(self, one: Passage, other: Passage, on_progress: Report) -> Similarity:
         """How alike two texts are. Raises EngineError."""
+        first, second = self._ids(one), self._ids(other)
+        weights = self._loaded(on_progress)
         from chatapp.engine.xray.embeddings import similarity
 
-        first, second = self._ids(one), self._ids(other)
-        return similarity(self._loaded(on_progress), first, second)
+        return similarity(weights, first, second)
 
     def embedding_map(self, words: Sequence[str], method: str, on_progress: Report) -> EmbeddingMap:
         """Some words in two dimensions. Raises EngineError."""
+        for word in words:
+            find_token(self._tokenizer, word)
+        weights = self._loaded(on_progress)
         from chatapp.engine.xray.embeddings import embedding_map
 
-        return embedding_map(self._loaded(on_progress), self._tokenizer, words, method)
+        return embedding_map(weights, self._tokenizer, words, method)
 
     def attention(
         self,
@@ -102,8 +112,6 @@ class XRay:
         on_progress: Report,
     ) -> Attention:
         """How much one token, or every token, attends to each. Raises EngineError."""
-        from chatapp.engine.xray.attention import all_attention, attention_rows
-
         ids = self._ids(passage)
         place = len(ids) - 1 if every_row else _place(token, ids)
         facts, which = self._runtime.facts, head  # said before anything is loaded
@@ -111,6 +119,8 @@ class XRay:
         if head is not None and facts.heads:
             which = _in_range("head", head, facts.heads)
         weights = self._loaded(on_progress)
+        from chatapp.engine.xray.attention import all_attention, attention_rows
+
         if not weights.head_count:
             raise weights.unknown("its layers have no attention")
         if every_row:
@@ -131,22 +141,22 @@ class XRay:
         self, passage: Passage, token: int, on_progress: Report
     ) -> tuple[HeadProfile, ...]:
         """What every head does at one token. Raises EngineError."""
-        from chatapp.engine.xray.attention import attention_rows, profiles
-
         ids = self._ids(passage)
         upto = ids[: _place(token, ids) + 1]
         weights = self._loaded(on_progress)
+        from chatapp.engine.xray.attention import attention_rows, profiles
+
         return tuple(
             profiles(attention_rows(weights, upto, self._before(upto[:-1], on_progress)), upto)
         )
 
     def lens(self, passage: Passage, token: int, count: int, on_progress: Report) -> Lens:
         """The prediction behind a token after every layer. Raises EngineError."""
-        from chatapp.engine.xray.layers import lens
-
         ids = self._ids(passage)
         place = _place(token, ids)
         weights, before = self._loaded(on_progress), self._before(ids[:place], on_progress)
+        from chatapp.engine.xray.layers import lens
+
         layers = lens(weights, self._tokenizer, ids[place], before, count)
         return Lens(self._tokenizer.pieces(ids), place, tuple(layers))
 
@@ -163,13 +173,12 @@ class XRay:
         None takes the token that follows, or what the model would choose at the end of the text.
         Raises EngineError.
         """
-        from chatapp.engine.xray.embeddings import find_token
-        from chatapp.engine.xray.layers import attribution
-
         ids = self._ids(passage)
         place = _place(token, ids)
         chosen = None if target is None else find_token(self._tokenizer, target)[0]
         weights = self._loaded(on_progress)
+        from chatapp.engine.xray.layers import attribution
+
         if chosen is None and place + 1 < len(ids):
             chosen = ids[place + 1]
         if chosen is None:
@@ -188,9 +197,10 @@ class XRay:
 
     def positions(self, position: int, on_progress: Report) -> Positions:
         """How the model knows that a token stands at a position. Raises EngineError."""
+        weights = self._loaded(on_progress)
         from chatapp.engine.xray.positions import positions
 
-        return positions(self._loaded(on_progress), position)
+        return positions(weights, position)
 
     def cache_run(
         self, passage: Passage, on_progress: Report, cancelled: Callable[[], bool]
@@ -252,17 +262,19 @@ class XRay:
     def _loaded(self, on_progress: Report) -> Any:
         """The weights, loaded now where they aren't yet. Raises EngineError."""
         if self._weights is None:
-            from chatapp.engine.runtimes.transformers import TransformersRuntime, load_transformers
-            from chatapp.engine.xray.weights import Weights
-
             runtime = self._runtime
             exact = (
-                isinstance(runtime, TransformersRuntime)
+                runtime.facts.runtime == "transformers"
                 and runtime.facts.dtype == "float32"
                 and runtime.facts.device == "cpu"
             )
             if not exact:
                 on_progress(Progress("loading the float32 weights to look inside", 0, 0))
+            # Behind what says so: torch and transformers take some seconds to be imported.
+            from chatapp.engine.runtimes.transformers import TransformersRuntime, load_transformers
+            from chatapp.engine.xray.weights import Weights
+
+            if not exact:
                 options = LoadOptions(runtime="transformers", dtype="float32", device="cpu")
                 runtime = load_transformers(self._source, options, self._prepared, on_progress)
             assert isinstance(runtime, TransformersRuntime)

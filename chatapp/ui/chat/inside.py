@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 from typing import Literal
 
@@ -20,8 +20,8 @@ from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.text import visible_token
 from chatapp.chat.xray import Attention
 from chatapp.explain import views
+from chatapp.explain.cells import fit_token
 from chatapp.explain.journey import Journey
-from chatapp.explain.plots import fit
 from chatapp.explain.views import Made
 from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
@@ -43,15 +43,6 @@ _CANDIDATES, _TRACE, _ATTENTION, _LAYERS, _TOKEN = TABS
 _FULL = {_ATTENTION: "attention", _LAYERS: "layers", _TOKEN: "tokens"}
 """The page that shows more of a tab."""
 _WRITING = "A reply is being written: this is shown when it is done."
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What is looked at, and where the messages stand in it."""
-
-    inside: Looked
-    places: Mapping[str, Sequence[int]]
-    """By message (the system text under `SYSTEM`), the places of its tokens."""
 
 
 class Inside:
@@ -82,19 +73,19 @@ class Inside:
         self._refuse_busy()
 
         async def show() -> None:
-            subject = await self._look()
+            inside = await self._look()
 
             def leave(place: int | None) -> None:
                 """Leave the cursor on the token that was looked at last."""
-                inside, transcript = subject.inside, self._chat.transcript
+                transcript = self._chat.transcript
                 self._layer, self._head = inside.layer, inside.head
-                for message_id, places in subject.places.items():
+                for message_id, places in inside.places.items():
                     block = transcript.block_of(message_id)
                     if place in places and block is not None and block.has_tokens:
                         transcript.point(message_id, places.index(place))
 
             first = page or _FULL.get(self._chat.panel.tab, "")
-            self._chat.app.push_screen(PagesScreen(subject.inside, first), leave)
+            self._chat.app.push_screen(PagesScreen(inside, first), leave)
 
         self._models.when_ready(show)
 
@@ -106,9 +97,9 @@ class Inside:
 
         async def show() -> None:
             message, index = self._pointed_reply()
-            subject = await self._look()
+            inside = await self._look()
             journey = Journey(self._chat.session, message.id, index)
-            self._chat.app.push_screen(PagesScreen(subject.inside, stages=journey.pages))
+            self._chat.app.push_screen(PagesScreen(inside, stages=journey.pages))
 
         self._models.when_ready(show)
 
@@ -180,7 +171,9 @@ class Inside:
     def _turned(self, what: Literal["layer", "head"], to: str, now: int | None, least: int) -> int:
         """Another layer or head. Raises CommandError."""
         facts = self._chat.session.facts
-        most = (facts.layers if what == "layer" else facts.heads) - 1 if facts is not None else 0
+        most = (facts.layers if what == "layer" else facts.heads) - 1 if facts is not None else -1
+        if most < 0:
+            raise CommandError(f"no {what}s are known of this model")
         if to in ("+", "-"):
             number = min(max(least, (most if now is None else now) + int(f"{to}1")), most)
         elif to == "mean" and least < 0:
@@ -264,18 +257,17 @@ class Inside:
             step = inspector.step(message.id, index, self._what_if.tried)
             traced = await inspector.trace(step, [record.id])
             return lambda width: views.filters(traced.trace.stages, record, width)
-        subject = await self._look()
-        inside = subject.inside
+        inside = await self._look()
         if tab == _TOKEN:
-            return await inside.word(report)
+            return inside.word()
         if tab == _LAYERS:
-            return await inside.layers(report)
-        found = await inside.attention(report)
+            return await inside.make("layers", report)
+        found = await inside.looked_at(report)
         if self._chat.panel.tab == _ATTENTION and not self._what_if.on:
-            self._colour_attention(subject, found)
+            self._colour_attention(inside, found)
         return lambda width: views.attention(found, width)
 
-    def _colour_attention(self, subject: Subject, found: Attention) -> None:
+    def _colour_attention(self, inside: Looked, found: Attention) -> None:
         """Colour the transcript by how much its tokens were looked at, the first one left out."""
         dark, row = self._chat.app.current_theme.dark, found.rows[0]
         shares = views.shares_without_first(row)
@@ -283,11 +275,11 @@ class Inside:
         looks = {
             message_id: Look(
                 tuple(styles[place] for place in places if place < len(styles)),
-                tokens=tuple(subject.inside.pieces[place].bytes for place in places),
+                tokens=tuple(inside.pieces[place].bytes for place in places),
             )
-            for message_id, places in subject.places.items()
+            for message_id, places in inside.places.items()
         }
-        token = fit(found.tokens[found.token].bytes, 12).rstrip()
+        token = fit_token(found.tokens[found.token].bytes, 12).rstrip()
         head = "mean of heads" if found.head is None else f"head {found.head}"
         words = f"by {token}, first token left out · < > layer {found.layer} · , . {head}"
         scale = legend("attention", dark=dark)
@@ -314,14 +306,14 @@ class Inside:
         if self._turns.busy:
             raise CommandError("a reply is being written; look inside when it is done")
 
-    async def _look(self) -> Subject:
+    async def _look(self) -> Looked:
         """What is pointed at. Raises ChatappError."""
         session = self._chat.session
         facts, engine = session.facts, session.engine
         assert facts is not None  # a model that is ready has told them
         pointed = self._chat.transcript.pointed
         if pointed is None:
-            return Subject(Looked(engine, facts, (), 0), {})
+            return Looked(engine, facts, (), 0)
         block, index = pointed
         message = block.message
         if (reply := message.reply) is not None:
@@ -343,7 +335,8 @@ class Inside:
         inside.head = self._head
         if self._layer is not None:
             inside.layer = self._layer
-        return Subject(inside, places)
+        inside.places = places
+        return inside
 
     def _places(self, leaf: str | None, prompt: Sequence[TokenPiece]) -> dict[str, Sequence[int]]:
         """Where the tokens of the messages up to one stand in the prompt.

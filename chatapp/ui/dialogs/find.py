@@ -24,11 +24,11 @@ from chatapp.chat.inspection import FoundToken, ReplyStep, SpeltText
 from chatapp.chat.numbers import count, decimal, percent
 from chatapp.chat.record import Candidate
 from chatapp.chat.text import sanitise, visible_token
+from chatapp.explain.cells import fit_token
 from chatapp.explain.removal import cut_by, shortfall
 from chatapp.session.inspector import Inspector
 from chatapp.ui.dialogs.dialog import Dialog
 from chatapp.ui.drawing import MUTED
-from chatapp.ui.widgets.cells import fit_token
 
 _TITLE = "Find a token, or write any text to take"
 _NOTHING_YET = "write a text or an id; a space at its start counts"

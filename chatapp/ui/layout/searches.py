@@ -18,9 +18,9 @@ from chatapp.chat.search import (
     Hypothesis,
 )
 from chatapp.chat.text import sanitise, visible_token
+from chatapp.explain.cells import fit_token
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.line import Line
-from chatapp.ui.widgets.cells import fit_token
 
 LEGEND = "■ finished  × dropped  (score)"
 

@@ -12,9 +12,9 @@ from typing import Literal, get_args
 from chatapp.chat.numbers import UNKNOWN, count, decimal, percent, percent_figure, temperature
 from chatapp.chat.record import Candidate, TokenRecord
 from chatapp.chat.served import id_words
+from chatapp.explain.cells import fit, fit_token
 from chatapp.explain.plots import bar
 from chatapp.explain.removal import cut_by, cut_by_variants, shortfall
-from chatapp.ui.widgets.cells import fit, fit_token
 
 Column = Literal["model", "T", "final"]
 """The three probabilities of a candidate."""

@@ -22,6 +22,7 @@ from textual.strip import Strip
 
 from chatapp.chat.inspection import CandidatePage
 from chatapp.chat.record import Candidate, TokenRecord
+from chatapp.explain.cells import fit
 from chatapp.ui.widgets.candidate_pages import with_page, without_gap
 from chatapp.ui.widgets.candidate_rows import (
     COLUMNS,
@@ -36,7 +37,6 @@ from chatapp.ui.widgets.candidate_rows import (
     sum_row,
     told_column,
 )
-from chatapp.ui.widgets.cells import fit
 
 LEGEND = "● taken  × cut  pale: model  bars: ←/→"
 

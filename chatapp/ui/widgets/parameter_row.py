@@ -16,8 +16,8 @@ from textual.widget import Widget
 
 from chatapp.chat.sampling import Parameter
 from chatapp.chat.text import sanitise
+from chatapp.explain.cells import fit
 from chatapp.ui.widgets import slider
-from chatapp.ui.widgets.cells import fit
 
 OFF = "off"
 

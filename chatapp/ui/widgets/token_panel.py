@@ -28,12 +28,12 @@ from textual.widgets import Static
 from chatapp.chat.numbers import NO_BREAK_SPACE, UNKNOWN, bits, count, percent, temperature
 from chatapp.chat.record import TokenRecord
 from chatapp.chat.served import entropy_at_least, id_words
+from chatapp.explain.cells import fit, fit_token
 from chatapp.explain.plots import bar
 from chatapp.explain.removal import cut_by
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.widgets.candidate_rows import NO_TRACE, probability, rank_words, told_column
 from chatapp.ui.widgets.candidates import CandidateList
-from chatapp.ui.widgets.cells import fit, fit_token
 from chatapp.ui.widgets.page_view import PageView
 from chatapp.ui.widgets.sparkline import Sparklines
 

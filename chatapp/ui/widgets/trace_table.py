@@ -20,8 +20,8 @@ from chatapp.chat.inspection import TracedStep
 from chatapp.chat.numbers import count, decimal, percent, percent_figure, temperature
 from chatapp.chat.record import Candidate
 from chatapp.chat.trace import StageTrace, TracedToken
+from chatapp.explain.cells import fit, fit_token
 from chatapp.explain.removal import cut_by, setting_text, shortfall, stage_name
-from chatapp.ui.widgets.cells import fit, fit_token
 
 Figures = Literal["probability", "logit"]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from chatapp.chat.facts import ModelFacts, Report
 from chatapp.chat.prompt import TokenPiece
@@ -24,6 +26,8 @@ PAGES = (
     "cache",
 )
 """What the pages are called, in their order."""
+_WITHOUT_TEXT = ("tokens", "words", "position", "anatomy")
+"""The pages that need none."""
 _CACHE_TOKENS = 64
 """How much of the text is read to measure the cache: some seconds' worth."""
 _SUM = re.compile(r"\s[+\-−]\s")
@@ -49,6 +53,8 @@ class Inside:
         """How fast the last reply was written, in tokens a second; 0 for unknown."""
         self.turn = ""
         """How much of the last prompt the KV cache held, in words."""
+        self.places: Mapping[str, Sequence[int]] = {}
+        """Where the messages stand in it, by their ids: the places of their tokens."""
         self.pieces = pieces
         self.ids = tuple(piece.id for piece in pieces)
         self.place = place % len(pieces) if pieces else 0
@@ -56,36 +62,24 @@ class Inside:
         """In which attention is looked at."""
         self.head: int | None = None
         """None is the mean of all."""
-        self.words = ""
+        self.written = ""
         """What was written: a text to be cut into tokens, a word, a sum, or words for the map."""
         self.rows = 24
         """How many lines are seen at once."""
         self.mark = 0
         """Which word of the map is pointed at, from the left."""
         self._heat: tuple[object, Attention] | None = None
-        makers = (
-            self._tokens,
-            self._attention,
-            self._heads,
-            self._heat_map,
-            self.layers,
-            self._parts,
-            self._words,
-            self._position,
-            self._anatomy,
-            self._cache,
-        )
-        self.pages = tuple(Page(*one) for one in zip(PAGES, makers, strict=True))
+        self.pages = tuple(Page(name, partial(self.make, name)) for name in PAGES)
 
     @property
     def state(self) -> tuple[object, ...]:
         """What the pages hang on."""
-        return self.place, self.layer, self.head, self.words
+        return self.place, self.layer, self.head, self.written
 
     @property
     def is_map(self) -> bool:
         """Whether the words that were written make a map."""
-        return len(self.words.split()) > 2 and not _SUM.search(self.words)
+        return len(self.written.split()) > 2 and not _SUM.search(self.written)
 
     def move(self, steps: int) -> None:
         """To another token."""
@@ -103,41 +97,42 @@ class Inside:
 
     async def _tokens(self, _: Report) -> Made:
         pieces = self.pieces
-        if self.words:
-            pieces = await self._engine.tokenize(self.words)
+        if self.written:
+            pieces = await self._engine.tokenize(self.written)
         elif not pieces:
             return _nothing("Write a text below: its tokens appear as you write.")
         return lambda width: views.tokens(pieces[-200:], width)
 
-    async def word(self, report: Report) -> Made:
-        """The token, and the word that it belongs to. Raises EngineError."""
+    async def make(self, name: str, report: Report) -> Made:
+        """A page by its name. Raises EngineError."""
+        if not self.ids and name not in _WITHOUT_TEXT:
+            return _nothing()
+        made: Made = await getattr(self, f"_{name}".replace(" ", "_"))(report)
+        return made
+
+    def word(self) -> Made:
+        """The token, and the word that it belongs to."""
         place = views.word_at(self.pieces, self.place)
         pieces = self.pieces[place.start : place.stop]
         return lambda width: views.tokens(pieces, width, place.start)
 
-    async def attention(self, report: Report) -> Attention:
+    async def looked_at(self, report: Report) -> Attention:
         """What the token looked at. Raises EngineError."""
         return await self._engine.attention(
             Passage(ids=self.ids), self.place, self.layer, self.head, on_progress=report
         )
 
     async def _attention(self, report: Report) -> Made:
-        if not self.ids:
-            return _nothing()
-        found = await self.attention(report)
+        found = await self.looked_at(report)
         return lambda width: views.attention(found, width)
 
     async def _heads(self, report: Report) -> Made:
-        if not self.ids:
-            return _nothing()
         passage = Passage(ids=self.ids)
         found = await self._engine.head_profiles(passage, self.place, on_progress=report)
         piece = self.pieces[self.place]
         return lambda width: views.head_profiles(found, piece, width)
 
     async def _heat_map(self, report: Report) -> Made:
-        if not self.ids:
-            return _nothing()
         whole = len(self.ids) <= MOST_FOR_ALL
         ids = self.ids if whole else self.ids[: self.place + 1]
         key = (len(ids), self.layer, self.head)
@@ -153,18 +148,13 @@ class Inside:
         shown, place = self._heat[1], self.place
         return lambda width: views.heat_map(shown, width, place)
 
-    async def layers(self, report: Report) -> Made:
-        """The prediction of the token, layer by layer. Raises EngineError."""
-        if not self.ids:
-            return _nothing()
+    async def _layers(self, report: Report) -> Made:
         found = await self._engine.lens(
             Passage(ids=self.ids), max(0, self.place - 1), on_progress=report
         )
         return lambda width: views.lens(found, width)
 
     async def _parts(self, report: Report) -> Made:
-        if not self.ids:
-            return _nothing()
         found = await self._engine.attribution(
             Passage(ids=self.ids),
             max(0, self.place - 1),
@@ -174,7 +164,7 @@ class Inside:
         return lambda width: views.attribution(found, width)
 
     async def _words(self, report: Report) -> Made:
-        words = self.words.strip()
+        words = self.written.strip()
         if not words and self.ids:
             words = f"id:{self.ids[self.place]}"
         if not words:
@@ -197,8 +187,6 @@ class Inside:
         return lambda width: views.anatomy(found, width, measured=self.measured)
 
     async def _cache(self, report: Report) -> Made:
-        if not self.ids:
-            return _nothing()
         passage = Passage(ids=self.ids[:_CACHE_TOKENS])
         found = await self._engine.cache_run(passage, on_progress=report)
         return lambda width: views.cache_run(found, width, turn=self.turn)

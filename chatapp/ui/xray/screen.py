@@ -115,7 +115,7 @@ class PagesScreen(Dialog[int]):
 
     def action_leave(self) -> None:
         """Back from what is written to the token; else to the chat, or to the journey."""
-        if self.query_one(Input).has_focus or self._inside.words:
+        if self.query_one(Input).has_focus or self._inside.written:
             self._forget_words()
             self._show()
         else:
@@ -169,15 +169,15 @@ class PagesScreen(Dialog[int]):
     def take_words(self, event: Input.Changed) -> None:
         """Cut what is written into tokens at once."""
         event.stop()
-        if self.page.name == "tokens" and self._inside.words != event.value:
-            self._inside.words = event.value
+        if self.page.name == "tokens" and self._inside.written != event.value:
+            self._inside.written = event.value
             self._show()
 
     @on(Input.Submitted)
     def look_up(self, event: Input.Submitted) -> None:
         """Look the words up; the keys are the page's again."""
         event.stop()
-        self._inside.words, self._inside.mark = event.value, 0
+        self._inside.written, self._inside.mark = event.value, 0
         self.query_one(PageView).focus()
         self._show()
 
@@ -192,7 +192,7 @@ class PagesScreen(Dialog[int]):
         return self.page.name == "words" and self._inside.is_map
 
     def _forget_words(self) -> None:
-        self._inside.words = self.query_one(Input).value = ""
+        self._inside.written = self.query_one(Input).value = ""
         self.query_one(PageView).focus()
 
     def _show(self) -> None:
