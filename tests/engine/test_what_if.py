@@ -169,7 +169,8 @@ def test_a_forced_end_leaves_only_the_ends() -> None:
 
 
 def test_settings_that_leave_nothing_are_refused_with_the_place() -> None:
-    with pytest.raises(EngineError, match="at token 1 bans, end rules and the grammar leave no token"):
+    words = "at token 1 bans, end rules and the grammar leave no token"
+    with pytest.raises(EngineError, match=words):
         what_if([np.zeros(4, dtype=np.float32)], [1], [1], off({"banned": (0, 1, 2, 3)}))
 
 
