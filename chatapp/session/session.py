@@ -325,26 +325,34 @@ class Session:
             raise EngineError("no model wrote this message")
         return reply
 
-    def prompt_for(self, leaf: str | None, kept: tuple[TokenRecord, ...] = ()) -> Prompt:
+    def prompt_for(
+        self,
+        leaf: str | None,
+        kept: tuple[TokenRecord, ...] = (),
+        of: Conversation | None = None,
+    ) -> Prompt:
         """What the model reads after that message (and the kept start of a reply to it).
+
+        `of`: a conversation besides the current one.
 
         Raises EngineError: the message is not in the conversation.
         """
-        if leaf is not None:
+        if leaf is not None and of is None:
             self._message(leaf)
+        conversation = of or self.conversation
         # A reply that was stopped before its first token says nothing to the model.
-        path = [m for m in self.conversation.path_to(leaf) if m.text or m.reply is None]
+        path = [m for m in conversation.path_to(leaf) if m.text or m.reply is None]
         turns = [_turn(message, self.facts) for message in path]
         if kept:
             text = "".join(record.text for record in kept)
             turns.append(Turn("assistant", text, tuple(record.id for record in kept)))
         return Prompt(
-            system=self.conversation.system,
+            system=conversation.system,
             turns=tuple(turns),
-            format=self._formats(self.conversation.format),
+            format=self._formats(conversation.format),
             continue_reply=bool(kept),
-            moment=self.conversation.created,
-            think=self.conversation.think,
+            moment=conversation.created,
+            think=conversation.think,
         )
 
     async def _reply(

@@ -38,6 +38,7 @@ from chatapp.ui.chat.models import Models
 from chatapp.ui.chat.rules import Rules, rule_words
 from chatapp.ui.chat.sampling import Sampling
 from chatapp.ui.chat.scores import Scores
+from chatapp.ui.chat.shorter import Shorter
 from chatapp.ui.chat.titles import Titles
 from chatapp.ui.chat.tokens import Tokens
 from chatapp.ui.chat.turns import DRAWS_PER_SECOND, Turns
@@ -131,6 +132,7 @@ class ChatScreen(ChatBase):
         self.turns = Turns(self.session, self, self.models.ready, services.clock)
         self.conversations = Conversations(services, self.turns, self)
         self.messages = Messages(self, self.turns, self.conversations)
+        self.shorter = Shorter(self, self.conversations, self.messages)
         self.hold = Hold(self)
         self.what_if = WhatIf(self)
         self.tokens = Tokens(self, self.turns, self.messages, self.hold, self.what_if)
@@ -292,6 +294,8 @@ class ChatScreen(ChatBase):
             " new chat with Ctrl+N",
             "warning",
         )
+        if tokens < room.length - room.length // 4 and not self.turns.busy:
+            self.shorter.offer(message, room.length)
         return False
 
     @on(TextArea.Changed, "#prompt")
