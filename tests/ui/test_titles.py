@@ -10,7 +10,7 @@ from chatapp.chat.prompt import PromptFormat
 from chatapp.session.titles import TitleWriter
 from chatapp.ui.app import ChatApp
 from chatapp.ui.chat import titles as chat_titles
-from tests.ui.host import ask, make_services, ready, say, until
+from tests.ui.host import MemoryStore, ask, make_app, make_services, ready, say, until
 from tests.ui.scripted import ScriptedEngine, split
 
 
@@ -51,3 +51,19 @@ async def test_a_title_gives_way_to_a_message() -> None:
         assert [message.text for message in chat.session.conversation.path()][
             -1
         ] == "Then water it."
+
+
+async def test_the_header_shows_the_title_and_what_the_chat_was_made_from() -> None:
+    app = make_app(ScriptedEngine("Yes."), store=MemoryStore())
+    async with app.run_test(size=(160, 30)) as pilot:
+        chat = await ready(pilot)
+        await say(pilot, "Count to three")
+        await until(pilot, lambda: "Count to three" in str(chat.header.render()), "the title")
+        assert "none" not in str(chat.header.render())
+        chat.session.conversation = replace(chat.session.conversation, template="tutor")
+        chat.show_status()
+        await until(pilot, lambda: "tutor" in str(chat.header.render()), "the template")
+        await say(pilot, "/rename Other words")
+        await until(pilot, lambda: "Other words" in str(chat.header.render()), "the new title")
+        await pilot.press("ctrl+n")
+        await until(pilot, lambda: "Other words" not in str(chat.header.render()), "a new chat")

@@ -24,6 +24,7 @@ from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.served import SERVERS
+from chatapp.chat.template import NO_TEMPLATE
 from chatapp.session.session import ReplyEnded
 from chatapp.ui.actions import Actions, Line, bindings_of, message_of, read_line
 from chatapp.ui.chat.attachments import Attachments, Room
@@ -545,6 +546,7 @@ class ChatScreen(ChatBase):
             used = read + self.turns.tokens
             speed = self.turns.tokens_per_second
         unknown = facts is not None and facts.runtime in SERVERS and used > 0 and not read
+        template = self.session.conversation.template
         self.header.status = Status(
             state=self.models.state,
             model=self.models.ref,
@@ -554,6 +556,8 @@ class ChatScreen(ChatBase):
             tokens_per_second=speed,
             temperature=self.session.sampling.temperature,
             replying=self.turns.busy,
+            chat=self.session.conversation.title,
+            template="" if template == NO_TEMPLATE.name else template,
         )
 
     @on(Transcript.CursorMoved)

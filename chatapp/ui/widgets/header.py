@@ -1,4 +1,5 @@
-"""The first row: which model runs and on what, how full the context is, how fast it goes."""
+"""The first row: which model runs and on what, which chat is open, how full the context is, how
+fast it goes."""
 
 from __future__ import annotations
 
@@ -21,6 +22,8 @@ _WORDS = {
     ModelState.DEAD: "engine ended · F5 starts it again",
 }
 _BAR = 12
+_TITLE = 32
+"""The most cells that a chat's title takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,10 @@ class Status:
     tokens_per_second: float = 0.0
     temperature: float = 0.0
     replying: bool = False
+    chat: str = ""
+    """The open chat's title."""
+    template: str = ""
+    """What the chat was made from."""
 
 
 class Header(Widget):
@@ -61,11 +68,15 @@ class Header(Widget):
         status = self.status
         if status.state is ModelState.READY and status.facts is not None:
             facts = status.facts
-            others = (facts.weight_format, facts.runtime, facts.device)
-            return [
+            others = (facts.weight_format, facts.runtime, facts.device, status.template)
+            parts = [
                 Content.styled(sanitise(facts.name), "bold"),
                 *(Content(sanitise(text)) for text in others if text),
             ]
+            if status.chat:
+                title = Content.styled(sanitise(status.chat), MUTED)
+                parts.append(title.truncate(_TITLE, ellipsis=True))
+            return parts
         words = Content.styled(_WORDS[status.state], "$text-warning")
         if status.state in (ModelState.FETCHING, ModelState.LOADING):
             words = Content(f"{_WORDS[status.state]} ") + Content.styled(
