@@ -10,7 +10,7 @@ from chatapp.chat.prompt import PromptFormat
 from chatapp.session.titles import TitleWriter
 from chatapp.ui.app import ChatApp
 from chatapp.ui.chat import titles as chat_titles
-from tests.ui.host import MemoryStore, ask, make_app, make_services, ready, say, until
+from tests.ui.host import MemoryStore, ask, make_services, ready, say, until
 from tests.ui.scripted import ScriptedEngine, split
 
 
@@ -54,7 +54,7 @@ async def test_a_title_gives_way_to_a_message() -> None:
 
 
 async def test_the_header_shows_the_title_and_what_the_chat_was_made_from() -> None:
-    app = make_app(ScriptedEngine("Yes."), store=MemoryStore())
+    app = ChatApp(make_services(ScriptedEngine("Yes."), store=MemoryStore()))
     async with app.run_test(size=(160, 30)) as pilot:
         chat = await ready(pilot)
         await say(pilot, "Count to three")
