@@ -324,8 +324,11 @@ class Inside:
             places[message.id] = range(start, len(pieces))
             inside = Looked(engine, facts, pieces, start + index)
             inside.measured = reply.tokens_per_second
-            kept = count(reply.cached_tokens)
-            inside.turn = f"In this turn {kept} of {count(start)} tokens of the prompt were kept."
+            kept = reply.cached_tokens
+            inside.turn = (
+                f"In this turn {count(kept)} tokens of the prompt were kept from the one before,"
+                f" {count(start - kept)} newly read."
+            )
         else:
             asked = [one.id for one in session.conversation.path() if one.role == "user"]
             pieces = await self._chat.inspector.prompt_tokens(asked[-1])
