@@ -29,7 +29,7 @@ PAGES = (
 """What the pages are called, in their order."""
 _WITHOUT_TEXT = ("tokens", "words", "position", "anatomy")
 """The pages that need none."""
-_CACHE_TOKENS = 64
+_CACHE_TOKENS = 32
 """How much of the text is read to measure the cache: some seconds' worth."""
 _SUM = re.compile(r"\s[+\-−]\s")
 
