@@ -546,7 +546,7 @@ def filters(stages: Sequence[StageTrace], record: TokenRecord, width: int = 80) 
         name = fit_token(record.bytes, 11).rstrip()
         rows = [("stage", "setting", "tokens left", f"share of {name}")]
     for stage in stages:
-        mine = next(one.prob for one in stage.tokens if one.id == record.id)
+        mine = next((one.prob for one in stage.tokens if one.id == record.id), math.nan)
         setting = "" if stage.setting is None else setting_text(stage.stage, stage.setting)
         rows.append((stage_name(stage.stage), setting, count(stage.alive), percent(mine)))
     lines = [

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
+from textual.await_complete import AwaitComplete
 from textual.command import CommandPalette, DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 from textual.keys import format_key
@@ -21,6 +22,10 @@ class Palette(CommandPalette):
     def _action_command_list(self, action: str) -> None:
         with contextlib.suppress(KeyError):
             super()._action_command_list(action)
+
+    def dismiss(self, result: None = None) -> AwaitComplete:
+        """Close it, unless it is closed already: a click and a key may come at once."""
+        return super().dismiss(result) if self.app.screen is self else AwaitComplete()
 
 
 class ActionsProvider(Provider):

@@ -203,6 +203,35 @@ def test_neighbors_are_brute_force(xray: XRay, reference: Any) -> None:
 
 
 @pytest.mark.model
+def test_attention_lens_and_parts_of_the_real_model_are_transformers_own(
+    xray: XRay, reference: Any
+) -> None:
+    ids = [piece.id for piece in xray.passage(Passage(TEXT))]
+    before = reference.config._attn_implementation
+    reference.set_attn_implementation("eager")
+    try:
+        with torch.inference_mode():
+            out = reference(torch.tensor([ids]), output_attentions=True)
+    finally:
+        reference.set_attn_implementation(before)
+    for layer, head, token in ((0, 0, 3), (14, 8, -1), (29, 4, len(ids) - 2), (29, None, -1)):
+        found = xray.attention(Passage(TEXT), token, layer, head, False, ignore)
+        rows = out.attentions[layer][0]
+        wanted = (rows.mean(dim=0) if head is None else rows[head])[token]
+        np.testing.assert_allclose(found.rows[0], wanted[: len(found.rows[0])], atol=ROUNDING)
+    own = torch.softmax(out.logits[0, -1].double(), dim=-1)
+    last = xray.lens(Passage(TEXT), -1, 5, ignore).layers[-1]
+    np.testing.assert_allclose(
+        [one.score for one in last.top], own.topk(5).values.numpy(), atol=ROUNDING
+    )
+    for by_head in (False, True):
+        parts = xray.attribution(Passage(TEXT), -1, " mat", by_head, ignore)
+        logit = float(out.logits[0, -1, parts.target.id])
+        assert parts.sum == pytest.approx(logit, abs=1e-3)
+        assert parts.logit == pytest.approx(logit, abs=1e-3)
+
+
+@pytest.mark.model
 @pytest.mark.parametrize(
     ("expression", "wanted"),
     [("woman - man + uncle", " aunt"), ("Paris - France + Germany", " Berlin")],

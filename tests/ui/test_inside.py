@@ -303,6 +303,8 @@ async def test_the_panel_waits_while_a_reply_is_written() -> None:
         assert not engine.asked
         engine.allow_all()
         await until(pilot, lambda: panel_holds(chat, "fetches something"), "the page")
+        chat.transcript.point(chat.session.conversation.path()[0].id, None)
+        await until(pilot, lambda: panel_holds(chat, "/score on reads it"), "what to do")
         assert chat.query_one(TokenPanel).tab == "attention"
 
 

@@ -42,6 +42,10 @@ RESTS_SECONDS = 0.15
 _CANDIDATES, _TRACE, _ATTENTION, _LAYERS, _TOKEN = TABS
 _FULL = {_ATTENTION: "attention", _LAYERS: "layers", _TOKEN: "tokens"}
 """The page that shows more of a tab."""
+_NO_TOKEN = "Point at a token first: Tab, then the arrow keys, or a click."
+_UNSCORED = (
+    "The tokens of this text are not known yet: /score on reads it, and they can be pointed at."
+)
 _WRITING = "A reply is being written: this is shown when it is done."
 
 
@@ -209,7 +213,7 @@ class Inside:
             self._chat.workers.cancel_group(self._chat, "panel")
             panel.page.say(_WRITING)
         elif pointed is None:
-            panel.page.say("Point at a token first: Tab, then the arrow keys, or a click.")
+            panel.page.say(_NO_TOKEN if transcript.cursor is None else _UNSCORED)
         elif not panel.page.is_loading or panel.tab not in (_ATTENTION, _LAYERS):
             # Loading would begin anew; what is wanted by then is shown when it is done.
             work: WorkType[None] = self._show
@@ -324,8 +328,11 @@ class Inside:
             places[message.id] = range(start, len(pieces))
             inside = Looked(engine, facts, pieces, start + index)
             inside.measured = reply.tokens_per_second
-            kept = count(reply.cached_tokens)
-            inside.turn = f"In this turn {kept} of {count(start)} tokens of the prompt were kept."
+            kept = reply.cached_tokens
+            inside.turn = (
+                f"In this turn {count(kept)} tokens of the prompt were kept from the one before,"
+                f" {count(start - kept)} newly read."
+            )
         else:
             asked = [one.id for one in session.conversation.path() if one.role == "user"]
             pieces = await self._chat.inspector.prompt_tokens(asked[-1])

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from chatapp.chat.facts import ModelFacts, Report
+from chatapp.chat.numbers import size
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.xray import MOST_FOR_ALL, Attention, Passage
 from chatapp.explain import views
@@ -28,7 +29,7 @@ PAGES = (
 """What the pages are called, in their order."""
 _WITHOUT_TEXT = ("tokens", "words", "position", "anatomy")
 """The pages that need none."""
-_CACHE_TOKENS = 64
+_CACHE_TOKENS = 32
 """How much of the text is read to measure the cache: some seconds' worth."""
 _SUM = re.compile(r"\s[+\-−]\s")
 
@@ -189,7 +190,8 @@ class Inside:
     async def _cache(self, report: Report) -> Made:
         passage = Passage(ids=self.ids[:_CACHE_TOKENS])
         found = await self._engine.cache_run(passage, on_progress=report)
-        return lambda width: views.cache_run(found, width, turn=self.turn)
+        turn = f"This text fills {size(found.kv_bytes_per_token * len(self.ids))}. {self.turn}"
+        return lambda width: views.cache_run(found, width, turn=turn)
 
 
 def _nothing(words: str = "There is no text yet: send a message, and look again.") -> Made:
