@@ -36,7 +36,6 @@ from chatapp.ui.chat.hold import Hold
 from chatapp.ui.chat.inside import Inside
 from chatapp.ui.chat.messages import Messages
 from chatapp.ui.chat.models import Models
-from chatapp.ui.chat.notebook import Notebook
 from chatapp.ui.chat.rules import Rules, rule_words
 from chatapp.ui.chat.sampling import Sampling
 from chatapp.ui.chat.scores import Scores
@@ -88,7 +87,6 @@ FEATURES = (
     Sampling,
     Attachments,
     Models,
-    Notebook,
     View,
 )
 """Whose actions there are."""
@@ -158,7 +156,6 @@ class ChatScreen(ChatBase):
                 Sampling(self, self.conversations, self.what_if),
                 self.attachments,
                 self.models,
-                Notebook(self, self.turns, self.models, self.conversations),
                 View(
                     self,
                     self.models,

@@ -22,12 +22,9 @@ class WriteScreen(Dialog[str | None]):
         Binding("ctrl+s,ctrl+enter", "keep", "keep", id="write.keep", priority=True),
     ]
 
-    def __init__(
-        self, title: str, text: str, what_happens: str, *, unchanged: bool = False
-    ) -> None:
-        """`what_happens` says what keeping the text leads to; `unchanged`: also as it stands."""
+    def __init__(self, title: str, text: str, what_happens: str) -> None:
+        """`what_happens` says what keeping the text leads to."""
         super().__init__()
-        self._unchanged = unchanged
         self._title = title
         self._text = text
         self._what_happens = what_happens
@@ -51,8 +48,7 @@ class WriteScreen(Dialog[str | None]):
     def action_keep(self) -> None:
         """Give the text back; an empty or unchanged one changes nothing."""
         text = self.query_one(TextArea).text
-        changed = self._unchanged or text != self._text
-        self.dismiss(text if text.strip() and changed else None)
+        self.dismiss(text if text.strip() and text != self._text else None)
 
     def action_leave(self) -> None:
         """Leave everything as it is."""
