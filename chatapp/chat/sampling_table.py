@@ -41,7 +41,8 @@ def table_text(sampling: SamplingParams, *, whole: bool = False) -> str:
     if told("end"):
         lines.append(f'end = "{sampling.end}"')
     if told("grammar"):
-        lines.append(f"grammar = {json.dumps(sampling.grammar)}")
+        text = json.dumps(sampling.grammar, ensure_ascii=False).replace("\x7f", "\\u007f")
+        lines.append(f"grammar = {text}")
     if told("banned"):
         lines.append(f"banned = {list(sampling.banned)}  # ids of one model's tokens")
     if told("logit_bias"):

@@ -131,6 +131,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(
             "--replay writes what was recorded; leave out the prompt, --file, --n, --decoder"
         )
+    if args.schema and (args.replay or not sampling):
+        raise UsageError("--schema goes with sampled replies; leave out --replay, --decoder")
     if args.n > 1 and args.decoder == "contrastive":
         raise UsageError("a contrastive search has one result; leave out --n")
     if sampling and args.n > MOST_COLUMNS:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from chatapp.chat.errors import UsageError
 from chatapp.chat.sampling import ORDERS, TRANSFORMERS_ORDER
+from chatapp.chat.served import SERVERS
 from chatapp.session.grammars import GrammarError, read_grammar
 from chatapp.session.token_names import Bias, TokenNameError, parse_bias, token_named
 
@@ -72,6 +73,8 @@ async def use_token_rules(session: Session, args: argparse.Namespace) -> None:
     if args.end is not None:
         changes["end"] = args.end
     if args.schema is not None:
+        if session.facts.runtime in SERVERS:
+            raise UsageError("--schema: only a model on this machine can be held to it")
         changes["grammar"] = args.schema
     if args.order is not None:
         changes["order"] = args.order

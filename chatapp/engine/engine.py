@@ -26,6 +26,7 @@ from chatapp.chat.search import (
     ContrastiveOptions,
     SeveralEvent,
 )
+from chatapp.chat.thinking import thinking_of
 from chatapp.engine.bench import bench
 from chatapp.engine.decoding.beam import beam_search
 from chatapp.engine.decoding.contrastive import contrastive_search
@@ -86,9 +87,9 @@ class LocalEngine:
         vocabulary = Vocabulary(
             runtime.tokenizer.token_bytes,
             runtime.tokenizer.vocab_size,
-            runtime.facts.end_ids,
             runtime.facts.control_ids,
             runtime.tokenizer.encode_inside,
+            thinking_of(runtime.tokenizer.chat_template or ""),
         )
         end_ids = functools.lru_cache(maxsize=64)(functools.partial(_end_ids, runtime))
         self._loaded = _Loaded(

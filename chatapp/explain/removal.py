@@ -28,7 +28,7 @@ _NAMES = {
 }
 """Stages with a name of their own; the others are called like their parameter."""
 
-_CUTTERS = {"bias": "a ban", "end": "the end rule"}
+_CUTTERS = {"bias": "a ban", "end": "the end rule", "grammar": "the grammar"}
 """What cuts where a stage has no setting to name."""
 
 

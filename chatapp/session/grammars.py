@@ -18,8 +18,7 @@ class GrammarError(ChatappError):
 def read_grammar(file: Path) -> str:
     """What `SamplingParams.grammar` holds for a file, by its suffix.
 
-    Raises GrammarError: it cannot be read, or is no schema; whether a grammar can be used is known
-    once a model is asked.
+    Raises GrammarError: it cannot be read or used.
     """
     kind = _KINDS.get(file.suffix)
     if kind is None:
@@ -41,6 +40,13 @@ def read_grammar(file: Path) -> str:
         raise GrammarError(f"{file} is no JSON schema: {str(error)[:100]}") from None
     if not text:
         raise GrammarError(f"{file} is empty")
+    from llguidance import LLMatcher, grammar_from
+
+    fails, notes = LLMatcher.validate_grammar_with_warnings(
+        grammar_from(kind, text)  # type: ignore[arg-type]
+    )
+    if fails:
+        raise GrammarError(f"{file} cannot be used: {' '.join(notes[0].split())[:200]}")
     return f"{kind}:{text}"
 
 

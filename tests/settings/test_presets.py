@@ -20,6 +20,7 @@ FULL = SamplingParams(
     logit_bias=((5, -1.5), (9, float("-inf"))),
     banned=(3, 4),
     end="forbid",
+    grammar='lark:start: "\x7f🙂\\n\t\u2028é"',
     order=LLAMA_CPP_ORDER,
 )
 

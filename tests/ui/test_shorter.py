@@ -9,11 +9,12 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
+from chatapp.chat.record import FinishReason
 from chatapp.ui.app import ChatApp
 from chatapp.ui.chat.screen import ChatScreen
 from chatapp.ui.dialogs.picker import PickerScreen
 from chatapp.ui.widgets.prompt import PromptInput
-from tests.ui.host import ask, make_services, ready, until
+from tests.ui.host import ask, make_services, notice, ready, until
 from tests.ui.kept import open_store
 from tests.ui.scripted import FACTS, ScriptedEngine, split
 
@@ -77,6 +78,35 @@ async def test_each_way_goes_on_in_a_new_chat_and_keeps_the_old_one(
             assert [m.text for m in whole.path()] == [m.text for m in old.path()]
             again = await store.load(now.id)
             assert [m.text for m in again.path()] == said
+
+
+async def test_a_summary_that_fails_is_said_and_changes_nothing(tmp_path: Path) -> None:
+    engine = ScriptedEngine(*[f"reply {number} {WORDS}" for number in range(5)], "Half of i")
+    app = ChatApp(make_services(engine))
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await full(pilot)
+        old = chat.session.conversation
+        engine.reason, engine.end_message = FinishReason.ERROR, "the model failed"
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: "could not be summed up: the model failed" in notice(chat), "it")
+        assert chat.session.conversation is old
+        assert chat.prompt.text == f"one more {WORDS}"
+
+
+async def test_a_summary_that_the_context_cannot_hold_is_not_offered() -> None:
+    engine = ScriptedEngine("Yes.", "No.")
+    app = ChatApp(make_services(engine))
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "word " * 1900)
+        await ask(pilot, "short")
+        chat.prompt.take(WORDS)
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, PickerScreen), "the offer")
+        assert "not possible: it would have to read" in offers(app)[1]
+        await pilot.press("down", "enter")
+        assert isinstance(pilot.app.screen, PickerScreen)
+        assert len(engine.requests) == 2
 
 
 async def test_nothing_happens_where_the_user_leaves(tmp_path: Path) -> None:

@@ -149,8 +149,19 @@ class Reply:
             words = untaken(reason, left)
             if reason is FinishReason.CONTEXT:
                 words = "; ".join(filter(None, (self._limit.words(self.count), words)))
+            if reason in (FinishReason.LENGTH, FinishReason.CONTEXT) and self._is_incomplete():
+                cut = "the reply is cut before what it is held to lets it end"
+                words = "; ".join(filter(None, (words, cut)))
         waited = self._first_at - self._asked_at if self._first_at else 0.0
         return GenerationEnd(reason, self._last_at - self._first_at, waited, words)
+
+    def _is_incomplete(self) -> bool:
+        """Whether its grammar wants more of it."""
+        if self._used is None or not self._used.grammar:
+            return False
+        now = self._context(self._used)
+        where = (now.ids, now.prompt_length, now.end_ids)
+        return not now.vocabulary.allowed(self._used.grammar, *where)[now.end_ids].any()
 
     def _context(self, sampling: SamplingParams) -> StepContext:
         return StepContext(

@@ -268,9 +268,10 @@ def _run_edits(editing: _Editing, params: SamplingParams, context: StepContext) 
         size = params.no_repeat_ngram
         editing.add(edits.no_repeat_ngram(editing.logits, context.ids, size))
     if params.grammar:
-        reply = context.ids[context.prompt_length :]
-        if (allowed := context.vocabulary.allowed(params.grammar, reply)) is not None:
-            editing.add(edits.grammar(editing.logits, allowed))
+        allowed = context.vocabulary.allowed(
+            params.grammar, context.ids, context.prompt_length, context.end_ids
+        )
+        editing.add(edits.grammar(editing.logits, allowed))
     _run_end_rules(editing, params, context)
 
 

@@ -19,7 +19,7 @@ def trace_tokens(lookup: Lookup) -> StepTrace:
     for edit in outcome.edits:
         edit.apply_to(logits)
         after = outcome.edited if edit is outcome.edits[-1] else Alive(logits.copy())
-        setting = None if edit.name == "bias" else edit.setting
+        setting = None if edit.name in ("bias", "grammar") else edit.setting
         stages.append(_describe(edit.name, lookup, stages[-1], after, setting=setting))
     for stage in outcome.stages:
         stages.append(

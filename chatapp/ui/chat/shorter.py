@@ -12,8 +12,9 @@ from types import MappingProxyType
 from chatapp.chat import numbers
 from chatapp.chat.conversation import Conversation, Message, new_id
 from chatapp.chat.errors import ChatappError
-from chatapp.chat.generation import GenerateOptions, TokenStep
+from chatapp.chat.generation import GenerateOptions, GenerationEnd, TokenStep
 from chatapp.chat.prompt import Prompt, Turn
+from chatapp.chat.record import FinishReason
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.thinking import answer_in
 from chatapp.ui.chat.base import ChatBase
@@ -25,6 +26,7 @@ _REPLY_SHARE = 4
 """One part in so many of the context is left for the reply."""
 _SUMMARY_TOKENS = 200
 _ASK = "Sum up this conversation in at most six short sentences. Keep names, numbers and decisions."
+_ENOUGH = (FinishReason.STOP, FinishReason.STOP_SEQUENCE, FinishReason.LENGTH)
 _GREEDY = SamplingParams(temperature=0.0)
 
 
@@ -45,7 +47,7 @@ class Shorter:
         self._chat.run_worker(self._offer(message, length), group="shorter", exclusive=True)
 
     async def _offer(self, message: str, length: int) -> None:
-        before = self._session.conversation
+        before, written = self._session.conversation, self._chat.prompt.text
         try:
             cut = await self._cut(message, length)
             alone = await self._tokens(self._after(len(before.path()), message))
@@ -55,6 +57,9 @@ class Shorter:
         choices = []
         path = before.path()
         if cut is not None:
+            summing = await self._session.engine.render(self._question(path[:cut]))
+            asked = len(summing.tokens)
+            fits = asked + _SUMMARY_TOKENS <= length
             left_out, kept = await self._tokens(replace(before, leaf=path[cut - 1].id)), path[cut:]
             what = f"the oldest {cut} messages, {numbers.tokens(left_out)}"
             rest = f"a new chat goes on with the last {len(kept)}; this one stays as it is"
@@ -63,8 +68,11 @@ class Shorter:
                 Choice(
                     "sum",
                     f"Have the model sum up {what}",
-                    f"in at most {_SUMMARY_TOKENS} tokens, which stand in the new chat's system"
-                    f" text; {rest}",
+                    f"it reads {numbers.tokens(asked)} and writes at most {_SUMMARY_TOKENS} tokens,"
+                    f" which stand in the new chat's system text; {rest}"
+                    if fits
+                    else f"not possible: it would have to read {numbers.tokens(asked)} at once",
+                    enabled=fits,
                 ),
             ]
         choices.append(
@@ -81,7 +89,8 @@ class Shorter:
             if not summary or self._session.conversation.id != before.id:
                 return
             system = f"{system}\n\nEarlier in this conversation: {summary}".strip()
-        self._chat.prompt.take("")  # else it would be the full chat's draft
+        if self._chat.prompt.text == written:
+            self._chat.prompt.take("")  # else it would be the full chat's draft
         await self._conversations.begin_alike()
         shorter = replace(self._session.conversation, system=system, title=before.title)
         messages = _moved_up(path[start:])
@@ -120,22 +129,30 @@ class Shorter:
 
     async def _summary(self, messages: Sequence[Message]) -> str:
         """What the model makes of some messages; empty where it failed, which is said."""
-        said = "\n\n".join(f"{one.role}: {one.text}" for one in messages)
-        prompt_format = self._session.prompt_for(None).format
-        prompt = Prompt("", (Turn("user", f"{_ASK}\n\n{said}"),), prompt_format, think=False)
         options = GenerateOptions(
             sampling=_GREEDY, max_tokens=_SUMMARY_TOKENS, top_logprobs=0, is_aside=True
         )
         text: list[str] = []
+        failed = "the model wrote nothing"
         self._chat.say("the model sums up what is left out …")
         try:
-            async for event in self._session.engine.generate(prompt, options):
+            async for event in self._session.engine.generate(self._question(messages), options):
                 if isinstance(event, TokenStep):
                     text.append(event.record.text)
+                elif isinstance(event, GenerationEnd) and event.reason not in _ENOUGH:
+                    failed, text = event.message or "it was stopped", []
         except ChatappError as error:
-            self._chat.say(f"it could not be summed up: {error}; nothing is changed", "warning")
-            return ""
-        return " ".join(answer_in("".join(text), None).split())
+            failed, text = str(error), []
+        summary = " ".join(answer_in("".join(text), None).split())
+        if not summary:
+            self._chat.say(f"it could not be summed up: {failed}; nothing is changed", "warning")
+        return summary
+
+    def _question(self, messages: Sequence[Message]) -> Prompt:
+        """What the model reads to sum up some messages."""
+        said = "\n\n".join(f"{one.role}: {one.text}" for one in messages)
+        prompt_format = self._session.prompt_for(None).format
+        return Prompt("", (Turn("user", f"{_ASK}\n\n{said}"),), prompt_format, think=False)
 
 
 def _moved_up(messages: Sequence[Message]) -> list[Message]:
