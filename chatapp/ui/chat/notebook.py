@@ -31,6 +31,7 @@ class Notebook:
             self._go_on,
             self._turns.cancel,
             lambda: self._chat.query_one(Notices).words,
+            vim=self._chat.prompt.vim,
         )
         self._chat.app.push_screen(screen)
 

@@ -190,6 +190,7 @@ class ChatScreen(ChatBase):
     def on_mount(self) -> None:
         """Show the conversation, and begin to load the model behind it."""
         self.prompt.focus()
+        self.prompt.vim = self.services.vim
         for scale in SCALES:
             if scale == self.services.scale:
                 self.transcript.scale = scale

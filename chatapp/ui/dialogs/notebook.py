@@ -9,11 +9,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.widgets import Static, TextArea
+from textual.widgets import Static
 
 from chatapp.chat.errors import ChatappError
 from chatapp.ui.dialogs.dialog import Dialog
 from chatapp.ui.drawing import MUTED, renew
+from chatapp.ui.widgets.vim import VimArea
 
 LOOKS_PER_SECOND = 8
 """How often what streams is brought into the text."""
@@ -41,6 +42,8 @@ class NotebookScreen(Dialog[None]):
         go_on: Callable[[str], Awaitable[None]],
         stop: Callable[[], None],
         said: Callable[[], str],
+        *,
+        vim: bool = False,
     ) -> None:
         """Show a chat.
 
@@ -51,10 +54,11 @@ class NotebookScreen(Dialog[None]):
             go_on: the same, and has the model write on at its end.
             stop: ends the reply under way.
             said: what there was to say about the last one.
+            vim: whether it is edited with Vim's keys.
         """
         super().__init__()
         self._text, self._busy, self._keep, self._go_on = text, busy, keep, go_on
-        self._stop, self._said = stop, said
+        self._stop, self._said, self._vim = stop, said, vim
         self._shown = text()
         self._warned = False
 
@@ -62,11 +66,12 @@ class NotebookScreen(Dialog[None]):
         """Title, text, keys."""
         with Vertical(classes="dialog tall"):
             yield Static(Content.styled(_TITLE, "bold"), markup=False, classes="dialog-title")
-            yield TextArea(self._shown, id="notebook-text", compact=True)
+            yield VimArea(self._shown, id="notebook-text", compact=True)
             yield Static(Content(""), id="notebook-words", markup=False)
 
     def on_mount(self) -> None:
         """Write at the end."""
+        self.area.vim = self._vim
         self.area.move_cursor(self.area.document.end)
         self.area.focus()
         self._say(_KEYS)
@@ -74,8 +79,8 @@ class NotebookScreen(Dialog[None]):
         self.follow()
 
     @property
-    def area(self) -> TextArea:
-        return self.query_one(TextArea)
+    def area(self) -> VimArea:
+        return self.query_one(VimArea)
 
     def follow(self) -> None:
         """Bring in what has come of a reply; nothing can be written meanwhile."""
