@@ -112,6 +112,7 @@ async def interface(setup: Setup, resume: str | None = None) -> AsyncIterator[Ch
                 panel=setup.settings.panel,
                 score_prompt_tokens=setup.settings.score_prompt_tokens,
                 keys=setup.settings.keys,
+                vim=setup.settings.vim,
                 notices=(*setup.notices, *store.notices),
             )
         )

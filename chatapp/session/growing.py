@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from chatapp.chat.conversation import Reply
@@ -110,12 +111,7 @@ def kept_to_continue(reply: Reply, text: str) -> tuple[tuple[TokenRecord, ...], 
     if records and reply.finish_reason is FinishReason.STOP:
         return records[:-1], ""
     if reply.finish_reason is FinishReason.STOP_SEQUENCE:
-        data = b""
-        for count, record in enumerate(records):
-            before = data.decode("utf-8", "ignore")
-            data += record.bytes
-            if not text.startswith(data.decode("utf-8", "ignore")):
-                return records[:count], text[len(before) :]
+        return kept_within(records, text)
     if (
         records
         and records[-1].text.endswith(REPLACEMENT)
@@ -125,6 +121,27 @@ def kept_to_continue(reply: Reply, text: str) -> tuple[tuple[TokenRecord, ...], 
         last = replace(records[-1], text=records[-1].text.rstrip(REPLACEMENT))
         return (*records[:-1], last), ""
     return records, ""
+
+
+def kept_within(
+    records: tuple[TokenRecord, ...], text: str, control_ids: Sequence[int] = ()
+) -> tuple[tuple[TokenRecord, ...], str]:
+    """The most tokens of a reply that a text begins with, and the rest of the text.
+
+    They end between two characters. Tokens of `control_ids` are no part of the text.
+    """
+    data = text.encode("utf-8", "surrogatepass")
+    if records and records[0].bytes.startswith(b" ") and not data.startswith(b" "):
+        data = b" " + data  # which no reply of such a model shows at its start
+    at = end = count = 0
+    for number, record in enumerate(records, 1):
+        if record.id not in control_ids:
+            if not data.startswith(record.bytes, at):
+                break
+            at += len(record.bytes)
+        if at == len(data) or data[at] & 0xC0 != 0x80:
+            count, end = number, at
+    return records[:count], data[end:].decode("utf-8", "surrogatepass") if count else text
 
 
 def spans_before(base: Reply | None, count: int) -> tuple[SamplingSpan, ...]:

@@ -33,7 +33,13 @@ from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.scoring import PLAIN
 from chatapp.chat.template import Template
-from chatapp.session.growing import GrowingReply, kept_to_continue, spans_before
+from chatapp.chat.text import sanitise
+from chatapp.session.growing import (
+    GrowingReply,
+    kept_to_continue,
+    kept_within,
+    spans_before,
+)
 from chatapp.session.protocols import ChatStore, Engine, Generation
 from chatapp.session.saving import SaveFailed, saved_meanwhile
 
@@ -272,6 +278,31 @@ class Session:
             async for event in events:
                 yield event
 
+    async def reply_from(self, parent: str | None, text: str) -> AsyncGenerator[TurnEvent]:
+        """Stream a reply to a message that begins with a text.
+
+        Of the text, what a reply beside it begins with is taken over in its very tokens.
+        """
+        facts, kept, rest, base = self.facts, tuple[TokenRecord, ...](), text, None
+        for beside in self.conversation.children(parent):
+            reply = beside.reply
+            if reply is None or facts is None or reply.model_sha256 != facts.sha256:
+                continue
+            records, left = kept_to_continue(reply, beside.text)
+            if sanitise(beside.text) != text:
+                records, left = kept_within(records, text, facts.control_ids)
+            if len(records) > len(kept):
+                kept, rest, base = records, left, reply
+        pieces = await self.engine.tokenize(rest, inside=True) if rest else ()
+        forced = tuple(piece.id for piece in pieces)
+        spelt = tuple(piece.bytes for piece in pieces)
+        events = self._reply(
+            parent, kept=kept, base=base, forced=forced, forced_bytes=spelt, limits_forced=False
+        )
+        async with contextlib.aclosing(events):
+            async for event in events:
+                yield event
+
     async def adopt(self, reply: Reply, parent: str | None) -> AsyncGenerator[TurnEvent]:
         """Make a reply that came another way (a compared column, a beam) an answer to a message.
 
@@ -363,12 +394,18 @@ class Session:
         base: Reply | None = None,
         forced: tuple[int, ...] = (),
         forced_bytes: tuple[bytes, ...] = (),
+        limits_forced: bool = True,
     ) -> AsyncGenerator[TurnEvent]:
-        """The one streaming path: ask, pass on what comes, save it as it comes."""
+        """The one streaming path: ask, pass on what comes, save it as it comes.
+
+        `limits_forced`: whether the most tokens a reply may have count those that are forced.
+        """
         if self._generation is not None:
             raise EngineError("a reply is already under way; stop it first with Esc")
         start = self.empty_reply()
         options = replace(self.options(), forced_ids=forced, forced_bytes=forced_bytes)
+        if options.max_tokens and not limits_forced:
+            options = replace(options, max_tokens=options.max_tokens + len(forced))
         generation = self.engine.generate(self.prompt_for(parent, kept), options)
         self._generation = generation  # from here on a stop or a change reaches it
         start = replace(

@@ -135,6 +135,8 @@ class Settings:
     """What the tokens view colours by."""
     panel: str = _setting("brief", _one_of("brief", "full"))
     """What the side panel shows of a token: a share and a sentence, or every number."""
+    vim: bool = _setting(False, _truth)
+    """Vim's keys where the user writes, and h j k l in the transcript and lists."""
     titles: str = _setting("words", _one_of("words", "model"))
     """What titles a chat: its first words, or also the model while it is idle.
 

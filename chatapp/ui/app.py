@@ -19,7 +19,7 @@ from chatapp.ui.chat.screen import ChatScreen
 from chatapp.ui.clipboard import copy_with_tool, find_tool, outcome
 from chatapp.ui.dialogs.compare import CompareScreen
 from chatapp.ui.driver import driver_class, end_by_force
-from chatapp.ui.keys import unknown_actions
+from chatapp.ui.keys import keymap, unknown_actions
 from chatapp.ui.palette import ActionsProvider, Palette
 from chatapp.ui.services import Services
 from chatapp.ui.typed_keys import TypedKeys
@@ -65,7 +65,7 @@ class ChatApp(TypedKeys):
         """Take the user's settings, and listen to signals."""
         if self.services.theme in self.available_themes:
             self.theme = self.services.theme
-        self.set_keymap(dict(self.services.keys))
+        self.set_keymap(keymap(self.services.keys, vim=self.services.vim))
         # After Ctrl+Z Textual takes the terminal again, but draws only what changes from then on.
         self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
         loop = asyncio.get_running_loop()

@@ -7,6 +7,25 @@ from collections.abc import Iterator, Mapping
 from textual.binding import Binding
 from textual.dom import DOMNode
 
+_VIM = {
+    "token.left": "left,h",
+    "token.right": "right,l",
+    "token.up": "up,k",
+    "token.down": "down,j",
+    "token.journey": "J",
+    "transcript.end": "end,G",
+    "candidate.up": "up,k",
+    "candidate.down": "down,j",
+    "list.up": "up,k",
+    "list.down": "down,j",
+    "list.end": "end,G",
+}
+
+
+def keymap(keys: Mapping[str, str], *, vim: bool) -> dict[str, str]:
+    """The keys that are not those of the bindings: Vim's where wanted, over them the user's own."""
+    return {**(_VIM if vim else {}), **keys}
+
 
 def action_ids() -> set[str]:
     """The ids of all that a class of this interface binds keys to."""

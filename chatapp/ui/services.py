@@ -171,6 +171,8 @@ class Services:
     """All parameters under a name; None where none are kept."""
     keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Other keys for actions, by the action's id (see Help)."""
+    vim: bool = False
+    """Whether texts are edited with Vim's keys at first."""
     notices: Sequence[str] = ()
     """What the user should know at once: a broken template file, say."""
     clock: Callable[[], float] = time.monotonic

@@ -127,6 +127,27 @@ async def test_a_reply_that_a_stop_sequence_cut_inside_a_token_goes_on_behind_wh
     assert reply_of(more).ids[:place] == reply_of(whole).ids[:place]
 
 
+async def test_a_text_edited_in_the_middle_keeps_the_tokens_before_it_and_is_gone_on_from(
+    session: Session, reference: Any
+) -> None:
+    _, first = await run(session.send("Name two animals."))
+    old = reply_of(first)
+    kept = "".join(record.text for record in old.records[:4])
+    changed = kept + first.text[len(kept) :].replace(" ", EMOJI + " ", 1)
+    read, second = await run(session.reply_from(first.parent, changed))
+    assert second.text.startswith(changed) and len(second.text) > len(changed)
+    assert reply_of(second).ids[:4] == old.ids[:4]
+    assert read.cached_tokens >= len(old.prompt_ids) + 3  # they are not even read again
+    _, third = await run(session.reply_from(first.parent, second.text))
+    count = len(reply_of(second).ids)
+    assert reply_of(third).ids[:count] == reply_of(second).ids
+    _, fourth = await run(session.reply_from(first.parent, "Cats<|im_end|>"))  # as plain text
+    assert fourth.text.startswith("Cats<|im_end|>")
+    assert session.facts is not None
+    assert not set(reply_of(fourth).ids[:3]) & set(session.facts.control_ids)
+    _assert_is_transformers(reference, [reply_of(one) for one in (second, third, fourth)])
+
+
 THINKS = (
     "{% for message in messages %}{% set content = message.content %}"
     "{% if message.role == 'assistant' and '</think>' in content %}"

@@ -153,7 +153,8 @@ class Messages:
                     " back"
                 )
 
-        self._chat.app.push_screen(WriteScreen("Edit this message", message.text, what), take)
+        screen = WriteScreen("Edit this message", message.text, what, vim=self._chat.prompt.vim)
+        self._chat.app.push_screen(screen, take)
 
     @action("previous", "Go to the reply or wording before this one.")
     async def previous(self, _: str = "") -> None:

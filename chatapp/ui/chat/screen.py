@@ -36,6 +36,7 @@ from chatapp.ui.chat.hold import Hold
 from chatapp.ui.chat.inside import Inside
 from chatapp.ui.chat.messages import Messages
 from chatapp.ui.chat.models import Models
+from chatapp.ui.chat.notebook import Notebook
 from chatapp.ui.chat.rules import Rules, rule_words
 from chatapp.ui.chat.sampling import Sampling
 from chatapp.ui.chat.scores import Scores
@@ -77,6 +78,7 @@ _WELL = (FinishReason.STOP, FinishReason.STOP_SEQUENCE, FinishReason.LENGTH)
 FEATURES = (
     ChatMenu,
     Messages,
+    Notebook,
     Tokens,
     Hold,
     WhatIf,
@@ -146,6 +148,7 @@ class ChatScreen(ChatBase):
             (
                 ChatMenu(self, self.conversations),
                 self.messages,
+                Notebook(self, self.turns, self.conversations),
                 self.tokens,
                 self.hold,
                 self.what_if,
@@ -187,6 +190,7 @@ class ChatScreen(ChatBase):
     def on_mount(self) -> None:
         """Show the conversation, and begin to load the model behind it."""
         self.prompt.focus()
+        self.prompt.vim = self.services.vim
         for scale in SCALES:
             if scale == self.services.scale:
                 self.transcript.scale = scale

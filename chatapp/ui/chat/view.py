@@ -18,6 +18,7 @@ from chatapp.ui.dialogs.help import help_for
 from chatapp.ui.dialogs.prompt_view import PromptScreen
 from chatapp.ui.dialogs.settings import SettingsScreen
 from chatapp.ui.editor import edit_text, editor_command
+from chatapp.ui.keys import keymap
 from chatapp.ui.token_colours import SCALES, Scale
 from chatapp.ui.widgets.sampling_panel import MAIN_PARAMETERS
 
@@ -120,6 +121,25 @@ class View:
         )
         self._chat.app.push_screen(screen)
 
+    @action(
+        "vim",
+        "Vim's keys where you write, h j k l in transcript and lists; Ctrl+S in F2 keeps it.",
+        usage="[on or off]",
+        values=lambda _: ("on", "off"),
+    )
+    def vim(self, which: str = "") -> None:
+        """Without an argument, the other way."""
+        if which not in ("", "on", "off"):
+            raise CommandError(f"/vim takes on or off, not {which!r}")
+        chat = self._chat
+        chat.prompt.vim = which == "on" or (not which and not chat.prompt.vim)
+        chat.app.set_keymap(keymap(chat.services.keys, vim=chat.prompt.vim))
+        chat.say(
+            "Esc leaves writing now; F1 in the prompt lists the keys"
+            if chat.prompt.vim
+            else "keys are as ever"
+        )
+
     @action("theme", "Choose another theme.")
     def theme(self, _: str = "") -> None:
         """Shown at once."""
@@ -147,6 +167,7 @@ class View:
             ("template", self._conversations.template.name),
             ("scale", self._chat.transcript.scale),
             ("panel", "brief" if self._chat.panel.brief else "full"),
+            ("vim", True if self._chat.prompt.vim else None),
         ]
         for name, parameter in PARAMETERS.items():
             value = getattr(sampling, name)

@@ -8,23 +8,25 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.widgets import Static, TextArea
+from textual.widgets import Static
 
 from chatapp.ui.dialogs.dialog import Dialog
 from chatapp.ui.drawing import MUTED
+from chatapp.ui.widgets.vim import VimArea
 
 
 class WriteScreen(Dialog[str | None]):
     """A text to be changed; None when it stays as it is."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "leave", id="write.leave", priority=True),
+        Binding("escape", "leave", "leave", id="write.leave"),
         Binding("ctrl+s,ctrl+enter", "keep", "keep", id="write.keep", priority=True),
     ]
 
-    def __init__(self, title: str, text: str, what_happens: str) -> None:
-        """`what_happens` says what keeping the text leads to."""
+    def __init__(self, title: str, text: str, what_happens: str, *, vim: bool = False) -> None:
+        """`what_happens` says what keeping the text leads to; `vim`: by which keys it is edited."""
         super().__init__()
+        self._vim = vim
         self._title = title
         self._text = text
         self._what_happens = what_happens
@@ -33,7 +35,7 @@ class WriteScreen(Dialog[str | None]):
         """Title, text, what keeping it does."""
         with Vertical(classes="dialog"):
             yield Static(Content.styled(self._title, "bold"), markup=False, classes="dialog-title")
-            yield TextArea(self._text, id="write-text", compact=True)
+            yield VimArea(self._text, id="write-text", compact=True)
             yield Static(
                 Content.styled(f"ctrl+s {self._what_happens} · esc close", MUTED),
                 markup=False,
@@ -41,13 +43,14 @@ class WriteScreen(Dialog[str | None]):
 
     def on_mount(self) -> None:
         """Write at the end."""
-        area = self.query_one(TextArea)
+        area = self.query_one(VimArea)
+        area.vim = self._vim
         area.move_cursor(area.document.end)
         area.focus()
 
     def action_keep(self) -> None:
         """Give the text back; an empty or unchanged one changes nothing."""
-        text = self.query_one(TextArea).text
+        text = self.query_one(VimArea).text
         self.dismiss(text if text.strip() and text != self._text else None)
 
     def action_leave(self) -> None:

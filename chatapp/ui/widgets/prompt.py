@@ -13,7 +13,7 @@ from textual.containers import Horizontal
 from textual.content import Content
 from textual.message import Message
 from textual.timer import Timer
-from textual.widgets import Static, TextArea
+from textual.widgets import Static
 from textual.worker import Worker
 
 from chatapp.chat import numbers
@@ -21,6 +21,7 @@ from chatapp.chat.errors import ChatappError
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.text import sanitise
 from chatapp.ui.widgets.prompt_history import History
+from chatapp.ui.widgets.vim import VIM, VimArea
 
 COUNT_AFTER_SECONDS = 0.15
 """How long the user must pause before their tokens are counted."""
@@ -29,7 +30,7 @@ COUNT_AFTER_SECONDS = 0.15
 _IN_TURN = ("submit", "newline", "complete")
 
 
-class PromptInput(TextArea):
+class PromptInput(VimArea):
     """The text itself."""
 
     HELP = (
@@ -39,7 +40,7 @@ class PromptInput(TextArea):
         " / is written with //.\n"
         "@notes.txt in a message sends that file's text with it, as /attach does; what it costs is"
         " shown before it is sent.\n"
-        "The number at the right is how many tokens the message has."
+        "The number at the right is how many tokens the message has.\n" + VIM
     )
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -83,6 +84,8 @@ class PromptInput(TextArea):
 
     def take(self, text: str) -> None:
         """Replace everything by a text, and go to its end."""
+        if not text:
+            self.mode = "insert"
         self.text = sanitise(text)
         self.move_cursor(self.document.end)
 
@@ -115,6 +118,13 @@ class PromptInput(TextArea):
     def _recall(self, text: str) -> None:
         self.recalled = text
         self.take(text)
+
+    def row(self, steps: int) -> None:
+        """Up or down, as the arrow keys go."""
+        if steps > 0:
+            self.action_newer()
+        else:
+            self.action_older()
 
     def action_complete(self) -> None:
         """Complete a command, or go on to the next widget."""
@@ -177,6 +187,14 @@ class PromptBar(Horizontal):
         yield Static(Content("›"), id="prompt-sign", markup=False)
         yield PromptInput(id="prompt")
         yield Static(Content(""), id="prompt-count", markup=False)
+
+    def on_mount(self) -> None:
+        """Show by the sign in which mode the text is."""
+        self.watch(self.input, "mode", self._show_mode)
+
+    def _show_mode(self) -> None:
+        sign = {"insert": "›", "normal": "n", "visual": "v", "lines": "V"}[self.input.mode]
+        self.query_one("#prompt-sign", Static).update(Content(sign), layout=False)
 
     @property
     def input(self) -> PromptInput:

@@ -67,6 +67,7 @@ class Transcript(TokenCursor, can_focus=True):
         Binding("r", "screen.act('regen')", "another reply", id="message.regenerate"),
         Binding("c", "screen.act('continue')", "continue a cut reply", id="message.continue"),
         Binding("e", "screen.act('edit')", "edit", id="message.edit"),
+        Binding("v", "screen.act('notebook')", "the chat as one text", id="chat.notebook"),
         Binding("z", "screen.act('fold')", "open or fold its thinking", id="message.fold"),
         Binding("y", "screen.act('copy')", "copy", id="message.copy"),
         Binding("d", "screen.act('delete')", "delete", id="message.delete"),
