@@ -33,7 +33,8 @@ _HELP = (
     "The inside of the model at one token of the conversation, computed from its weights in"
     " float32. Each page begins with what it shows.\n"
     "Tab turns the pages, and so do the digits. ← → go to the token before or behind, [ ] to"
-    " another layer, and , . to another head; before the first head is the mean of all of them."
+    " another layer, and , . to another head; before the first head is the mean of all of them, and"
+    " parts are told head by head behind it. On a map of words ← → go from word to word."
 )
 _JOURNEY_HELP = (
     "How one token came to be, stage by stage, with the numbers of this very reply. → goes on, ←"
