@@ -73,8 +73,10 @@ class SeenEngine(InspectedEngine):
         await self._answer("attribution", token)
         return values.attribution(3)
 
-    async def neighbors(self, word: str, *_: Any, **__: Any) -> xray.Neighbors:
-        await self._answer("neighbors", word)
+    async def neighbors(
+        self, word: str, matrix: str = "input", by: str = "cosine", **_: Any
+    ) -> xray.Neighbors:
+        await self._answer("neighbors", word, matrix, by)
         return values.neighbors()
 
     async def analogy(self, expression: str, *_: Any, **__: Any) -> xray.Analogy:

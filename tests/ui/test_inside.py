@@ -109,9 +109,13 @@ async def test_words_are_looked_up() -> None:
         screen = await opened(pilot, engine, "i")
         await pilot.press("7")
         await until(pilot, lambda: bool(engine.asked), "the token's own neighbours")
+        assert engine.asked[-1][2:] == ("input", "cosine")
+        await pilot.press("right_square_bracket", "comma")
+        await until(pilot, lambda: engine.asked[-1][2:] == ("output", "dot"), "the other ones")
+        await pilot.press("right_square_bracket", "comma")
         assert str(engine.asked[-1][1]).startswith("id:")
         for text, wanted in (
-            ("tower", ("neighbors", "tower")),
+            ("tower", ("neighbors", "tower", "input", "cosine")),
             ("woman - man + uncle", ("analogy", "woman - man + uncle")),
             ("king queen prince", ("map", "king", "queen", "prince")),
         ):

@@ -9,7 +9,7 @@ from functools import partial
 from chatapp.chat.facts import ModelFacts, Report
 from chatapp.chat.numbers import size
 from chatapp.chat.prompt import TokenPiece
-from chatapp.chat.xray import MOST_FOR_ALL, Attention, Passage
+from chatapp.chat.xray import MOST_FOR_ALL, Attention, Matrix, Measure, Passage
 from chatapp.explain import views
 from chatapp.explain.views import Made, Page, View
 from chatapp.session.protocols import Engine
@@ -65,6 +65,9 @@ class Inside:
         """None is the mean of all."""
         self.written = ""
         """What was written: a text to be cut into tokens, a word, a sum, or words for the map."""
+        self.matrix: Matrix = "input"
+        self.by: Measure = "cosine"
+        """What is near a word: in which embedding, by what."""
         self.rows = 24
         """How many lines are seen at once."""
         self.mark = 0
@@ -75,7 +78,7 @@ class Inside:
     @property
     def state(self) -> tuple[object, ...]:
         """What the pages hang on."""
-        return self.place, self.layer, self.head, self.written
+        return self.place, self.layer, self.head, self.written, self.matrix, self.by
 
     @property
     def is_map(self) -> bool:
@@ -176,7 +179,9 @@ class Inside:
         if self.is_map:
             mapped = await self._engine.embedding_map(words.split(), on_progress=report)
             return lambda width: views.word_map(mapped, width, max(6, self.rows - 4), self.mark)
-        near = await self._engine.neighbors(words, count=14, on_progress=report)
+        near = await self._engine.neighbors(
+            words, self.matrix, self.by, count=14, on_progress=report
+        )
         return lambda width: views.neighbors(near, width)
 
     async def _position(self, report: Report) -> Made:

@@ -34,7 +34,8 @@ _HELP = (
     " float32. Each page begins with what it shows.\n"
     "Tab turns the pages, and so do the digits. ← → go to the token before or behind, [ ] to"
     " another layer, and , . to another head; before the first head is the mean of all of them, and"
-    " parts are told head by head behind it. On a map of words ← → go from word to word."
+    " parts are told head by head behind it. What is near a word is looked up in the other matrix"
+    " and by the other measure with the same keys, and on a map ← → go from word to word."
 )
 _JOURNEY_HELP = (
     "How one token came to be, stage by stage, with the numbers of this very reply. → goes on, ←"
@@ -146,13 +147,21 @@ class PagesScreen(Dialog[int]):
             self.action_jump(self._at + steps)
 
     def action_layer(self, steps: int) -> None:
-        """To another layer."""
-        self._inside.turn_layer(steps)
+        """To another layer; for words to the other matrix."""
+        inside = self._inside
+        if self.page.name == "words":
+            inside.matrix = "output" if inside.matrix == "input" else "input"
+        else:
+            inside.turn_layer(steps)
         self._show()
 
     def action_head(self, steps: int) -> None:
-        """To another head."""
-        self._inside.turn_head(steps)
+        """To another head; for words to the other measure."""
+        inside = self._inside
+        if self.page.name == "words":
+            inside.by = "dot" if inside.by == "cosine" else "cosine"
+        else:
+            inside.turn_head(steps)
         self._show()
 
     def action_deeper(self) -> None:
@@ -241,7 +250,8 @@ class PagesScreen(Dialog[int]):
             keys = f"→ next · ← back{more} · ↑↓ scroll · f1 help · esc close"
         elif self.page.name in _WRITES:
             what = "word" if self._on_map else "token"
-            keys = f"enter write · tab page · ←→ {what} · ↑↓ scroll · f1 help · esc close"
+            more = "[ ] matrix · , . measure" if self.page.name == "words" else "tab page"
+            keys = f"enter write · ←→ {what} · {more} · f1 help · esc close"
         elif self.page.name == "parts":
             keys = "tab page · ←→ token · , . heads · ↑↓ scroll · f1 help · esc close"
         self.query_one("#inside-keys", Static).update(Content.styled(keys, MUTED))
