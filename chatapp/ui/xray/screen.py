@@ -267,6 +267,8 @@ class PagesScreen(Dialog[int]):
         looked = ""
         if not self._journey and self.page.name == "parts":
             looked = "" if inside.head is None else "   attention head by head"
+        elif not self._journey and self.page.name == "words":
+            looked = f"  {inside.matrix} embeddings · {inside.by}"
         elif not self._journey and self.page.name in ("attention", "heat map"):
             head = "mean of heads" if inside.head is None else f"head {inside.head}"
             looked = f"  layer {inside.layer} · {head}"
