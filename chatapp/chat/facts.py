@@ -41,6 +41,8 @@ class LoadOptions:
     """CPU threads; 0 leaves it to the runtime."""
     context_length: int = 0
     """Lowers the context below the model's own; 0 keeps the model's."""
+    kept_megabytes: int = 0
+    """Room on the disk for the KV caches of long texts, of llama.cpp's; 0 keeps none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

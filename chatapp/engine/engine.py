@@ -42,6 +42,9 @@ from chatapp.engine.prompt.belief import NOT_BELIEVED, Belief
 from chatapp.engine.prompt.render import PromptIds, render_prompt, turn_end
 from chatapp.engine.prompt.template import switch_in
 from chatapp.engine.runtimes.base import KVSequence, Runtime, common_prefix
+from chatapp.engine.runtimes.kept_states import KeptStates
+from chatapp.engine.runtimes.library import library
+from chatapp.engine.runtimes.llama_cpp import LlamaCppRuntime, LlamaCppSequence
 from chatapp.engine.runtimes.loading import load
 from chatapp.engine.sampler.vocabulary import Vocabulary
 from chatapp.engine.xray.xray import XRay
@@ -55,6 +58,7 @@ class _Loaded:
     """A model, and what goes with it."""
 
     runtime: Runtime
+    kept: KeptStates | None
     source: ModelSource
     sequence: KVSequence
     vocabulary: Vocabulary
@@ -92,8 +96,13 @@ class LocalEngine:
             thinking_of(runtime.tokenizer.chat_template or ""),
         )
         end_ids = functools.lru_cache(maxsize=64)(functools.partial(_end_ids, runtime))
+        kept = None
+        if options.kept_megabytes and isinstance(runtime, LlamaCppRuntime) and source.sha256:
+            folder, room = self._prepared.with_name("kept"), options.kept_megabytes * 1_000_000
+            kept = KeptStates(folder, source.sha256, library().version, room)
         self._loaded = _Loaded(
             runtime,
+            kept,
             source,
             runtime.sequence(),
             vocabulary,
@@ -121,6 +130,7 @@ class LocalEngine:
             with closing(runtime.sequence()) as sequence:
                 yield from generate(runtime, sequence, task, controls)
             return
+        self._recall(made.ids)
         drawn = list(made.reply_ids)
         try:
             for event in generate(runtime, self.sequence, task, controls, self._history):
@@ -132,6 +142,7 @@ class LocalEngine:
                 yield event
         finally:
             self._model.written.add(drawn)
+            self._keep()
 
     def compare(
         self, prompt: Prompt, columns: Sequence[GenerateOptions], controls: Sequence[Controls]
@@ -270,6 +281,18 @@ class LocalEngine:
         if self._loaded is None:
             raise EngineError("no model is loaded")
         return self._loaded
+
+    def _keep(self) -> None:
+        """Have the disk keep what was read, where the settings give it room."""
+        kept, sequence = self._model.kept, self.sequence
+        if kept is not None and isinstance(sequence, LlamaCppSequence):
+            kept.save(sequence)
+
+    def _recall(self, ids: Sequence[int]) -> None:
+        """Look for a text on the disk before it is read."""
+        kept, sequence = self._model.kept, self.sequence
+        if kept is not None and isinstance(sequence, LlamaCppSequence):
+            kept.restore(sequence, ids)
 
     def _read(self, prompt: Prompt) -> PromptIds:
         """The ids of a prompt: its own, or those that its format makes."""

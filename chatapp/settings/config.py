@@ -148,6 +148,9 @@ class Settings:
     dtype: str = _setting("auto", _one_of(*DTYPES))
     threads: int = _setting(0, _whole)
     context_length: int = _setting(0, _whole)
+    kept_megabytes: int = _setting(0, _whole)
+    """Room on the disk for the KV caches of long chats, so that one resumed another day is not read
+    anew; some 25 MB for 1,000 tokens of the default model. 0 keeps none."""
     model_folders: tuple[str, ...] = _setting((), _texts)
     """Folders whose models are listed, besides the Hub's cache, LM Studio's and Ollama's."""
     offline: bool = _setting(False, _truth)

@@ -96,6 +96,9 @@ _FUNCTIONS = """
     size_t llama_state_get_size(void *);
     size_t llama_state_get_data(void *, uint8_t *, size_t);
     size_t llama_state_set_data(void *, const uint8_t *, size_t);
+    size_t llama_state_seq_get_size(void *, int32_t);
+    size_t llama_state_seq_get_data(void *, uint8_t *, size_t, int32_t);
+    size_t llama_state_seq_set_data(void *, const uint8_t *, size_t, int32_t);
 
     int32_t llama_vocab_n_tokens(const void *);
     const char *llama_vocab_get_text(const void *, int32_t);

@@ -196,6 +196,22 @@ class LlamaCppRuntime:
         )
         return Reading(logits, hidden)
 
+    def state(self, number: int) -> bytes:
+        """The keys and values of a sequence, in the library's own form; empty where it failed."""
+        c = self._c
+        size: int = c.llama_state_seq_get_size(self._context, number)
+        state = self._ffi.new("uint8_t[]", size)
+        size = c.llama_state_seq_get_data(self._context, state, size, number)
+        return bytes(self._ffi.buffer(state, size))
+
+    def take_state(self, number: int, state: bytes, length: int) -> bool:
+        """Have a sequence hold a state of so many tokens. Returns whether it does."""
+        if length > self._cells:
+            self._grow(length + BATCH, self._most)
+        self.forget(number, 0)
+        read: int = self._c.llama_state_seq_set_data(self._context, state, len(state), number)
+        return read == len(state)
+
     def _rows(self, get: Callable[[Any, int], Any], rows: range, width: int) -> Floats:
         """A copy of the library's numbers for some of the tokens read, (rows, width)."""
         found = np.empty((len(rows), width), dtype=np.float32)
@@ -356,6 +372,18 @@ class LlamaCppSequence:
             np.concatenate([reading.logits for reading in readings]),
             np.concatenate([reading.states for reading in readings]),
         )
+
+    def state(self) -> bytes:
+        """What it holds, in the library's own form; empty where that failed."""
+        return self._runtime.state(self.number)
+
+    def restore(self, ids: Sequence[int], state: bytes) -> bool:
+        """Hold what another sequence held, these ids; nothing where that fails."""
+        if self._runtime.take_state(self.number, state, len(ids)):
+            self.ids = list(ids)
+            return True
+        self.clear()
+        return False
 
     def crop(self, length: int) -> None:
         if length >= len(self.ids):
