@@ -69,7 +69,7 @@ async def test_an_interrupted_reply_is_there_again_and_goes_on_from_its_ids(
         terminal.wait_for("ctx ")
         terminal.wait_for(words)
         terminal.send("\t")
-        terminal.wait_for("least certain")  # the keys of the transcript
+        terminal.wait_for("unsure")  # the keys of the transcript
         terminal.send("c")
         terminal.wait_for(REST.strip())
         terminal.send("\x11")
@@ -106,7 +106,7 @@ def test_a_killed_program_resumes_with_the_real_model() -> None:
         terminal.wait_for("ctx ")
         terminal.wait_for("cut: the program ended in the middle of it")
         terminal.send("\t")
-        terminal.wait_for("least certain")
+        terminal.wait_for("unsure")
         terminal.send("c")
         terminal.wait_for("2/2")
         terminal.wait_for("tok/s")

@@ -150,3 +150,20 @@ async def test_esc_stops_the_reply_and_what_came_is_kept() -> None:
         assert app.screen is screen
         assert screen.area.text == "=== user\nHi\n\n=== assistant\nOne two"
         assert chat.session.conversation.path()[-1].text == "One two"
+
+
+async def test_what_a_terminal_would_obey_is_shown_and_stays_as_it_was() -> None:
+    told = "Red \x1b[2J and \u202eblue."
+    app = make_app(ScriptedEngine(told, " Yes."), vim=True)
+    async with app.run_test(size=SIZE) as pilot:
+        chat = await ready(pilot)
+        await ask(pilot, "Colours?")
+        old = chat.session.conversation.path()[-1]
+        screen = await opened(pilot)
+        assert screen.area.text.endswith("Red ␛[2J and ⟨U+202E⟩blue.")
+        await pilot.press("escape", *"GoMore.", "ctrl+r")  # o begins a row in Vim's normal mode
+        await until(pilot, lambda: not chat.turns.busy and len(chat.transcript.messages) == 2, "it")
+        await until(pilot, lambda: not screen.area.read_only, "the end")
+        assert chat.session.conversation.messages[old.id].text == told
+        await pilot.press("escape", "escape")
+        await until(pilot, lambda: app.screen is chat, "the chat")

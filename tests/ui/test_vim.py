@@ -6,6 +6,7 @@ python -m tests.ui.test_vim asks it again.
 from __future__ import annotations
 
 import json
+import random
 import re
 import shutil
 import subprocess
@@ -92,6 +93,24 @@ async def test_keys_do_what_they_do_in_vim() -> None:
             if found != wanted:
                 wrong.append((row, column, keys, found, wanted))
     assert not wrong
+
+
+async def test_no_keys_in_any_order_break_the_text_or_the_cursor() -> None:
+    rows = ["", "\n", "a", "é🦊 (x [y] {z)\n \n\t\n end\n", "x\n\n\ny z\n", "\"a\" 'b'\n((a)\n"]
+    letters = [*"hjklwbeWBE0^$gG{}%fFtT;,dcyxXsSrR~JpPvVuUoOiaIA.123 (\"wp'", *["escape"] * 6]
+    hand = random.Random(7)
+    app = Host()
+    async with app.run_test(size=(60, 12)) as pilot:
+        area = app.query_one(VimArea)
+        for _ in range(120):
+            area.vim, area.text = False, hand.choice(rows)
+            area.vim, area.mode = True, "normal"
+            for key in hand.choices(letters, k=20):
+                area.post_message(events.Key(key, key if len(key) == 1 else None))
+            await pilot.pause()
+            row, column = area.cursor_location
+            length = len(area.document.get_line(row))
+            assert 0 <= column <= (max(0, length - 1) if area.mode == "normal" else length)
 
 
 async def test_the_prompt_knows_vims_keys_on_request() -> None:

@@ -84,8 +84,7 @@ class PromptInput(VimArea):
 
     def take(self, text: str) -> None:
         """Replace everything by a text, and go to its end."""
-        if not text:
-            self.mode = "insert"
+        self.mode = "normal" if text and self.mode != "insert" else "insert"
         self.text = sanitise(text)
         self.move_cursor(self.document.end)
 

@@ -32,7 +32,10 @@ _SMALL = re.compile(r"\w+|[^\w\s]+|(?:(?<=\n)|\A)(?=\n)")
 _BIG = re.compile(r"\S+|(?:(?<=\n)|\A)(?=\n)")
 _RUNS = {"w": re.compile(r"\w+|[^\w\s]+|[^\S\n]+"), "W": re.compile(r"\S+|[^\S\n]+")}
 _PAIRS = ("()", "[]", "{}", "<>")
-_AS_LETTERS = {"enter": "+", "backspace": "h", "delete": "x"}
+_AS_LETTERS = {
+    "enter": "+", "backspace": "h", "delete": "x", "left": "h", "right": "l", "up": "k",
+    "down": "j", "home": "0", "end": "$",
+}  # fmt: skip
 _SHORT = {"x": "dl", "X": "dh", "D": "d$", "C": "c$", "s": "cl", "S": "cc", "Y": "yy"}
 _BEGIN = ("g", "f", "F", "t", "T", "r")
 """What is a command only with the letter behind it."""
@@ -66,6 +69,11 @@ class VimArea(TextArea):
     def on_blur(self) -> None:
         """A letter that is typed anywhere later is to be written."""
         self.mode = "insert"
+
+    def on_mouse_down(self) -> None:
+        """What is selected by the mouse is not what these keys have selected."""
+        if self.mode != "insert":
+            self.mode = "normal"
 
     async def _on_key(self, event: events.Key) -> None:
         if not self.vim or self.read_only:
@@ -313,7 +321,8 @@ class VimArea(TextArea):
             self.mode = "lines" if found[2] else self.mode
         elif (moved := self._motion(what, count, counted)) is not None:
             self._head = moved[0] + (what == "$")  # and the line's end
-        if self.mode in ("visual", "lines"):
+        if self.mode != "normal":
+            self._head = min(self._head, max(len(self.text) - 1, 0))
             self._select()
         return None
 
@@ -514,7 +523,7 @@ class VimArea(TextArea):
         brackets = next((pair for pair in _PAIRS if name in pair), None)
         if brackets is None:
             return None
-        for place in range(at, -1, -1):
+        for place in range(min(at, len(text) - 1), -1, -1):
             partner = self._partner(place) if text[place] == brackets[0] else None
             if partner is not None and partner >= at:
                 return _within(place, partner, around=around)
