@@ -85,12 +85,31 @@ def search(text: str, limit: int = 20) -> tuple[FoundRepo, ...]:
 
     Raises SourceFailed: the Hub cannot be reached or refuses.
     """
-    from huggingface_hub import HfApi
+    import httpx2
+    from huggingface_hub import constants
 
-    with _asking():
-        api = HfApi(endpoint=endpoint())
-        found = api.list_models(search=text, filter="gguf", sort="downloads", limit=limit)
-        return tuple(FoundRepo(one.id, one.downloads or 0) for one in found if is_repo_id(one.id))
+    from chatapp.models.download import status_reason
+
+    if constants.is_offline_mode():
+        raise SourceFailed("HF_HUB_OFFLINE forbids asking")
+    asked: dict[str, str | int] = {
+        "search": text,
+        "filter": "gguf",
+        "sort": "downloads",
+        "limit": limit,
+    }
+    own = {"Authorization": f"Bearer {found}"} if (found := token()) else {}
+    with _asking():  # huggingface_hub's own search tries for half a minute, and says so each time
+        answer = httpx2.get(
+            f"{endpoint()}/api/models", params=asked, headers=own, timeout=ASK_SECONDS
+        )
+        if answer.is_error:
+            raise SourceFailed(status_reason(answer.status_code))
+        return tuple(
+            FoundRepo(one["id"], int(one.get("downloads") or 0))
+            for one in answer.json()[:limit]
+            if is_repo_id(one["id"])
+        )
 
 
 @contextlib.contextmanager

@@ -57,6 +57,8 @@ class Server(http.server.ThreadingHTTPServer):
         self.manners: dict[str, Manners] = {}
         self.refused: dict[str, int] = {}
         self.asked: list[Asked] = []
+        self.search_body: bytes | None = None
+        """Answers a search in place of what is true."""
         self.over = threading.Event()
         self.silent = threading.Event()
         """Set when a silence has begun."""
@@ -123,7 +125,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if text in repo.casefold() and any(name.endswith(".gguf") for name in files)
         ]
         found.sort(key=lambda one: -int(str(one["downloads"])))
-        self._answer(200, json.dumps(found).encode())
+        self._answer(200, self.server.search_body or json.dumps(found).encode())
 
     def _api(self, repo: str, revision: str) -> None:
         files = self.server.repos.get(repo)

@@ -150,8 +150,28 @@ def test_the_hub_is_searched(server: Server) -> None:
     assert search("nothing") == ()
     (entry,) = repo_files("a/Tiny-GGUF")
     assert (entry.id, entry.size) == ("a/Tiny-GGUF:x-Q4_0.gguf", len(gguf_bytes()))
+    asked = len(server.asked)
     server.refused[""] = 500
     with pytest.raises(FetchError, match="500"):
+        search("tiny")
+    assert len(server.asked) == asked + 1  # it is not tried again: the user is typing
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{}", b"[{}]", b"[7]", b'[{"id": 7}]', b'[{"id": "a/b", "downloads": "x"}]', b"<html>"],
+)
+def test_an_answer_that_makes_no_sense_is_said(server: Server, body: bytes) -> None:
+    server.search_body = body
+    with pytest.raises(FetchError, match="makes no sense"):
+        search("tiny")
+
+
+def test_a_hub_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FetchError, match=r"127\.0\.0\.1: "):
+        search("tiny")  # HF_ENDPOINT leads to nobody
+    monkeypatch.setattr("huggingface_hub.constants.is_offline_mode", lambda: True)
+    with pytest.raises(FetchError, match="HF_HUB_OFFLINE"):
         search("tiny")
 
 
