@@ -11,8 +11,8 @@ from textual.widgets import Static
 from chatapp.chat.facts import Progress
 from chatapp.ui.actions import Line
 from chatapp.ui.clipboard import copy_with_tool, find_tool, outcome
+from chatapp.ui.dialogs.dialog import HelpScreen
 from chatapp.ui.dialogs.download import DownloadScreen, progress_text
-from chatapp.ui.dialogs.help import HelpScreen
 from chatapp.ui.dialogs.picker import PickerScreen
 from chatapp.ui.dialogs.settings import SettingsScreen
 from chatapp.ui.services import ModelState

@@ -7,13 +7,10 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
-from textual.content import Content
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from chatapp.chat.text import sanitise
 from chatapp.ui.dialogs.dialog import Dialog
-from chatapp.ui.drawing import MUTED
 
 
 class LineScreen(Dialog[str | None]):
@@ -31,16 +28,11 @@ class LineScreen(Dialog[str | None]):
         self._what_happens = what_happens
 
     def compose(self) -> ComposeResult:
-        """Title, line, what keeping it does."""
-        with Vertical(classes="dialog narrow"):
-            yield Static(Content.styled(self._title, "bold"), markup=False, classes="dialog-title")
-            yield Input(sanitise(self._text), id="line-text", compact=True)
-            yield Static(
-                Content.styled(f"enter {self._what_happens} · esc close", MUTED), markup=False
-            )
+        line = Input(sanitise(self._text), id="line-text", compact=True)
+        keys = f"enter {self._what_happens} · esc close"
+        return self.framed(self._title, line, keys=keys, shape="narrow")
 
     def on_mount(self) -> None:
-        """Write at the end."""
         self.query_one(Input).focus()
 
     @on(Input.Submitted)
@@ -48,7 +40,3 @@ class LineScreen(Dialog[str | None]):
         """Give the line back; an empty one changes nothing."""
         event.stop()
         self.dismiss(event.value.strip() or None)
-
-    def action_leave(self) -> None:
-        """Leave everything as it is."""
-        self.dismiss(None)

@@ -6,12 +6,8 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
-from textual.content import Content
-from textual.widgets import Static
 
 from chatapp.ui.dialogs.dialog import Dialog
-from chatapp.ui.drawing import MUTED
 from chatapp.ui.widgets.vim import VimArea
 
 
@@ -32,17 +28,10 @@ class WriteScreen(Dialog[str | None]):
         self._what_happens = what_happens
 
     def compose(self) -> ComposeResult:
-        """Title, text, what keeping it does."""
-        with Vertical(classes="dialog"):
-            yield Static(Content.styled(self._title, "bold"), markup=False, classes="dialog-title")
-            yield VimArea(self._text, id="write-text", compact=True)
-            yield Static(
-                Content.styled(f"ctrl+s {self._what_happens} · esc close", MUTED),
-                markup=False,
-            )
+        area = VimArea(self._text, id="write-text", compact=True)
+        return self.framed(self._title, area, keys=f"ctrl+s {self._what_happens} · esc close")
 
     def on_mount(self) -> None:
-        """Write at the end."""
         area = self.query_one(VimArea)
         area.vim = self._vim
         area.move_cursor(area.document.end)
@@ -52,7 +41,3 @@ class WriteScreen(Dialog[str | None]):
         """Give the text back; an empty or unchanged one changes nothing."""
         text = self.query_one(VimArea).text
         self.dismiss(text if text.strip() and text != self._text else None)
-
-    def action_leave(self) -> None:
-        """Leave everything as it is."""
-        self.dismiss(None)
