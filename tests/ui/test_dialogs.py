@@ -55,6 +55,18 @@ async def test_a_fetch_that_ends_below_another_screen_is_closed_behind_it() -> N
         await until(pilot, lambda: app.screen is app.chat, "the chat")
 
 
+async def test_f1_helps_over_a_list_too_and_its_end_leads_back() -> None:
+    app = make_app(ScriptedEngine())
+    async with app.run_test(size=SIZE) as pilot:
+        await ready(pilot)
+        await pilot.press("ctrl+l")
+        await until(pilot, lambda: isinstance(app.screen, PickerScreen), "the list")
+        await pilot.press("f1")
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen), "help")
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, PickerScreen), "the list again")
+
+
 async def test_a_screen_that_is_closed_twice_takes_no_other_with_it() -> None:
     app = make_app(ScriptedEngine())
     async with app.run_test(size=SIZE) as pilot:

@@ -25,7 +25,7 @@ from chatapp.chat.summary import ConversationSummary, SearchHit
 from chatapp.chat.text import sanitise
 from chatapp.ui.chat.conversations import Conversations, Place
 from chatapp.ui.dialogs.dialog import Dialog
-from chatapp.ui.dialogs.line import LineScreen
+from chatapp.ui.dialogs.write import LineScreen
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.widgets.row_list import RowList
 

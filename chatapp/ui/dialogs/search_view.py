@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -17,25 +17,8 @@ from chatapp.chat.search import BeamEvent, ContrastiveEvent
 from chatapp.session.protocols import Running
 from chatapp.ui.dialogs.dialog import Dialog, help_for
 from chatapp.ui.drawing import MUTED
-from chatapp.ui.layout.line import Line
-from chatapp.ui.layout.searches import Found
+from chatapp.ui.layout.searches import BeamTree, ContrastiveTable, Found
 from chatapp.ui.widgets.lines_view import LinesView
-
-
-class SearchPicture(Protocol):
-    """What a search looked at, as lines."""
-
-    status: str
-
-    def take(self, event: object) -> None:
-        """Take in what comes of it."""
-
-    @property
-    def found(self) -> tuple[Found, ...]:
-        """What may be taken, best first; empty before the end."""
-
-    def lines(self, width: int) -> list[Line]:
-        """All of it."""
 
 
 class SearchScreen(Dialog[tuple[tuple[int, ...], Found] | None]):
@@ -53,7 +36,7 @@ class SearchScreen(Dialog[tuple[tuple[int, ...], Found] | None]):
         self,
         title: str,
         running: Running[BeamEvent] | Running[ContrastiveEvent],
-        picture: SearchPicture,
+        picture: BeamTree | ContrastiveTable,
         legend: str,
     ) -> None:
         """Show a search that begins with this screen; the legend says what can be taken."""
