@@ -15,8 +15,8 @@ from textual.widgets import Input
 from chatapp.chat.conversation import Conversation, Reply
 from chatapp.ui.app import ChatApp
 from chatapp.ui.dialogs.chats import ChatRow, ChatsScreen, HitRow, marked
-from chatapp.ui.dialogs.help import HelpScreen
-from chatapp.ui.dialogs.line import LineScreen
+from chatapp.ui.dialogs.dialog import HelpScreen
+from chatapp.ui.dialogs.write import LineScreen
 from chatapp.ui.widgets.row_list import RowList
 from tests.ui.host import ask, notice, ready, say, shown, until
 from tests.ui.kept import fill, make_kept_app, open_store, talk, words

@@ -14,7 +14,7 @@ from chatapp.ui.actions import Line, message_of, read_line, specs_of
 from chatapp.ui.app import ChatApp
 from chatapp.ui.chat.screen import FEATURES
 from chatapp.ui.dialogs.chats import ChatsScreen, HitRow
-from chatapp.ui.dialogs.help import HelpScreen
+from chatapp.ui.dialogs.dialog import HelpScreen
 from chatapp.ui.dialogs.prompt_view import PromptScreen
 from chatapp.ui.palette import ActionsProvider
 from chatapp.ui.widgets.completions import Completions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.widgets import Static
 
 from chatapp.ui.dialogs.compare import CompareScreen
-from chatapp.ui.dialogs.help import HelpScreen
+from chatapp.ui.dialogs.dialog import HelpScreen
 from chatapp.ui.dialogs.search_view import SearchScreen
 from chatapp.ui.dialogs.trace import TraceScreen
 from chatapp.ui.widgets.candidates import CandidateList

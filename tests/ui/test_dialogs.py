@@ -11,8 +11,8 @@ from textual.widgets import Static
 from chatapp.chat.facts import Progress
 from chatapp.ui.actions import Line
 from chatapp.ui.clipboard import copy_with_tool, find_tool, outcome
+from chatapp.ui.dialogs.dialog import HelpScreen
 from chatapp.ui.dialogs.download import DownloadScreen, progress_text
-from chatapp.ui.dialogs.help import HelpScreen
 from chatapp.ui.dialogs.picker import PickerScreen
 from chatapp.ui.dialogs.settings import SettingsScreen
 from chatapp.ui.services import ModelState
@@ -53,6 +53,18 @@ async def test_a_fetch_that_ends_below_another_screen_is_closed_behind_it() -> N
         assert isinstance(app.screen, HelpScreen)
         await pilot.press("escape")
         await until(pilot, lambda: app.screen is app.chat, "the chat")
+
+
+async def test_f1_helps_over_a_list_too_and_its_end_leads_back() -> None:
+    app = make_app(ScriptedEngine())
+    async with app.run_test(size=SIZE) as pilot:
+        await ready(pilot)
+        await pilot.press("ctrl+l")
+        await until(pilot, lambda: isinstance(app.screen, PickerScreen), "the list")
+        await pilot.press("f1")
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen), "help")
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, PickerScreen), "the list again")
 
 
 async def test_a_screen_that_is_closed_twice_takes_no_other_with_it() -> None:

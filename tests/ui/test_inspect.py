@@ -11,8 +11,8 @@ from chatapp.chat.inspection import FoundToken, ReplyStep
 from chatapp.chat.record import FinishReason
 from chatapp.ui.actions import Line
 from chatapp.ui.chat.screen import ChatScreen
+from chatapp.ui.dialogs.dialog import HelpScreen
 from chatapp.ui.dialogs.find import FindScreen
-from chatapp.ui.dialogs.help import HelpScreen
 from chatapp.ui.dialogs.trace import TraceScreen
 from chatapp.ui.widgets.hints import HELD, Hints
 from chatapp.ui.widgets.token_panel import NEXT, TokenSummary
@@ -135,7 +135,7 @@ async def test_digits_too_many_for_an_id_are_text() -> None:
         await ask(pilot, "count")
         digits = "9" * 5000  # more than int() reads
         await chat.do(Line("find", digits))
-        await until(pilot, lambda: bool(app.screen.query("#find-list")), "the screen")
+        await until(pilot, lambda: bool(app.screen.query("FindScreen #picker-list")), "the screen")
         options = app.screen.query_one(OptionList)
         await until(pilot, lambda: "no token has" in words_of(options), "an answer")
         await pilot.press("escape")
@@ -159,7 +159,7 @@ async def test_a_token_is_found_with_what_it_takes_and_taken() -> None:
         await until(pilot, lambda: isinstance(app.screen, FindScreen), "the screen")
         screen = app.screen
         assert isinstance(screen, FindScreen)
-        await until(pilot, lambda: len(screen._rows) == 2, "what is found")
+        await until(pilot, lambda: len(screen.shown) == 2, "what is found")
         options = screen.query_one(OptionList)
         first, second = (str(options.get_option_at_index(place).prompt) for place in range(2))
         assert "chosen by a draw from 0.5000 to 0.7500; it leads" in first
@@ -259,8 +259,8 @@ async def test_a_held_step_is_listed_searched_and_traced_like_any_other() -> Non
         await pilot.press("f8", *"word")
         screen = app.screen
         assert isinstance(screen, FindScreen)
-        await until(pilot, lambda: len(screen._rows) == 2, "what is found")
-        assert "leads with a bias of +3.25" in str(screen._rows[1].content)
+        await until(pilot, lambda: len(screen.shown) == 2, "what is found")
+        assert "leads with a bias of +3.25" in str(screen.shown[1].prompt())
         assert engine.asked[-1] == step
         await pilot.press("escape", "escape")
         await until(pilot, lambda: not chat.turns.busy, "the stop")
@@ -294,12 +294,12 @@ async def test_all_tokens_of_a_written_text_are_taken_while_held() -> None:
         await pilot.press("f8", *" blue house")
         screen = app.screen
         assert isinstance(screen, FindScreen)
-        await until(pilot, lambda: len(screen._rows) == 1, "the text")
-        row = screen._rows[0]
-        assert row.ids == (token_id(b" blue"), token_id(b" house"))
-        text = str(row.content)
+        await until(pilot, lambda: len(screen.shown) == 1, "the text")
+        row = screen.shown[0]
+        assert row.key == (token_id(b" blue"), token_id(b" house"))
+        text = str(row.prompt())
         assert "␣blue ␣house  all 2 tokens" in text
-        assert f"ids {row.ids[0]} {row.ids[1]}" in text
+        assert f"ids {row.key[0]} {row.key[1]}" in text
         assert "the first: rank 42" in text and "leads with a bias of +1.50" in text
         await pilot.press("enter")
         await until(pilot, lambda: coming(chat, "index") == 4, "held again")
@@ -322,7 +322,7 @@ async def test_a_written_text_branches_where_it_was_looked_for() -> None:
         await pilot.press("f8", *" blue house")
         screen = app.screen
         assert isinstance(screen, FindScreen)
-        await until(pilot, lambda: len(screen._rows) == 1, "the text")
+        await until(pilot, lambda: len(screen.shown) == 1, "the text")
         engine.allow_all()
         await until(pilot, lambda: not chat.turns.busy, "the end")
         await pilot.press("enter")

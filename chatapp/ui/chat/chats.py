@@ -48,7 +48,6 @@ class ChatMenu:
 
     @action("search", "Search all chats.", usage="TEXT")
     def search(self, text: str = "") -> None:
-        """The list of all chats, narrowed down by some words."""
         self._chat.run_worker(self._pick_chat(text), group="pick", exclusive=True)
 
     async def _pick_chat(self, text: str) -> None:

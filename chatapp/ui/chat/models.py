@@ -80,7 +80,7 @@ class Models:
     async def _pick(self) -> None:
         models, repos, ask = self._services.models, set[str](), self._chat.app.push_screen_wait
 
-        def rows_of(choices: Sequence[ModelChoice]) -> list[Choice]:
+        def rows_of(choices: Sequence[ModelChoice]) -> list[Choice[str]]:
             repos.update(choice.ref for choice in choices if choice.is_repo)
             return [
                 Choice(
@@ -93,7 +93,7 @@ class Models:
                 for choice in choices
             ]
 
-        async def search(text: str) -> list[Choice]:
+        async def search(text: str) -> list[Choice[str]]:
             return rows_of(await models.search(text))
 
         try:

@@ -169,7 +169,6 @@ class ChatScreen(ChatBase):
         )
 
     def compose(self) -> ComposeResult:
-        """Everything there is."""
         yield Header(id="header")
         with Horizontal(id="main"):
             with Vertical(id="left"):
@@ -188,7 +187,6 @@ class ChatScreen(ChatBase):
         yield Hints(id="hints")
 
     def on_mount(self) -> None:
-        """Show the conversation, and begin to load the model behind it."""
         self.prompt.focus()
         self.prompt.vim = self.services.vim
         for scale in SCALES:
@@ -207,7 +205,6 @@ class ChatScreen(ChatBase):
         self.call_after_refresh(self.models.load)
 
     async def on_unmount(self) -> None:
-        """Leave nothing running, however the screen came to its end."""
         await self.stop_everything()
 
     async def stop_everything(self) -> None:
@@ -230,7 +227,6 @@ class ChatScreen(ChatBase):
         return True
 
     async def action_act(self, name: str, argument: str = "") -> None:
-        """Do the action of that name, as its key does."""
         await self.do(Line(name, argument))
 
     async def action_escape(self) -> None:
@@ -249,7 +245,6 @@ class ChatScreen(ChatBase):
         self.rules.ban_candidate()
 
     def action_bias(self, steps: int) -> None:
-        """Add to the logit of the candidate under the row cursor."""
         self.rules.bias_candidate(steps)
 
     def _change_theme(self) -> None:
@@ -365,7 +360,6 @@ class ChatScreen(ChatBase):
             self.post_message(self.Typed(event.key, event.character))
 
     def on_paste(self, event: events.Paste) -> None:
-        """Let what is pasted anywhere go to the prompt."""
         if self.focused is not self.prompt:
             event.stop()
             self.set_focus(self.prompt)
@@ -396,7 +390,6 @@ class ChatScreen(ChatBase):
     # A turn
 
     def message_added(self, message: Message) -> None:
-        """Show a message that joined the conversation; a reply goes before all else."""
         self.titles.put_off()
         self.scores.stop()
         self.what_if.end()
@@ -412,7 +405,6 @@ class ChatScreen(ChatBase):
         self.transcript.wait(words)
 
     def prompt_read(self, read: PromptRead) -> None:
-        """The first token comes next."""
         self.transcript.wait("…", read.thinking)
         self.show_status()
         if read.note:
@@ -425,7 +417,6 @@ class ChatScreen(ChatBase):
         self._numbers_behind = True
 
     def reply_paused(self, paused: Paused) -> None:
-        """Show what could come next."""
         self.hold.held(paused)
 
     def reply_ended(self, ended: ReplyEnded) -> None:
@@ -456,37 +447,31 @@ class ChatScreen(ChatBase):
     # Models
 
     def offer_made(self, offer: ModelOffer) -> None:
-        """Show what is being fetched."""
         screen = DownloadScreen(
             offer, lambda: self.models.progress, self.models.cancel_fetch, self.services.clock
         )
         self.app.push_screen(screen)
 
     def offer_closed(self) -> None:
-        """Take the fetch from the screen."""
         for screen in self.app.screen_stack:
             if isinstance(screen, DownloadScreen):
                 screen.close()
 
     def model_progressed(self) -> None:
-        """Show how far the model is."""
         if self.is_mounted:
             self.show_status()
 
     def model_ready(self, facts: ModelFacts) -> None:
-        """Replies can be asked for."""
         self.show_status()
         self.query_one(PromptBar).count_soon()
         self.run_worker(self.conversations.say_model(), group="say-model", exclusive=True)
 
     async def stop_turn(self) -> None:
-        """Another model is about to be loaded: stop the reply under way and keep what came."""
         await self.turns.stop()
 
     # Conversations
 
     def conversation_changed(self) -> None:
-        """Show the current path from its end."""
         self.scores.stop()  # it asks about messages that may be none of this chat
         self.what_if.end()
         self.inside.forget()
@@ -513,7 +498,6 @@ class ChatScreen(ChatBase):
             self.prompt.take(self._drafts.pop(self._shown, ""))
 
     def point_at(self, message_id: str, words: str = "") -> None:
-        """Point at a message of the path, at the token with which some words begin in it."""
         block = self.transcript.block_of(message_id)
         if block is not None:
             self.transcript.point(message_id, token_of_words(block.message, words))
@@ -537,7 +521,6 @@ class ChatScreen(ChatBase):
                 self.transcript.wait(f"waiting for {self.models.ref}")
 
     def show_status(self) -> None:
-        """Bring the header up to date."""
         replies = [message.reply for message in reversed(self.session.conversation.path())]
         reply = next((one for one in replies if one is not None), None)
         facts, used, read = self.session.facts, 0, 0
@@ -566,7 +549,6 @@ class ChatScreen(ChatBase):
 
     @on(Transcript.CursorMoved)
     def show_token(self) -> None:
-        """Show the token pointed at, what could come next in a held reply, or the newest one."""
         self.inside.follow()
         if not self.query_one("#side").display:
             return  # it is shown what is pointed at when it unfolds
@@ -606,7 +588,6 @@ class ChatScreen(ChatBase):
 
     @property
     def sampling(self) -> SamplingParams:
-        """What the controls show: what is tried, or what holds."""
         question = self.what_if.question
         return question.sampling if question is not None else self.session.sampling
 
@@ -616,7 +597,6 @@ class ChatScreen(ChatBase):
         self.set_sampling(event.sampling)
 
     def set_sampling(self, sampling: SamplingParams) -> None:
-        """Draw with these from the next token on, or only try them."""
         if self.what_if.on:
             self.what_if.turn(sampling)
         else:
@@ -624,7 +604,6 @@ class ChatScreen(ChatBase):
         self.show_sampling()
 
     def show_sampling(self) -> None:
-        """Bring every display of the sampling numbers up to date."""
         sampling = self.sampling
         self.query_one("#sampling", SamplingPanel).sampling = sampling
         for screen in self.app.screen_stack:
@@ -637,7 +616,6 @@ class ChatScreen(ChatBase):
         self.show_status()
 
     def show_legend(self) -> None:
-        """Say what the colours mean."""
         text = Content("")
         if self.what_if.on:
             text = self.what_if.legend()
@@ -652,7 +630,6 @@ class ChatScreen(ChatBase):
 
     @on(events.DescendantFocus)
     def show_hints(self) -> None:
-        """Show the keys of what is focused."""
         if self.hold.paused is not None:
             shown = hints.HELD
         elif self.focused is self.prompt:
@@ -666,12 +643,10 @@ class ChatScreen(ChatBase):
     # The side panel
 
     def unfold_panel(self) -> None:
-        """Show the side panel, hidden or not."""
         if not self.query_one("#side").display:
             self.toggle_panel()
 
     def toggle_panel(self) -> None:
-        """Show or hide the side panel from now on, whatever the size."""
         self._panel_wanted = not self.query_one("#side").display
         self.on_resize()
 

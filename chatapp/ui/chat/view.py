@@ -14,7 +14,7 @@ from chatapp.ui.actions import Action, CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.conversations import Conversations
 from chatapp.ui.chat.models import Models
-from chatapp.ui.dialogs.help import help_for
+from chatapp.ui.dialogs.dialog import help_for
 from chatapp.ui.dialogs.prompt_view import PromptScreen
 from chatapp.ui.dialogs.settings import SettingsScreen
 from chatapp.ui.editor import edit_text, editor_command

@@ -17,7 +17,6 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Input, Static
 
@@ -26,8 +25,7 @@ from chatapp.chat.summary import ConversationSummary, SearchHit
 from chatapp.chat.text import sanitise
 from chatapp.ui.chat.conversations import Conversations, Place
 from chatapp.ui.dialogs.dialog import Dialog
-from chatapp.ui.dialogs.help import help_for
-from chatapp.ui.dialogs.line import LineScreen
+from chatapp.ui.dialogs.write import LineScreen
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.widgets.row_list import RowList
 
@@ -93,13 +91,17 @@ class HitRow:
 class ChatsScreen(Dialog[Place | None]):
     """Choose a chat, or a place in one; None when the user stays where they are."""
 
+    HELP = (
+        "Chats, the pinned ones first, then by time. What is typed is searched for in all"
+        " messages and titles; Enter opens the chat at the place that was found.\n"
+        "Tab goes to the list, where letters act on the chat that is highlighted."
+    )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "leave", id="chats.leave"),
         Binding("up", "move(-1)", "up", show=False, id="chats.up"),
         Binding("down", "move(1)", "down", show=False, id="chats.down"),
         Binding("pageup", "page(-1)", "page up", show=False, id="chats.pageup"),
         Binding("pagedown", "page(1)", "page down", show=False, id="chats.pagedown"),
-        Binding("f1", "help", "help", id="chats.help"),
         Binding("tab", "other", "to the list and back", id="chats.other", priority=True),
         Binding("r", "rename", "give the chat another title", id="chats.rename"),
         Binding("p", "pin", "keep the chat on top, or no longer", id="chats.pin"),
@@ -127,21 +129,21 @@ class ChatsScreen(Dialog[Place | None]):
         """What was typed when the present rows were found."""
 
     def compose(self) -> ComposeResult:
-        """Title, what is typed, the list, what was done, the keys."""
-        with Vertical(classes="dialog tall chats"):
-            yield Static(Content.styled("Chats", "bold"), markup=False, classes="dialog-title")
-            yield Input(
+        return self.framed(
+            "Chats",
+            Input(
                 self._text,
                 placeholder="type to search all messages",
                 id="chats-search",
                 compact=True,
-            )
-            yield RowList(height=2, id="chats-list")
-            yield Static(Content(""), markup=False, id="chats-words")
-            yield Static(Content.styled(_TYPING, MUTED), markup=False, id="chats-keys")
+            ),
+            RowList(height=2, id="chats-list"),
+            Static(Content(""), markup=False, id="chats-words"),
+            Static(Content.styled(_TYPING, MUTED), markup=False, id="chats-keys"),
+            shape="tall chats",
+        )
 
     def on_mount(self) -> None:
-        """Begin with what was asked for."""
         self.query_one(Input).focus()
         if not self._text:
             self._show_all()
@@ -185,11 +187,9 @@ class ChatsScreen(Dialog[Place | None]):
     # Keys
 
     def on_key(self) -> None:
-        """What was said has been read."""
         self.say("")
 
     def on_descendant_focus(self) -> None:
-        """Show the keys of what is focused."""
         keys = _LISTING if self._list.has_focus else _TYPING
         self.query_one("#chats-keys", Static).update(Content.styled(keys, MUTED))
 
@@ -211,24 +211,7 @@ class ChatsScreen(Dialog[Place | None]):
         self._list.action_move(steps)
 
     def action_page(self, pages: int) -> None:
-        """Move by pages."""
         self._list.action_page(pages)
-
-    def action_leave(self) -> None:
-        """Stay where the user was."""
-        self.dismiss(None)
-
-    def action_help(self) -> None:
-        """The keys."""
-        self.app.push_screen(
-            help_for(
-                self,
-                "Chats, the pinned ones first, then by time. What is typed is searched for in all"
-                " messages and titles; Enter opens the chat at the place that was found.\n"
-                "Tab goes to the list, where letters act on the chat that is highlighted.",
-                (),
-            )
-        )
 
     def action_other(self) -> None:
         """To the list, or back to the search."""
@@ -237,7 +220,6 @@ class ChatsScreen(Dialog[Place | None]):
     # What is done with a chat
 
     def action_rename(self) -> None:
-        """Give the chat another title."""
 
         async def do(summary: ConversationSummary) -> str:
             screen = LineScreen("Another title", summary.title, "keeps it")
@@ -259,7 +241,6 @@ class ChatsScreen(Dialog[Place | None]):
         self._act(do)
 
     def action_duplicate(self) -> None:
-        """Make a copy of the chat."""
 
         async def do(summary: ConversationSummary) -> str:
             await self._conversations.chats.duplicate(summary.id)
@@ -268,7 +249,6 @@ class ChatsScreen(Dialog[Place | None]):
         self._act(do)
 
     def action_export(self) -> None:
-        """Write the chat to a file."""
 
         async def do(summary: ConversationSummary) -> str:
             name = re.sub(r"[^\w-]+", "-", summary.title.lower()).strip("-") or "chat"
@@ -285,7 +265,6 @@ class ChatsScreen(Dialog[Place | None]):
         self._act(do)
 
     def action_delete(self) -> None:
-        """Put the chat aside."""
 
         async def do(summary: ConversationSummary) -> str:
             await self._conversations.delete_chat(summary.id)
@@ -295,7 +274,6 @@ class ChatsScreen(Dialog[Place | None]):
         self._act(do)
 
     def action_undelete(self) -> None:
-        """Bring back what was deleted last."""
 
         async def do() -> None:
             title = await self._conversations.undelete_chat()

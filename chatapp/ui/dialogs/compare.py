@@ -33,7 +33,6 @@ from chatapp.session.inspector import Columns, Inspector
 from chatapp.session.protocols import Running
 from chatapp.ui.chat.turns import DRAWS_PER_SECOND
 from chatapp.ui.dialogs.dialog import Dialog
-from chatapp.ui.dialogs.help import help_for
 from chatapp.ui.dialogs.trace import TraceScreen
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.searches import BeamTree, ContrastiveTable
@@ -72,7 +71,6 @@ class CompareScreen(Dialog[Reply | None]):
         Binding("t,f3", "trace", "trace: what each stage did", id="compare.trace"),
         Binding("pagedown", "list_more(1)", "candidates down", id="compare.down", show=False),
         Binding("pageup", "list_more(-1)", "candidates up", id="compare.up", show=False),
-        Binding("f1", "help", "help", id="compare.help"),
     ]
 
     def __init__(
@@ -104,7 +102,6 @@ class CompareScreen(Dialog[Reply | None]):
         self.over = False
 
     def compose(self) -> ComposeResult:
-        """The columns, the token pointed at, the keys."""
         keys = (
             "tab next · ←→↑↓ token · t trace · ctrl+↑↓ temperature · enter takes it · x stop"
             " · esc stop all, leave"
@@ -119,7 +116,6 @@ class CompareScreen(Dialog[Reply | None]):
             yield Static(Content.styled(keys, MUTED), id="compare-keys", markup=False)
 
     def on_mount(self) -> None:
-        """Begin."""
         self.query_one(CandidateList).can_focus = False
         self._views[0].focus()
         self.set_interval(1 / DRAWS_PER_SECOND, self._draw)
@@ -186,7 +182,6 @@ class CompareScreen(Dialog[Reply | None]):
             view.finish(reply)
 
     def on_unmount(self) -> None:
-        """Leave nothing running."""
         self._stop_all()
 
     @on(ReplyColumn.Pointed)
@@ -234,7 +229,6 @@ class CompareScreen(Dialog[Reply | None]):
         return self._columns.reply(self._sampled.index(place))
 
     def action_trace(self) -> None:
-        """Show what each stage did at the token pointed at."""
         if (step := self._step()) is not None:
             self.work(partial(self._trace, step), "trace", exclusive=True)
 
@@ -254,7 +248,6 @@ class CompareScreen(Dialog[Reply | None]):
             self.app.push_screen(TraceScreen(traced, record))
 
     def action_list_more(self, pages: int) -> None:
-        """Scroll the candidates, on into the rest of the vocabulary."""
         self.query_one(CandidateList).page_from_outside(pages)
 
     def warm(self, steps: int) -> None:
@@ -281,16 +274,11 @@ class CompareScreen(Dialog[Reply | None]):
             self.dismiss(reply)
 
     def action_stop(self) -> None:
-        """Stop this column."""
         place = self._here()
         if place in self._sampled and self._columns is not None:
             self._columns.cancel(self._sampled.index(place))
         elif self._search is not None:
             self._search.cancel()
-
-    def action_help(self) -> None:
-        """The keys."""
-        self.app.push_screen(help_for(self, self.HELP, ()))
 
     def action_leave(self) -> None:
         """Stop all of them; once they are over, leave."""

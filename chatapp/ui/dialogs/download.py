@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
@@ -58,22 +57,10 @@ class DownloadScreen(Dialog[None]):
             self.dismiss(None)
 
     def compose(self) -> ComposeResult:
-        """What it is, how far it is, the keys."""
-        with Vertical(classes="dialog narrow"):
-            yield Static(
-                Content.styled("Downloading a model", "bold"),
-                markup=False,
-                classes="dialog-title",
-            )
-            yield Static(offer_text(self._offer), markup=False, id="download-offer")
-            yield Static(Content("starting"), markup=False, id="download-progress")
-            yield Static(
-                Content.styled(
-                    "It is fetched once and stays on this machine. esc stops; what came is kept.",
-                    MUTED,
-                ),
-                markup=False,
-            )
+        offer = Static(offer_text(self._offer), markup=False, id="download-offer")
+        progress = Static(Content("starting"), markup=False, id="download-progress")
+        keys = "It is fetched once and stays on this machine. esc stops; what came is kept."
+        return self.framed("Downloading a model", offer, progress, keys=keys, shape="narrow")
 
     def on_mount(self) -> None:
         """Follow the fetch."""

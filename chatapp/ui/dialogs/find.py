@@ -7,31 +7,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
-from textual import on
-from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.containers import Vertical
 from textual.content import Content
-from textual.widgets import Input, OptionList, Static
-from textual.widgets.option_list import Option
 
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.inspection import FoundToken, ReplyStep, SpeltText
 from chatapp.chat.numbers import count, decimal, percent
 from chatapp.chat.record import Candidate
-from chatapp.chat.text import sanitise, visible_token
+from chatapp.chat.text import visible_token
 from chatapp.explain.cells import fit_token
 from chatapp.explain.removal import cut_by, shortfall
 from chatapp.session.inspector import Inspector
-from chatapp.ui.dialogs.dialog import Dialog
+from chatapp.ui.dialogs.picker import Choice, PickerScreen
 from chatapp.ui.drawing import MUTED
 
 _TITLE = "Find a token, or write any text to take"
-_NOTHING_YET = "write a text or an id; a space at its start counts"
+_EMPTY = "write a text or an id; a space at its start counts"
 _LIMIT = 50
 _TOKEN_WIDTH = 16
 _SPELT_SHOWN = 20
@@ -40,15 +32,7 @@ _SEAMS = ("on $primary 30%", "on $secondary 30%")
 """Grounds of neighbouring tokens; a blank parts them as well, since a token's own is drawn ␣."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """Something that can be taken."""
-
-    ids: tuple[int, ...]
-    content: Content
-
-
-class FindScreen(Dialog[tuple[int, ...] | None]):
+class FindScreen(PickerScreen[tuple[int, ...]]):
     """Find a token by text or id; gives back the ids to take in order, or None."""
 
     HELP = (
@@ -56,13 +40,6 @@ class FindScreen(Dialog[tuple[int, ...] | None]):
         " with it, then those that hold it. A space at the start counts. A text of several tokens"
         " stands as one row, with its seams: all of them are taken. Enter takes what is chosen."
     )
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "leave", id="find.leave"),
-        Binding("up", "move(-1)", "up", show=False, id="find.up", priority=True),
-        Binding("down", "move(1)", "down", show=False, id="find.down", priority=True),
-        Binding("enter", "choose", "take this token", show=False, id="find.choose", priority=True),
-    ]
 
     def __init__(self, inspector: Inspector, step: ReplyStep, text: str = "") -> None:
         """Look among the tokens of a step.
@@ -72,37 +49,20 @@ class FindScreen(Dialog[tuple[int, ...] | None]):
             step: which step.
             text: what is looked for at first.
         """
-        super().__init__()
+        super().__init__(
+            _TITLE, (), empty=_EMPTY, text=text, placeholder="a text, or an id", chooses="takes it"
+        )
         self._inspector = inspector
         self._step = step
-        self._text = text
-        self._rows: tuple[_Row, ...] = ()
 
-    def compose(self) -> ComposeResult:
-        """What is typed, what is found, the keys."""
-        with Vertical(classes="dialog"):
-            yield Static(Content.styled(_TITLE, "bold"), markup=False, classes="dialog-title")
-            yield Input(self._text, placeholder="a text, or an id", id="find-text", compact=True)
-            yield OptionList(id="find-list", compact=True, markup=False)
-            yield Static(Content.styled("enter takes it · esc close", MUTED), markup=False)
-
-    def on_mount(self) -> None:
-        """Type at once."""
-        self.query_one(OptionList).can_focus = False
-        self.query_one(Input).focus()
-        if not self._text:
-            self._show((), _NOTHING_YET)
-
-    @on(Input.Changed)
-    def look(self, event: Input.Changed) -> None:
+    def narrow(self, text: str) -> None:
         """Look for what is typed."""
-        event.stop()
-        if not event.value:
-            self._show((), _NOTHING_YET)
-            return
-        self.work(partial(self._look, event.value), "find", exclusive=True)
+        self.work(partial(self._look, text), "find", exclusive=True)
 
     async def _look(self, text: str) -> None:
+        if not text:
+            self.fill(())
+            return
         by_id: Sequence[FoundToken] = ()
         spelt: SpeltText | None = None
         empty = "no token has this text"
@@ -111,7 +71,7 @@ class FindScreen(Dialog[tuple[int, ...] | None]):
                 by_id = await self._by_id(int(text))
             found = await self._inspector.find_tokens(self._step, text, _LIMIT)
         except ChatappError as error:
-            self._show((), str(error))
+            self.fill((), str(error))
             return
         try:
             spelt = await self._inspector.spell(self._step, text)
@@ -120,47 +80,13 @@ class FindScreen(Dialog[tuple[int, ...] | None]):
         rows = [_token_row(one) for one in by_id]
         if spelt is not None and len(spelt.tokens) > 1:
             rows.append(_text_row(spelt))
-        self._show((*rows, *map(_token_row, found)), empty)
+        self.fill((*rows, *map(_token_row, found)), empty, stay=False)
 
     async def _by_id(self, token_id: int) -> Sequence[FoundToken]:
         try:
             return await self._inspector.find_tokens(self._step, token_id)
         except ChatappError:
             return ()  # no such id; the digits are looked for as text
-
-    def _show(self, rows: tuple[_Row, ...], empty: str) -> None:
-        self._rows = rows
-        options = self.query_one(OptionList)
-        options.clear_options()
-        if not rows:
-            options.add_option(Option(Content.styled(sanitise(empty), MUTED), disabled=True))
-            return
-        options.add_options([Option(row.content) for row in rows])
-        options.highlighted = 0
-
-    @on(OptionList.OptionSelected)
-    def take(self, event: OptionList.OptionSelected) -> None:
-        """A click chooses."""
-        event.stop()
-        if event.option_index < len(self._rows):
-            self.dismiss(self._rows[event.option_index].ids)
-
-    def action_move(self, steps: int) -> None:
-        """Move in the list, while the text stays where it is."""
-        options = self.query_one(OptionList)
-        if self._rows:
-            here = options.highlighted or 0
-            options.highlighted = min(max(here + steps, 0), len(self._rows) - 1)
-
-    def action_choose(self) -> None:
-        """Give back what is highlighted."""
-        highlighted = self.query_one(OptionList).highlighted
-        if highlighted is not None and highlighted < len(self._rows):
-            self.dismiss(self._rows[highlighted].ids)
-
-    def action_leave(self) -> None:
-        """Take none."""
-        self.dismiss(None)
 
 
 def _numbers(one: Candidate) -> Content:
@@ -170,15 +96,15 @@ def _numbers(one: Candidate) -> Content:
     )
 
 
-def _token_row(found: FoundToken) -> _Row:
+def _token_row(found: FoundToken) -> Choice[tuple[int, ...]]:
     """A token in two lines: its numbers, and what it would have taken to be chosen."""
     one = found.candidate
     token = Content.styled(fit_token(one.bytes, _TOKEN_WIDTH), "bold")
     first = token + Content.styled(f" id {one.id:<6} ", MUTED) + _numbers(one)
-    return _Row((one.id,), first + Content.styled(f"\n  {what_it_takes(found)}", MUTED))
+    return Choice((one.id,), first + Content.styled(f"\n  {what_it_takes(found)}", MUTED))
 
 
-def _text_row(spelt: SpeltText) -> _Row:
+def _text_row(spelt: SpeltText) -> Choice[tuple[int, ...]]:
     """A text in its tokens: their seams, their ids, and the numbers of the first one."""
     shown = spelt.tokens[:_SPELT_SHOWN]
     tokens = Content(" ").join(
@@ -196,7 +122,7 @@ def _text_row(spelt: SpeltText) -> _Row:
         + _numbers(spelt.first.candidate)
         + Content.styled(f"\n  {what_it_takes(spelt.first)}", MUTED)
     )
-    return _Row(tuple(token.id for token in spelt.tokens), content)
+    return Choice(tuple(token.id for token in spelt.tokens), content)
 
 
 def what_it_takes(found: FoundToken) -> str:

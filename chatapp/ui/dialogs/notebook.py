@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
@@ -63,14 +62,11 @@ class NotebookScreen(Dialog[None]):
         self._warned = False
 
     def compose(self) -> ComposeResult:
-        """Title, text, keys."""
-        with Vertical(classes="dialog tall"):
-            yield Static(Content.styled(_TITLE, "bold"), markup=False, classes="dialog-title")
-            yield VimArea(self._shown, id="notebook-text", compact=True)
-            yield Static(Content(""), id="notebook-words", markup=False)
+        area = VimArea(self._shown, id="notebook-text", compact=True)
+        words = Static(Content(""), id="notebook-words", markup=False)
+        return self.framed(_TITLE, area, words, shape="tall")
 
     def on_mount(self) -> None:
-        """Write at the end."""
         self.area.vim = self._vim
         self.area.move_cursor(self.area.document.end)
         self.area.focus()
@@ -106,13 +102,11 @@ class NotebookScreen(Dialog[None]):
             area.move_cursor(area.document.end)
 
     async def action_keep(self) -> None:
-        """Make the text the chat's."""
         if await self._do(self._keep, self.area.text):
             self._take()
             self._say(_KEPT)
 
     async def action_go_on(self) -> None:
-        """Have the model write on behind the text."""
         await self._do(self._go_on, self.area.text)
 
     async def action_cut(self) -> None:

@@ -8,14 +8,12 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
 from chatapp.chat.sampling import EDITS, ORDERS, PARAMETERS, SamplingParams
 from chatapp.explain.removal import parameter_of, stage_name
 from chatapp.ui.dialogs.dialog import Dialog
-from chatapp.ui.dialogs.help import help_for
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.widgets.parameter_row import shown_value
 
@@ -27,13 +25,13 @@ _KEYS = (
 class OrderScreen(Dialog[None]):
     """Stages in their order; every change holds from the next token on."""
 
+    HELP = "The stages of the sampler run from top to bottom."
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,enter,q", "leave", "leave", id="order.leave"),
         Binding("up", "select(-1)", "stage above", id="order.up"),
         Binding("down", "select(1)", "stage below", id="order.down"),
         Binding("shift+up,K", "shift(-1)", "move the stage up", id="order.earlier"),
         Binding("shift+down,J", "shift(1)", "move the stage down", id="order.later"),
-        Binding("f1", "help", "help", id="order.help"),
         Binding("1", "preset('transformers')", "transformers' order", id="order.transformers"),
         Binding("2", "preset('llama.cpp')", "llama.cpp's order", id="order.llama"),
     ]
@@ -46,20 +44,13 @@ class OrderScreen(Dialog[None]):
         self.selected = 0
 
     def compose(self) -> ComposeResult:
-        """What runs first, the stages, the keys."""
         edits = ", ".join(stage_name(stage) for stage in EDITS)
-        with Vertical(classes="dialog narrow"):
-            yield Static(
-                Content.styled("Order of the stages", "bold")
-                + Content.styled(f"\nfirst, always: {edits}", MUTED),
-                markup=False,
-                classes="dialog-title",
-            )
-            yield Static(self._rows(), id="order-rows", markup=False)
-            yield Static(Content.styled(f"\n{_KEYS}", MUTED), markup=False)
+        title = Content.styled("Order of the stages", "bold")
+        title += Content.styled(f"\nfirst, always: {edits}", MUTED)
+        rows = Static(self._rows(), id="order-rows", markup=False)
+        return self.framed(title, rows, keys=f"\n{_KEYS}", shape="narrow")
 
     def action_select(self, rows: int) -> None:
-        """Go to another stage."""
         self.selected = min(max(self.selected + rows, 0), len(self.sampling.order) - 1)
         self._show()
 
@@ -73,18 +64,7 @@ class OrderScreen(Dialog[None]):
             self._change(tuple(order))
 
     def action_preset(self, name: str) -> None:
-        """Take a known order."""
         self._change(ORDERS[name])
-
-    def action_help(self) -> None:
-        """The keys."""
-        self.app.push_screen(
-            help_for(self, "The stages of the sampler run from top to bottom.", ())
-        )
-
-    def action_leave(self) -> None:
-        """Go back."""
-        self.dismiss(None)
 
     def _change(self, order: tuple[str, ...]) -> None:
         self.sampling = replace(self.sampling, order=order)

@@ -6,9 +6,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
 from textual.content import Content
-from textual.widgets import Static
 
 from chatapp.chat import numbers
 from chatapp.chat.prompt import RenderedPrompt, TokenPiece
@@ -37,27 +35,16 @@ class PromptScreen(Dialog[None]):
         self._table = False
 
     def compose(self) -> ComposeResult:
-        """What it is, the tokens, the keys."""
-        with Vertical(classes="dialog tall"):
-            yield Static(self._title(), markup=False, classes="dialog-title")
-            yield LinesView(self._text_lines, id="prompt-lines")
-            yield Static(
-                Content.styled("reversed: control tokens · t text or table · esc close", MUTED),
-                markup=False,
-            )
+        lines = LinesView(self._text_lines, id="prompt-lines")
+        keys = "reversed: control tokens · t text or table · esc close"
+        return self.framed(self._title(), lines, keys=keys, shape="tall")
 
     def on_mount(self) -> None:
-        """Scroll with the keys at once."""
         self.query_one(LinesView).focus()
 
     def action_other_view(self) -> None:
-        """Show the other of text and table."""
         self._table = not self._table
         self.query_one(LinesView).show(self._table_lines if self._table else self._text_lines)
-
-    def action_leave(self) -> None:
-        """Go back."""
-        self.dismiss(None)
 
     def _title(self) -> Content:
         rendered = self._rendered

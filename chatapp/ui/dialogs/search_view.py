@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -15,28 +15,10 @@ from chatapp.chat.facts import Progress
 from chatapp.chat.generation import PromptRead
 from chatapp.chat.search import BeamEvent, ContrastiveEvent
 from chatapp.session.protocols import Running
-from chatapp.ui.dialogs.dialog import Dialog
-from chatapp.ui.dialogs.help import help_for
+from chatapp.ui.dialogs.dialog import Dialog, help_for
 from chatapp.ui.drawing import MUTED
-from chatapp.ui.layout.line import Line
-from chatapp.ui.layout.searches import Found
+from chatapp.ui.layout.searches import BeamTree, ContrastiveTable, Found
 from chatapp.ui.widgets.lines_view import LinesView
-
-
-class SearchPicture(Protocol):
-    """What a search looked at, as lines."""
-
-    status: str
-
-    def take(self, event: object) -> None:
-        """Take in what comes of it."""
-
-    @property
-    def found(self) -> tuple[Found, ...]:
-        """What may be taken, best first; empty before the end."""
-
-    def lines(self, width: int) -> list[Line]:
-        """All of it."""
 
 
 class SearchScreen(Dialog[tuple[tuple[int, ...], Found] | None]):
@@ -47,7 +29,6 @@ class SearchScreen(Dialog[tuple[tuple[int, ...], Found] | None]):
         Binding("enter,1", "take(0)", "take the best as the reply", id="search.take"),
         Binding("2", "take(1)", "take the second", id="search.take2"),
         Binding("3", "take(2)", "take the third", id="search.take3"),
-        Binding("f1", "help", "help", id="search.help"),
         Binding("4", "take(3)", "take the fourth", id="search.take4"),
     ]
 
@@ -55,7 +36,7 @@ class SearchScreen(Dialog[tuple[tuple[int, ...], Found] | None]):
         self,
         title: str,
         running: Running[BeamEvent] | Running[ContrastiveEvent],
-        picture: SearchPicture,
+        picture: BeamTree | ContrastiveTable,
         legend: str,
     ) -> None:
         """Show a search that begins with this screen; the legend says what can be taken."""
@@ -68,7 +49,6 @@ class SearchScreen(Dialog[tuple[tuple[int, ...], Found] | None]):
         self.over = False
 
     def compose(self) -> ComposeResult:
-        """What it is, how far it is, the lines, the keys."""
         with Vertical(classes="dialog tall"):
             yield Static(Content.styled(self._title, "bold"), markup=False)
             yield Static(Content(""), id="search-status", markup=False, classes="dialog-title")
@@ -76,7 +56,6 @@ class SearchScreen(Dialog[tuple[tuple[int, ...], Found] | None]):
             yield Static(Content.styled(f"{self._legend} · esc stop, leave", MUTED), markup=False)
 
     def on_mount(self) -> None:
-        """Begin."""
         self.query_one(LinesView).focus()
         self.work(self._run, "search")
 
@@ -99,11 +78,9 @@ class SearchScreen(Dialog[tuple[tuple[int, ...], Found] | None]):
         self.query_one("#search-status", Static).update(Content.styled(words, MUTED))
 
     def on_unmount(self) -> None:
-        """Leave nothing running."""
         self._search.cancel()
 
     def action_take(self, place: int) -> None:
-        """Give back one of what was found."""
         found = self._picture.found
         if place < len(found):
             self.dismiss((self._prompt_ids, found[place]))
@@ -112,7 +89,6 @@ class SearchScreen(Dialog[tuple[tuple[int, ...], Found] | None]):
                       f"only {len(found)} can be taken")  # fmt: skip
 
     def action_help(self) -> None:
-        """The keys."""
         self.app.push_screen(help_for(self, self._legend, ()))
 
     def action_leave(self) -> None:

@@ -8,7 +8,6 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
@@ -58,16 +57,13 @@ class SettingsScreen(Dialog[None]):
         self._keep = keep
 
     def compose(self) -> ComposeResult:
-        """The numbers, the rest, the keys."""
-        with Vertical(classes="dialog tall"):
-            yield Static(Content.styled("Settings", "bold"), markup=False, classes="dialog-title")
-            yield SamplingPanel(
-                self._sampling, names=ALL_PARAMETERS, show_help=True, id="all-sampling"
-            )
-            yield Static(self._rest(), markup=False, id="settings-rest")
+        panel = SamplingPanel(
+            self._sampling, names=ALL_PARAMETERS, show_help=True, id="all-sampling"
+        )
+        rest = Static(self._rest(), markup=False, id="settings-rest")
+        return self.framed("Settings", panel, rest, shape="tall")
 
     def on_mount(self) -> None:
-        """Turn with the keys at once."""
         self.query_one(SamplingPanel).focus()
         self.watch(self.app, "theme", lambda: self._show_rest(), init=False)
 
@@ -94,7 +90,6 @@ class SettingsScreen(Dialog[None]):
         self.app.push_screen(PickerScreen("Themes", choices), take)
 
     def action_order(self) -> None:
-        """Change the order of the stages."""
 
         def turn(sampling: SamplingParams) -> None:
             self.query_one(SamplingPanel).sampling = sampling
@@ -103,12 +98,7 @@ class SettingsScreen(Dialog[None]):
         self.app.push_screen(OrderScreen(self.query_one(SamplingPanel).sampling, turn))
 
     def action_keep(self) -> None:
-        """Keep the present settings."""
         self._keep()
-
-    def action_leave(self) -> None:
-        """Go back."""
-        self.dismiss(None)
 
     def _show_rest(self) -> None:
         self.query_one("#settings-rest", Static).update(self._rest())

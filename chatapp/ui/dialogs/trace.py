@@ -6,25 +6,20 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
-from textual.content import Content
-from textual.widgets import Static
 
 from chatapp.chat.inspection import TracedStep
 from chatapp.chat.record import TokenRecord
 from chatapp.chat.text import visible_token
 from chatapp.ui.dialogs.dialog import Dialog
-from chatapp.ui.dialogs.help import help_for
-from chatapp.ui.drawing import MUTED
 from chatapp.ui.widgets.trace_table import TraceTable
 
 
 class TraceScreen(Dialog[None]):
     """What each stage did to the candidates of one token."""
 
+    HELP = TraceTable.HELP
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,f3,q", "leave", "leave", id="trace.leave"),
-        Binding("f1", "help", "help", id="trace.help"),
     ]
 
     def __init__(
@@ -43,27 +38,15 @@ class TraceScreen(Dialog[None]):
         self._what_if = what_if
 
     def compose(self) -> ComposeResult:
-        """Which token, the table, the keys."""
         record = self._record
         words = "The next token, stage by stage: nothing is taken yet"
         if record is not None:
             words = f"Token {record.index + 1}, stage by stage: {visible_token(record.bytes)}"
         if self._what_if:
             words += "   (what if: not the settings it was drawn with)"
+        table = TraceTable(self._traced, record.id if record is not None else None)
         keys = "↑↓ candidate · ←→ stages · l logits · esc close"
-        with Vertical(classes="dialog tall"):
-            yield Static(Content.styled(words, "bold"), markup=False, classes="dialog-title")
-            yield TraceTable(self._traced, record.id if record is not None else None)
-            yield Static(Content.styled(keys, MUTED), markup=False)
+        return self.framed(words, table, keys=keys, shape="tall")
 
     def on_mount(self) -> None:
-        """Take the keys."""
         self.query_one(TraceTable).focus()
-
-    def action_help(self) -> None:
-        """The keys."""
-        self.app.push_screen(help_for(self, TraceTable.HELP, ()))
-
-    def action_leave(self) -> None:
-        """Go back."""
-        self.dismiss(None)

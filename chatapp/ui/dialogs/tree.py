@@ -8,14 +8,11 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
 from chatapp.chat.conversation import Conversation, Message
 from chatapp.ui.dialogs.dialog import Dialog
-from chatapp.ui.dialogs.help import help_for
-from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.tree import Tree, make_tree
 from chatapp.ui.widgets.row_list import RowList
 
@@ -32,9 +29,15 @@ class TreeMove:
 class TreeScreen(Dialog[TreeMove | None]):
     """Choose a message of the tree; None when the user stays where they are."""
 
+    HELP = (
+        "Every message of this chat. Where another reply or another wording was written, the"
+        " tree branches, and only there is it indented.\n"
+        "At the right: how many tokens a reply has and the mean of their log-probabilities"
+        " under the model alone; nearer to 0 is likelier. The most and the least likely path"
+        " are those with the highest and the lowest such mean over all of their replies."
+    )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "leave", "leave", id="tree.leave"),
-        Binding("f1", "help", "help", id="tree.help"),
         Binding("b", "branch", "branch: go on from this message", id="tree.branch"),
         Binding(
             "left_square_bracket", "branching(-1)", "branch before", id="tree.before", show=False
@@ -51,16 +54,12 @@ class TreeScreen(Dialog[TreeMove | None]):
         self._tree: Tree = make_tree(conversation)
 
     def compose(self) -> ComposeResult:
-        """Title, the tree, what its marks mean, the keys."""
-        with Vertical(classes="dialog tall tree"):
-            yield Static(Content.styled("Tree", "bold"), markup=False, classes="dialog-title")
-            yield RowList(id="tree-list")
-            yield Static(Content(self._tree.words), markup=False, id="tree-words")
-            keys = "enter go there · b branch from it · [ ] branches · esc close"
-            yield Static(Content.styled(keys, MUTED), markup=False)
+        rows = RowList(id="tree-list")
+        words = Static(Content(self._tree.words), markup=False, id="tree-words")
+        keys = "enter go there · b branch from it · [ ] branches · esc close"
+        return self.framed("Tree", rows, words, keys=keys, shape="tall tree")
 
     def on_mount(self) -> None:
-        """Stand on the end of the current path."""
         here = [
             place
             for place, row in enumerate(self._tree.rows)
@@ -85,30 +84,13 @@ class TreeScreen(Dialog[TreeMove | None]):
         self.dismiss(TreeMove(self._tree.rows[event.row].message.id, ends_there=False))
 
     def action_branch(self) -> None:
-        """End the path at that message, to go on from it."""
         if (message := self.highlighted) is not None:
             self.dismiss(TreeMove(message.id, ends_there=True))
 
     def action_branching(self, steps: int) -> None:
-        """Go to the next row with which a branch begins."""
         rows, listed = self._tree.rows, self.query_one(RowList)
         place = listed.highlighted + steps
         while 0 <= place < len(rows) and not rows[place].guide.endswith(("├ ", "└ ")):
             place += steps
         if 0 <= place < len(rows):
             listed.highlighted = place
-
-    def action_leave(self) -> None:
-        """Stay where the user was."""
-        self.dismiss(None)
-
-    def action_help(self) -> None:
-        """The keys."""
-        here = (
-            "Every message of this chat. Where another reply or another wording was written, the"
-            " tree branches, and only there is it indented.\n"
-            "At the right: how many tokens a reply has and the mean of their log-probabilities"
-            " under the model alone; nearer to 0 is likelier. The most and the least likely path"
-            " are those with the highest and the lowest such mean over all of their replies."
-        )
-        self.app.push_screen(help_for(self, here, ()))

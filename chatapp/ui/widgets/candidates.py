@@ -223,27 +223,22 @@ class CandidateList(ScrollView, can_focus=True):
         self.virtual_size = Size(self._width, rows + self._frame.lines if rows else 0)
 
     def on_resize(self) -> None:
-        """Fit what stands around the rows to the new size."""
         self._arrange()
         self._bring_into_view()
 
     def validate_row(self, row: int) -> int:
-        """Stay on a candidate."""
         last = len(self._record.candidates) - 1 if self._record else 0
         return min(max(row, 0), max(last, 0))
 
     def watch_brief(self) -> None:
-        """Use the room that there is now."""
         self._arrange()
         self._bring_into_view()
 
     def watch_row(self) -> None:
-        """Keep the row cursor in sight."""
         self._bring_into_view()
         self._ask_for_more()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Ask for more where the wheel reaches the end."""
         super().watch_scroll_y(old_value, new_value)
         if new_value > old_value and new_value >= self.max_scroll_y:
             self._ask_for_more(scrolled=True)
@@ -374,12 +369,10 @@ class CandidateList(ScrollView, can_focus=True):
     # Keys and mouse
 
     def action_move(self, rows: int) -> None:
-        """Move the row cursor."""
         self.row += rows
         self._ask_for_more()
 
     def action_page(self, pages: int) -> None:
-        """Move the row cursor by as many rows as are in sight."""
         self.row += pages * self._visible_rows
         self._ask_for_more()  # it may stand on the last row already, where a taken one is added
 
@@ -390,20 +383,16 @@ class CandidateList(ScrollView, can_focus=True):
             self._ask_for_more(scrolled=True)
 
     def action_first(self) -> None:
-        """Go to the most probable candidate."""
         self.row = 0
 
     def action_last(self) -> None:
-        """Go to the last candidate of the record."""
         self.row = len(self._record.candidates) - 1 if self._record else 0
         self._ask_for_more()
 
     def action_follow(self, steps: int) -> None:
-        """Let the bars show the next column."""
         self.followed = COLUMNS[(COLUMNS.index(self.followed) + steps) % len(COLUMNS)]
 
     def action_choose(self) -> None:
-        """Ask for the candidate under the row cursor."""
         if self._record is not None and self.candidate is not None:
             self.post_message(CandidateChosen(self._record.index, self.candidate.id))
 

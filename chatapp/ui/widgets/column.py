@@ -93,13 +93,11 @@ class ReplyColumn(ScrollView, can_focus=True):
         self.border_subtitle = Content(words)
 
     def action_move(self, steps: int) -> None:
-        """Move by tokens."""
         if self.records:
             here = len(self.records) - 1 if self.cursor is None else self.cursor
             self._point(here + (steps if self.cursor is not None else 0))
 
     def action_move_row(self, rows: int) -> None:
-        """Move by rows."""
         if self.records:
             here = len(self.records) - 1 if self.cursor is None else self.cursor
             x, y = self._layout_of.place_of(here)
@@ -108,7 +106,6 @@ class ReplyColumn(ScrollView, can_focus=True):
                 self._point(below)
 
     def action_follow(self) -> None:
-        """Follow the newest token."""
         self.cursor = None
         self._arrange()
         self.post_message(self.Pointed(self))
@@ -123,11 +120,9 @@ class ReplyColumn(ScrollView, can_focus=True):
         self.post_message(self.Pointed(self))
 
     def on_focus(self) -> None:
-        """Show this column's token."""
         self.post_message(self.Pointed(self))
 
     def on_click(self, event: events.Click) -> None:
-        """Point at the token under the mouse."""
         offset = event.get_content_offset(self)
         if offset is not None and self.records:
             found = self._layout_of.token_at(offset.x, offset.y + self.scroll_offset.y)
@@ -140,7 +135,6 @@ class ReplyColumn(ScrollView, can_focus=True):
         self._arrange()
 
     def render_line(self, y: int) -> Strip:
-        """One row of tokens."""
         row = y + self.scroll_offset.y
         base = self.visual_style
         if row >= self._layout_of.height or not self.records:

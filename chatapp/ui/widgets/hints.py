@@ -56,7 +56,6 @@ class Hints(Widget):
     hints: reactive[tuple[Hint, ...]] = reactive(PROMPT)
 
     def render(self) -> Content:
-        """The hints that fit."""
         hints = list(self.hints)
         while len(hints) > 1 and self._length(hints) > self.size.width:
             hints.pop(-2)

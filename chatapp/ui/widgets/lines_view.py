@@ -44,11 +44,9 @@ class LinesView(ScrollView, can_focus=True):
         return [line.content.plain for line in self._lines]
 
     def on_resize(self) -> None:
-        """Lay out for the new width."""
         self._lay_out()
 
     def render_line(self, y: int) -> Strip:
-        """One row of the screen."""
         row = y + self.scroll_offset.y
         line = self._lines[row] if row < len(self._lines) else EMPTY
         base = self.visual_style

@@ -86,13 +86,11 @@ class ParameterRow(Widget):
         self._dragging = False
 
     def watch_selected(self, selected: bool) -> None:
-        """Show which row the keys turn."""
         self.set_class(selected, "-selected")
 
     # Drawing
 
     def render(self) -> Content:
-        """The row, and the error under it."""
         width = self.size.width
         mark = "›" if self.selected else " "
         label = Content.styled(fit(mark + self.parameter.label, self._label_width), _LABEL)
@@ -156,14 +154,12 @@ class ParameterRow(Widget):
             self._turn(place)
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
-        """Drag the knob."""
         if self._dragging:
             left = self.content_region.x + self._label_width
             place = int(event.screen_offset.x) - left
             self._turn(min(max(place, 0), self._slider_width - 1))
 
     def on_mouse_up(self) -> None:
-        """Let go of the slider."""
         if self._dragging:
             self._dragging = False
             self.release_mouse()
@@ -177,7 +173,6 @@ class ParameterRow(Widget):
         self._wheel(event, 1)
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        """Step down."""
         self._wheel(event, -1)
 
     def _wheel(self, event: events.MouseEvent, steps: int) -> None:

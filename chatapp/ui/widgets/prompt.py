@@ -93,7 +93,6 @@ class PromptInput(VimArea):
         self.post_message(self.Submitted(self.text))
 
     def action_newline(self) -> None:
-        """Begin a new row."""
         self.insert("\n")
 
     def action_older(self) -> None:
@@ -133,7 +132,6 @@ class PromptInput(VimArea):
             self.screen.focus_next()
 
     def action_editor(self) -> None:
-        """Write in the user's own editor."""
         self.post_message(self.EditorAsked())
 
     async def _on_key(self, event: events.Key) -> None:
@@ -182,13 +180,11 @@ class PromptBar(Horizontal):
         self._counting: Worker[None] | None = None
 
     def compose(self) -> ComposeResult:
-        """The sign, the text, the count."""
         yield Static(Content("›"), id="prompt-sign", markup=False)
         yield PromptInput(id="prompt")
         yield Static(Content(""), id="prompt-count", markup=False)
 
     def on_mount(self) -> None:
-        """Show by the sign in which mode the text is."""
         self.watch(self.input, "mode", self._show_mode)
 
     def _show_mode(self) -> None:

@@ -82,11 +82,9 @@ class RowList(ScrollView, can_focus=True):
         return [line.plain for row in self._rows for line in row.lines(self._width - len(_SIGN))]
 
     def action_move(self, steps: int) -> None:
-        """Highlight another row."""
         self.highlighted = min(max(self.highlighted + steps, 0), max(0, self.count - 1))
 
     def action_page(self, pages: int) -> None:
-        """Move by as many rows as are in view."""
         self.action_move(pages * max(1, self.size.height // self._row_height - 1))
 
     def action_first(self) -> None:
@@ -94,34 +92,27 @@ class RowList(ScrollView, can_focus=True):
         self.highlighted = 0
 
     def action_last(self) -> None:
-        """Highlight the last row."""
         self.highlighted = max(0, self.count - 1)
 
     def action_choose(self) -> None:
-        """Choose what is highlighted."""
         if self.count:
             self.post_message(self.Chosen(self.highlighted, self._rows[self.highlighted]))
 
     def watch_highlighted(self) -> None:
-        """Keep it in view."""
         self._bring_into_view()
         self.refresh()
 
     def on_focus(self) -> None:
-        """Show that keys act here."""
         self.refresh()
 
     def on_blur(self) -> None:
-        """Show that they don't."""
         self.refresh()
 
     def on_resize(self) -> None:
-        """Use the new width."""
         self._measure()
         self._bring_into_view()
 
     def on_click(self, event: events.Click) -> None:
-        """A click highlights a row and chooses it."""
         offset = event.get_content_offset(self)
         if offset is None:
             return
@@ -131,7 +122,6 @@ class RowList(ScrollView, can_focus=True):
             self.action_choose()
 
     def render_line(self, y: int) -> Strip:
-        """One line of the screen."""
         row, line = divmod(y + self.scroll_offset.y, self._row_height)
         base = self.visual_style
         content = Content("")

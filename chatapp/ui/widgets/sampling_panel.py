@@ -102,7 +102,6 @@ class SamplingPanel(VerticalScroll, can_focus=True, inherit_bindings=False):
         self._help = Static("", classes="help", markup=False) if show_help else None
 
     def compose(self) -> ComposeResult:
-        """A row for each parameter."""
         yield from self._rows
         if self._help is not None:
             yield self._help
@@ -119,11 +118,9 @@ class SamplingPanel(VerticalScroll, can_focus=True, inherit_bindings=False):
         return self._rows[self.selected]
 
     def validate_selected(self, selected: int) -> int:
-        """Stay on a row."""
         return min(max(selected, 0), len(self._rows) - 1)
 
     def watch_selected(self, old: int, new: int) -> None:
-        """Mark the row and keep it in sight."""
         self._rows[old].selected = False
         self._rows[old].typed = None
         self._rows[old].error = ""
@@ -135,7 +132,6 @@ class SamplingPanel(VerticalScroll, can_focus=True, inherit_bindings=False):
             self.scroll_to_widget(row, animate=False)
 
     def watch_sampling(self, sampling: SamplingParams) -> None:
-        """Redraw what is another value now."""
         for row in self._rows:
             row.value = getattr(sampling, row.parameter.name)
 
@@ -151,15 +147,12 @@ class SamplingPanel(VerticalScroll, can_focus=True, inherit_bindings=False):
     # Keys
 
     def action_select(self, rows: int) -> None:
-        """Go to another row."""
         self.selected += rows
 
     def action_step(self, steps: int) -> None:
-        """Move the selected value by whole steps."""
         self._change(self.sampling.stepped(self.row.parameter.name, steps))
 
     def action_reset(self) -> None:
-        """Set the selected value to its default."""
         parameter = self.row.parameter
         self._change(self.sampling.with_values({parameter.name: parameter.default}))
 
@@ -187,7 +180,6 @@ class SamplingPanel(VerticalScroll, can_focus=True, inherit_bindings=False):
             self.action_step(away)
 
     def action_edit(self) -> None:
-        """Begin to type a value, from the present one."""
         parameter = self.row.parameter
         self._type(parameter.format(getattr(self.sampling, parameter.name)))
 
@@ -219,7 +211,6 @@ class SamplingPanel(VerticalScroll, can_focus=True, inherit_bindings=False):
         event.prevent_default()
 
     def on_paste(self, event: events.Paste) -> None:
-        """Put a pasted value into the input."""
         event.stop()
         self._type((self.row.typed or "") + event.text.strip())
 
@@ -244,19 +235,16 @@ class SamplingPanel(VerticalScroll, can_focus=True, inherit_bindings=False):
     # Mouse
 
     def on_parameter_row_turned(self, event: ParameterRow.Turned) -> None:
-        """Take the value the mouse put the slider to."""
         event.stop()
         self._select(event.name)
         self._change(self.sampling.with_values({event.name: event.value}))
 
     def on_parameter_row_stepped(self, event: ParameterRow.Stepped) -> None:
-        """Step the row under the wheel."""
         event.stop()
         self._select(event.name)
         self.action_step(event.steps)
 
     def on_parameter_row_pointed(self, event: ParameterRow.Pointed) -> None:
-        """Select the row that was pointed at."""
         event.stop()
         self._select(event.name)
         if event.edit:

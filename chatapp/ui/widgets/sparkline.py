@@ -217,7 +217,6 @@ class Sparklines(Widget):
         return self.get_visual_style(name).rich_style
 
     def on_click(self, event: events.Click) -> None:
-        """Point at the token under the mouse."""
         width = self._curve_width
         offset = event.get_content_offset(self)
         if offset is None or not width or not self._values.p_end:

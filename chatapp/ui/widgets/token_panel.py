@@ -123,7 +123,6 @@ class TokenSummary(Widget):
         return 1 + names + figures
 
     def render_line(self, y: int) -> Strip:
-        """One of the lines."""
         width = self.size.width
         segments = (
             self._empty(y, width) if self._record is None else self._line(self._record, y, width)
@@ -309,7 +308,6 @@ class TokenPanel(Vertical):
         self.add_class("-empty")
 
     def watch_tab(self, tab: str) -> None:
-        """Turn to another page."""
         self.set_class(tab != TABS[0], "-page")
         self._draw_tabs()
 
@@ -337,7 +335,6 @@ class TokenPanel(Vertical):
         return self._candidates
 
     def compose(self) -> ComposeResult:
-        """The pages' names; numbers, candidates, curves; or another page."""
         yield Static("", id="panel-tabs", markup=False)
         yield self.page
         yield self._summary
@@ -400,7 +397,6 @@ class TokenPanel(Vertical):
         self._curves.show(records, place)
 
     def on_resize(self, event: events.Resize) -> None:
-        """Leave out what a small panel has no lines for."""
         height = event.size.height
         self._draw_tabs()
         self._summary.compact = height < _COMPACT_BELOW

@@ -79,15 +79,12 @@ class TraceTable(Widget, can_focus=True):
         self.set_reactive(TraceTable.row, ids.index(taken_id) if taken_id in ids else 0)
 
     def validate_row(self, row: int) -> int:
-        """Stay on a candidate."""
         return min(max(row, 0), max(len(self._traced.candidates) - 1, 0))
 
     def validate_first_stage(self, first: int) -> int:
-        """Stay among the stages, and leave no column empty."""
         return min(max(first, 0), max(len(self._traced.trace.stages) - self._columns, 0))
 
     def action_move(self, rows: int) -> None:
-        """Go to another candidate."""
         self.row += rows
 
     def action_shift(self, columns: int) -> None:

@@ -17,8 +17,7 @@ from textual.widgets import Input, Static
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.text import visible_token
 from chatapp.explain.views import Made, Page
-from chatapp.ui.dialogs.dialog import Dialog
-from chatapp.ui.dialogs.help import help_for
+from chatapp.ui.dialogs.dialog import Dialog, help_for
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.widgets.page_view import PageView
 from chatapp.ui.xray.inside import Inside
