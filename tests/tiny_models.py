@@ -92,6 +92,9 @@ def save_model(folder: Path, kind: str, *, chat: bool = True) -> Path:
         "mamba": lambda: transformers.MambaConfig(
             hidden_size=32, num_hidden_layers=2, state_size=8, **shared
         ),
+        "recurrent_gemma": lambda: transformers.RecurrentGemmaConfig(
+            **{**attention, "num_hidden_layers": 3}, lru_width=32, attention_window_size=8, **shared
+        ),
         "gpt1": lambda: transformers.OpenAIGPTConfig(
             n_embd=32, n_layer=2, n_head=4, n_positions=64, **shared
         ),

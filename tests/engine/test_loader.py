@@ -198,6 +198,11 @@ def test_what_does_not_go_on_from_its_cache_is_refused(llama: Path) -> None:
         check_steps(Forgets(runtime), "forgetful")
 
 
+def test_a_model_that_hands_no_cache_on_is_refused_in_words(tmp_path: Path) -> None:
+    words = refused(save_model(tmp_path / "recurrent", "recurrent_gemma"))
+    assert "can't be run token by token: it hands no KV cache on; choose" in words
+
+
 def test_a_gguf_that_is_not_read_whole_is_refused(tmp_path: Path) -> None:
     whole = save_gguf(tmp_path / "whole.gguf")
     load(whole, "gguf")

@@ -169,9 +169,11 @@ def check_steps(runtime: Any, name: str) -> None:
     except EngineError:
         raise
     except Exception as error:
+        lacks = isinstance(error, AttributeError | TypeError)  # said in names of classes
+        why = "it hands no KV cache on" if lacks else first_line(error)
         raise EngineError(
-            f"{name} ({runtime.facts.architecture}) can't be run token by token:"
-            f" {first_line(error)}; choose a model of another architecture"
+            f"{name} ({runtime.facts.architecture}) can't be run token by token: {why};"
+            " choose a model of another architecture"
         ) from error
     spread = float(np.std(whole)) or 1.0
     apart = float(np.abs(whole - last).max())
