@@ -262,3 +262,19 @@ async def test_what_is_found_for_a_closed_screen_is_dropped() -> None:
         await until(pilot, lambda: app.screen is chat, "the chat")
         await pilot.pause()
         assert app.is_running
+
+
+@pytest.mark.parametrize("key", ["t", "o"])
+async def test_the_keys_of_a_dialog_are_in_view_on_a_small_terminal(key: str) -> None:
+    app = make_app(ScriptedEngine())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await ready(pilot)
+        await pilot.press("f2")
+        await until(pilot, lambda: isinstance(app.screen, SettingsScreen), "settings")
+        await pilot.press(key)
+        await until(pilot, lambda: not isinstance(app.screen, SettingsScreen), "what is over it")
+        await pilot.pause()
+        box = app.screen.query_one(".dialog")
+        last = app.screen.query(Static).last()
+        assert "esc close" in str(last.visual)
+        assert last.region.bottom <= box.content_region.bottom

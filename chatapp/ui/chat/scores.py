@@ -182,7 +182,7 @@ class Scores:
             return False
         block, index = given
         words = f"your text · token {count(index + 1)}"
-        self._chat.panel.show_other(block.records, index, block.records[index], words)
+        self._chat.panel.show(block.records, index, words=words)
         return True
 
     def legend(self) -> Content | None:

@@ -557,7 +557,8 @@ class ChatScreen(ChatBase):
             return
         if held is not None and transcript.cursor is None:
             block = transcript.current
-            self.panel.show_next(block.records if block is not None else (), held.next)
+            records = block.records if block is not None else ()
+            self.panel.show(records, other=held.next, taken=False)
             return
         pointed = transcript.pointed
         if pointed is None:

@@ -251,7 +251,7 @@ class WhatIf:
         if (reply := self._pointed_at(message_id, index, sampling)) is None:
             return  # the user has gone on meanwhile
         record = tried_record(reply[index], token, candidates, page.vocabulary, sampling)
-        panel.show_other(reply, index, record, f"what if · token {count(index + 1)}")
+        panel.show(reply, index, other=record, words=f"what if · token {count(index + 1)}")
 
     def _pointed_at(
         self, message_id: str, index: int, sampling: SamplingParams

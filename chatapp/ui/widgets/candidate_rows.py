@@ -199,13 +199,17 @@ def _stage(candidate: Candidate | None) -> str:
     return removal.stage if removal is not None else ""
 
 
-def others_row(record: TokenRecord, layout: Layout, followed: Column) -> Row:
-    """The rest of the vocabulary as one row."""
-    sums: dict[Column, float] = {
+def _others(record: TokenRecord) -> dict[Column, float]:
+    return {
         "model": record.other_model_prob,
         "T": record.other_tempered_prob,
         "final": record.other_prob,
     }
+
+
+def others_row(record: TokenRecord, layout: Layout, followed: Column) -> Row:
+    """The rest of the vocabulary as one row."""
+    sums = _others(record)
     return Row(
         marks="",
         token=_first_that_fits(
@@ -222,11 +226,7 @@ def others_row(record: TokenRecord, layout: Layout, followed: Column) -> Row:
 def sum_row(record: TokenRecord, layout: Layout) -> Row:
     """Candidates and others together: 100 % in every column, or the fault is there to be seen."""
     everything = count(len(record.candidates) + record.other_count) if record.other_count else "all"
-    others: dict[Column, float] = {
-        "model": record.other_model_prob,
-        "T": record.other_tempered_prob,
-        "final": record.other_prob,
-    }
+    others = _others(record)
     figures: list[str] = []
     for column in layout.columns:
         parts = [probability(candidate, column) for candidate in record.candidates]

@@ -347,54 +347,28 @@ class TokenPanel(Vertical):
         records: Sequence[TokenRecord],
         cursor: int | None = None,
         sampling_changed_at: Collection[int] = (),
+        *,
+        other: TokenRecord | None = None,
+        words: str = "",
+        taken: bool = True,
     ) -> None:
-        """Show a token of a reply.
+        """Show a token of a reply, or what may come next in one that is held.
 
         Args:
             records: the whole reply so far; empty shows that there is nothing yet.
             cursor: a position in `records`; None follows the newest token.
             sampling_changed_at: the positions from which on other parameters held.
+            other: what is told in place of the record there: other numbers, or the step held.
+            words: what the other numbers are, in a few words.
+            taken: False for a step that is held; its token is only the most probable one.
         """
         place = len(records) - 1 if cursor is None else min(max(cursor, 0), len(records) - 1)
-        record = records[place] if records else None
+        record = other or (records[place] if records else None)
         self.set_class(record is None, "-empty")
-        self._summary.show(record, len(records))
-        self._candidates.show(record)
-        self._curves.show(records, place if records else None, sampling_changed_at)
-
-    def show_next(
-        self,
-        records: Sequence[TokenRecord],
-        waiting: TokenRecord,
-        sampling_changed_at: Collection[int] = (),
-    ) -> None:
-        """Show what may come next in a reply that is held.
-
-        Args:
-            records: the whole reply so far.
-            waiting: the step that is held; its token is only the most probable one.
-            sampling_changed_at: the positions from which on other parameters held.
-        """
-        self.set_class(False, "-empty")
-        self._summary.show(waiting, len(records), taken=False)
-        self._candidates.show(waiting, taken=False)
-        self._curves.show(records, None, sampling_changed_at)
-
-    def show_other(
-        self, records: Sequence[TokenRecord], place: int, record: TokenRecord, words: str
-    ) -> None:
-        """Show a token with other numbers than its reply has, and say whose they are.
-
-        Args:
-            records: the whole reply.
-            place: which of its tokens.
-            record: the token under other settings.
-            words: what the numbers are, in a few words.
-        """
-        self.set_class(False, "-empty")
-        self._summary.show(record, len(records), words=words)
-        self._candidates.show(record)
-        self._curves.show(records, place)
+        self._summary.show(record, len(records), taken=taken, words=words)
+        self._candidates.show(record, taken=taken)
+        marked = place if records and taken else None
+        self._curves.show(records, marked, sampling_changed_at)
 
     def on_resize(self, event: events.Resize) -> None:
         height = event.size.height
