@@ -8,8 +8,6 @@ the slower part, as with the smallest models, it is slower than that.
 from __future__ import annotations
 
 import os
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,13 +15,13 @@ from chatapp.chat.numbers import count, size
 from chatapp.models.catalog import CatalogEntry
 from chatapp.models.gguf_file import GgufFacts
 from chatapp.models.safetensors_folder import FolderFacts
+from chatapp.settings.machine import free_memory, memory_speed
 
 USUAL_CONTEXT = 4096
 """Tokens that memory is told for where the user asks for no other number."""
 
 _BITS = {"Q4_1": 5.0, "Q4_K_M": 4.9, "BF16": 16.0}
 """Bits a weight takes, of the catalog's formats: what a file of an unknown size may have."""
-_PROBE_BYTES = 1 << 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,21 +60,8 @@ class Fit:
 
 
 def machine() -> Machine:
-    """Look at this machine: its free memory, and how fast it reads, which takes some 30 ms."""
-    import numpy as np
-    import psutil
-
-    threads = os.cpu_count() or 1
-    part = np.ones(_PROBE_BYTES // 4, np.float32)
-    parts = [part.copy() for _ in range(threads)]
-    best = float("inf")
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in range(4):
-            started = time.perf_counter()
-            list(pool.map(np.dot, parts, parts))  # reads, and releases the interpreter's lock
-            best = min(best, time.perf_counter() - started)
-    free = psutil.virtual_memory().available
-    return Machine(free=free, bandwidth=threads * _PROBE_BYTES / best)
+    """Look at this machine."""
+    return Machine(free=free_memory(), bandwidth=memory_speed(os.cpu_count() or 1))
 
 
 def fit(

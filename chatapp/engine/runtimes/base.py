@@ -16,6 +16,7 @@ import numpy.typing as npt
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import ModelFacts
 from chatapp.engine.runtimes.tokenizer import ModelTokenizer
+from chatapp.settings.machine import free_memory
 
 Floats = npt.NDArray[np.float32]
 
@@ -117,9 +118,7 @@ def check_memory(
 
     `share`: how much of the free memory may be taken. `more`: bytes that a GPU has free besides.
     """
-    import psutil
-
-    free = psutil.virtual_memory().available + more
+    free = free_memory() + more
     if needed > share * free:
         raise EngineError(
             f"{what} {needed / 1e9:.1f} GB {of}, and {free / 1e9:.1f} GB are free; {way_out}"

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import ModelFacts, ModelSource
 from chatapp.chat.xray import Anatomy, ModelPart
+from chatapp.settings.machine import memory_speed
 
 Name = Literal["embedding", "attention", "mlp", "norm", "head", "other"]
 _ORDER: tuple[Name, ...] = ("embedding", "attention", "mlp", "norm", "head", "other")
-_READ = 128 << 20
-"""Bytes that are read to measure memory: more than caches hold."""
 _BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 
 
@@ -73,20 +68,8 @@ def anatomy(source: ModelSource, facts: ModelFacts) -> Anatomy:
         kv_bytes_per_token=2 * layers * kv_heads * head_width * stored,
         operations_per_token=2 * multiplied,
         bytes_per_token=sum(size for _, size in sums.values()) - unread,
-        memory_bytes_per_second=_memory_speed(max(1, facts.threads)),
+        memory_bytes_per_second=memory_speed(max(1, facts.threads)),
     )
-
-
-def _memory_speed(threads: int) -> float:
-    """Bytes a second that so many threads read from memory, the best of three times."""
-    blocks = [np.ones(_READ // threads // 8, np.int64) for _ in range(threads)]
-    times: list[float] = []
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in range(3):
-            began = time.perf_counter()
-            list(pool.map(np.max, blocks))
-            times.append(time.perf_counter() - began)
-    return sum(block.nbytes for block in blocks) / min(times)
 
 
 def _of_gguf(file: Path) -> tuple[Iterator[tuple[str, int, int]], Mapping[str, Any]]:
