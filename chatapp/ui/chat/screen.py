@@ -67,7 +67,7 @@ PANEL_FROM_WIDTH, PANEL_FROM_HEIGHT = 80, 20
 """The smallest screen on which the side panel unfolds by itself."""
 PANEL_AT_ALL_FROM_WIDTH = 60
 """Below it there is no room for a panel and a transcript at once."""
-TICKS_A_NUMBER = 3
+TICKS_A_NUMBER = 4
 """While tokens stream the panel and the header are drawn every so many ticks at most: nobody reads
 a distribution fifteen times a second, and drawing one costs more than the words do."""
 _PREFILL_BAR = 24
@@ -395,6 +395,7 @@ class ChatScreen(ChatBase):
         self.what_if.end()
         self.transcript.add(message, self.session.conversation)
         self.show_token()
+        self.prompt.cursor_blink = False  # each blink draws, and the model needs the processor
 
     def prompt_progressed(self, progress: Progress) -> None:
         """Draw in the place of the reply how much of the prompt is read."""
@@ -433,6 +434,7 @@ class ChatScreen(ChatBase):
     def turn_ended(self) -> None:
         """Show the speed of the whole reply, and a system text that was changed meanwhile."""
         self.hold.let_go()
+        self.prompt.cursor_blink = True
         if self.query_one(Notices).words == _STOPPING:
             self.query_one(Notices).clear()
         self.show_status()

@@ -80,8 +80,9 @@ class Transcript(TokenCursor, can_focus=True):
         Binding("pagedown", "page(1)", "page down", id="transcript.pagedown", show=False),
     ]
 
-    virtual_size: Reactive[Size] = Reactive(Size(0, 0))
-    """Textual's own lays out the whole screen anew whenever it changes: at every row of a reply."""
+    virtual_size: Reactive[Size] = Reactive(Size(0, 0), repaint=False)
+    """Textual's own lays out the whole screen anew and draws all rows whenever it changes: at every
+    row of a reply, of which only the last are other ones."""
     view: var[View] = var[View]("markdown")
     """How replies are shown; the one under the cursor always shows its tokens."""
     scale: var[Scale] = var[Scale]("probability")
