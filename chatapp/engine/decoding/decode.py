@@ -74,8 +74,8 @@ def _write(
             yield reply.end(FinishReason.CANCELLED)
             return
         step = reply.take(logits, controls.sampling, forced)
-        if history is not None and recording is not None:
-            history.append(recording, step.record.id, logits)
+        if history is not None and recording is not None and reply.weighed is not None:
+            history.append(recording, step.record.id, reply.weighed)
         yield step
         if reply.finished:
             yield reply.end(chosen=controls.chosen)

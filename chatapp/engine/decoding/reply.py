@@ -20,6 +20,7 @@ from chatapp.chat.sampling import SamplingParams
 from chatapp.engine.decoding.ending import Limit, untaken
 from chatapp.engine.decoding.reply_text import ReplyText
 from chatapp.engine.runtimes.base import Floats, Runtime
+from chatapp.engine.sampler.alive import Alive
 from chatapp.engine.sampler.chain import ChainState, Snapshot, StepContext, draw, run_chain
 from chatapp.engine.sampler.lookup import Lookup
 from chatapp.engine.sampler.record import look_up_leaders, make_record
@@ -66,6 +67,8 @@ class Reply:
         self._first_at = self._last_at = 0.0
         self.count = 0
         """How many tokens this request took."""
+        self.weighed: Alive | None = None
+        """The model's logits that the last token was taken from."""
         self.finished: FinishReason | None = None
         """Why it is over, once it is."""
         if self._limit.room <= 0:
@@ -118,6 +121,7 @@ class Reply:
         else:
             token_id, uniform = forced, None
         self._state.observe(outcome, token_id)
+        self.weighed = outcome.model
         self._ids.append(token_id)
         last = self.count + 1 >= self._limit.longest
         printed = self._text.push(token_id, self._limit.reason if last else None)

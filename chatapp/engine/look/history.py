@@ -54,9 +54,11 @@ class LogitRow:
     """Whether any logit is -inf."""
 
     @classmethod
-    def of(cls, logits: Floats) -> LogitRow:
-        """Make a row of (V,) logits."""
-        best, least = logits.max(), logits.min()
+    def of(cls, logits: Floats | Alive) -> LogitRow:
+        """Make a row of (V,) logits, or of the set that they made."""
+        row = logits if isinstance(logits, Alive) else Alive(logits)
+        logits = row.logits
+        best, least = logits.dtype.type(row.best), logits.min()
         distance = best - logits
         dead = None
         if least == -np.inf:
@@ -64,11 +66,12 @@ class LogitRow:
             distance[dead] = 0.0
             least = best - distance.max()
         step = max(float(best - least) / (_OUT - 1), 1e-9)
-        steps = (distance * np.float32(1 / step) + np.float32(0.5)).astype(np.uint16)
+        distance *= np.float32(1 / step)
+        distance += np.float32(0.5)
+        steps = distance.astype(np.uint16)
         if dead is not None:
-            steps[dead], distance[dead] = _OUT, np.inf
-        head = _head(Alive(logits))
-        return cls(steps, step, head, dead is not None)
+            steps[dead] = _OUT
+        return cls(steps, step, _head(row), dead is not None)
 
     @property
     def best(self) -> float:
@@ -178,8 +181,8 @@ class LogitHistory:
             self._add(recording)
         return recording
 
-    def append(self, recording: Recording, token_id: int, logits: Floats) -> None:
-        """Keep the logits, (V,), that the next token of a reply was taken from.
+    def append(self, recording: Recording, token_id: int, logits: Floats | Alive) -> None:
+        """Keep the logits, (V,), that the next token of a reply was taken from, or their set.
 
         A reply that has been forgotten (it alone is over the limit, say) is not taken up again.
         """

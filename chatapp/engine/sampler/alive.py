@@ -181,8 +181,9 @@ class Alive:
         """−Σ p log2 p."""
         if self._entropy_bits is None:
             distances = self.logits - self.logits.dtype.type(self.best)
-            # 0 · −inf is no number, and exp is 0 long before this floor.
-            np.maximum(distances, -1e4, out=distances)
+            if self.count < distances.size:
+                # 0 · −inf is no number, and exp is 0 long before this floor.
+                np.maximum(distances, -1e4, out=distances)
             distances *= self.weights
             nats = math.log(self.total) - float(distances.sum(dtype=np.float64)) / self.total
             self._entropy_bits = max(nats, 0.0) / math.log(2)
@@ -324,7 +325,9 @@ class Alive:
             if self.ids is not None:
                 return Alive(self.logits / temperature, self.ids, self.vocabulary)
             divisor = np.float32(temperature)
-            head = None if self._head is None else _scaled_head(self._head, divisor)
+            # Found before it is divided, so that both sets have it.
+            found = self._head or self._leading(_LEADERS)
+            head = None if found is None else _scaled_head(found, divisor)
             return Alive(
                 lambda: self.logits / divisor, None, self.vocabulary, head=head, count=self._count
             )

@@ -103,5 +103,5 @@ def make_candidates(lookup: Lookup, token_bytes: Callable[[int], bytes]) -> tupl
 
 def _mass_of(model: Alive, ids: Ids) -> float:
     """The total probability of some ids, each counted once."""
-    known = np.unique(ids[ids < model.vocabulary])
+    known = np.array(sorted({id_ for id_ in ids.tolist() if id_ < model.vocabulary}), np.int64)
     return min(float(model.probs(known).sum()), 1.0)
