@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -50,8 +50,8 @@ def lens(
 
 @torch.inference_mode()
 def attribution(
-    weights: Weights, token_id: int, before: Any, target: int, *, by_head: bool = False
-) -> tuple[list[AttributionPart], float]:
+    weights: Weights, token_id: int, before: Any, target: int | None, *, by_head: bool = False
+) -> tuple[int, list[AttributionPart], float]:
     """What embedding, attention and MLP of each layer add to the logit of one token.
 
     The final norm is linear once its scale is known: it is taken as it is at the last id (Elhage et
@@ -62,17 +62,18 @@ def attribution(
         weights: the model.
         token_id: the last id that it reads.
         before: the cache of what stands before that.
-        target: the token behind it whose logit is looked at.
+        target: the token behind it whose logit is looked at; None is the model's own choice.
         by_head: whether attention is told head by head.
 
     Returns:
-        The parts, and the model's own logit.
+        The target, the parts, and the model's own logit.
 
     Raises:
         EngineError: the model can't be taken apart.
     """
     insides = weights.read(token_id, before, split=True)
     last = insides.states[-1]
+    target = int(insides.logits.argmax()) if target is None else target
     scale, bias = _frozen(weights.norm, last)
     row = weights.output[target].float()
     factor = 1.0
@@ -100,7 +101,7 @@ def attribution(
     if getattr(weights.config, "final_logit_softcapping", None) is not None:
         uncapped = float(weights.logits_of(last)[1][target])
         parts.append(AttributionPart(-1, "softcap", None, logit - uncapped))
-    return parts, logit
+    return target, parts, logit
 
 
 def _heads(
@@ -108,7 +109,7 @@ def _heads(
     heads: Sequence[Tensor],
     layer: int,
     attention: Tensor,
-    worth: object,
+    worth: Callable[[Tensor], float],
 ) -> list[AttributionPart]:
     """Attention's part of one layer, head by head; what is no head's is one more part."""
     matrix = weights.output_matrix(layer)
@@ -121,7 +122,6 @@ def _heads(
     if (norm := weights.attention_norm(layer)) is not None:
         scale, _ = _frozen(norm, made.sum(dim=0))
         made = made * scale
-    assert callable(worth)
     found = [
         AttributionPart(layer, "attention", head, worth(vector)) for head, vector in enumerate(made)
     ]
@@ -136,13 +136,12 @@ def _centres(norm: object) -> bool:
     return "RMS" not in type(norm).__name__
 
 
-def _frozen(norm: object, state: Tensor) -> tuple[Tensor, Tensor | None]:
+def _frozen(norm: Any, state: Tensor) -> tuple[Tensor, Tensor | None]:
     """A norm as it acts on one state: what it multiplies with, (d,), and what it adds.
 
     Raises:
         EngineError: it is no norm of a known build.
     """
-    assert callable(norm)
     result = norm(state)
     centred = state - state.mean() if _centres(norm) else state
     bias = getattr(norm, "bias", None)

@@ -101,6 +101,18 @@ class Weights:
         cap = getattr(self.config, "final_logit_softcapping", None)
         return (logits if cap is None else torch.tanh(logits / cap) * cap), logits
 
+    def run(self, ids: Sequence[int], before: Any, **wanted: bool) -> Any:
+        """One pass over some ids; `before` is the cache of what stands before them, if anything.
+
+        Raises EngineError.
+        """
+        tokens = torch.tensor([list(ids)], device=self.input.device)
+        cache = {} if before is None else {self.cache_argument: before}
+        try:
+            return self.model(tokens, **cache, use_cache=bool(cache), logits_to_keep=1, **wanted)
+        except (RuntimeError, MemoryError, ValueError, TypeError) as error:
+            raise EngineError(f"the model failed: {str(error)[:200]}") from error
+
     @torch.inference_mode()
     def read(self, token_id: int, before: Any, *, split: bool = False) -> Insides:
         """One step over an id, and what it leaves.
@@ -138,11 +150,7 @@ class Weights:
                                 lambda _m, args: heads.append(_last(args[0]))
                             )
                         )
-            tokens = torch.tensor([[token_id]], device=self.input.device)
-            cache = {self.cache_argument: before}
-            result = self.model(tokens, **cache, use_cache=True, logits_to_keep=1)
-        except (RuntimeError, MemoryError, ValueError) as error:
-            raise EngineError(f"the model failed: {str(error)[:200]}") from error
+            result = self.run([token_id], before)
         finally:
             for hook in hooks:
                 hook.remove()

@@ -6,13 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import LoadOptions, ModelSource, Progress
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.xray import (
     Analogy,
+    AnalogyResult,
     Anatomy,
     Attention,
     Attribution,
@@ -21,17 +25,24 @@ from chatapp.chat.xray import (
     EmbeddingMap,
     HeadProfile,
     Lens,
+    MapPoint,
     Matrix,
     Measure,
     Neighbors,
     Passage,
     Positions,
+    ScoredToken,
     Similarity,
+    Term,
 )
 from chatapp.engine.runtimes.base import CannotFork, Runtime, common_prefix
 from chatapp.engine.xray import anatomy
 from chatapp.engine.xray.words import find_token, read_sum
 
+Floats = npt.NDArray[np.float64]
+
+_ROWS = 8192
+"""How many embeddings are made float64 at a time."""
 _CACHE_LENGTHS = (8, 16, 32, 64, 128)
 _PIECE = 512
 """Tokens read at once: the more, the quicker, and the later one hears that nobody waits."""
@@ -69,38 +80,87 @@ class XRay:
     def neighbors(
         self, word: str, matrix: Matrix, by: Measure, count: int, on_progress: Report
     ) -> Neighbors:
-        """The tokens nearest to a word's. Raises EngineError."""
-        find_token(self._tokenizer, word)  # said before anything is loaded
+        """The tokens nearest to a word's. Raises EngineError for a word that is no one token."""
+        tokenizer = self._tokenizer
+        token_id, spaced = find_token(tokenizer, word)  # said before anything is loaded
         weights = self._loaded(on_progress)
-        from chatapp.engine.xray.embeddings import neighbors
-
-        return neighbors(weights, self._tokenizer, word, matrix=matrix, by=by, count=count)
+        table = weights.input if matrix == "input" else weights.output
+        row = _rows(table, [token_id])[0]
+        scores = _scores(table, row, by)
+        scores[token_id] = -np.inf
+        best = np.argsort(-scores, kind="stable")[: min(count, len(scores) - 1)]
+        pieces = tokenizer.pieces(
+            [token_id, *(int(one) for one in best if one < tokenizer.vocab_size)]
+        )
+        found = [ScoredToken(one, float(scores[one.id])) for one in pieces[1:]]
+        return Neighbors(pieces[0], spaced, matrix, by, tuple(found), tuple(map(float, row)))
 
     def analogy(self, expression: str, count: int, on_progress: Report) -> Analogy:
-        """What is nearest to a sum of embeddings. Raises EngineError."""
-        for _, word in read_sum(expression):
-            find_token(self._tokenizer, word)
-        weights = self._loaded(on_progress)
-        from chatapp.engine.xray.embeddings import analogy
+        """What is nearest to a sum like "woman - man + uncle" of raw input embeddings, by cosine.
 
-        return analogy(weights, self._tokenizer, expression, count=count)
+        The terms themselves are ranked, too, and marked (Mikolov et al. 2013 leave them out).
+        Raises EngineError: a term is no one token, or it is no sum.
+        """
+        tokenizer = self._tokenizer
+        found = [(sign, *find_token(tokenizer, word)) for sign, word in read_sum(expression)]
+        table = self._loaded(on_progress).input
+        ids = [token_id for _, token_id, _ in found]
+        target = sum(sign * row for (sign, _, _), row in zip(found, _rows(table, ids), strict=True))
+        scores = _scores(table, np.asarray(target), "cosine")
+        best = [int(one) for one in np.argsort(-scores, kind="stable")[:count]]
+        listed = [*best, *(one for one in dict.fromkeys(ids) if one not in best)]
+        pieces = {one.id: one for one in tokenizer.pieces([*listed, *ids])}
+        results = [
+            AnalogyResult(
+                rank=1 + int((scores > scores[one]).sum()),
+                piece=pieces[one],
+                score=float(scores[one]),
+                is_input=one in ids,
+            )
+            for one in listed
+        ]
+        terms = [Term(sign, pieces[token_id], spaced) for sign, token_id, spaced in found]
+        return Analogy(tuple(terms), tuple(results))
 
     def similarity(self, one: Passage, other: Passage, on_progress: Report) -> Similarity:
         """How alike two texts are. Raises EngineError."""
-        first, second = self._ids(one), self._ids(other)
-        weights = self._loaded(on_progress)
-        from chatapp.engine.xray.embeddings import similarity
-
-        return similarity(weights, first, second)
+        texts = self._ids(one), self._ids(other)
+        table = self._loaded(on_progress).input
+        means = [_rows(table, ids).mean(axis=0) for ids in texts]
+        states = [
+            self._exact.run([ids], None, 0, states=True)[2][0].double().mean(dim=0).cpu().numpy()
+            for ids in texts
+        ]
+        return Similarity(_cosine(*means), _cosine(*states))
 
     def embedding_map(self, words: Sequence[str], method: str, on_progress: Report) -> EmbeddingMap:
-        """Some words in two dimensions. Raises EngineError."""
-        for word in words:
-            find_token(self._tokenizer, word)
-        weights = self._loaded(on_progress)
-        from chatapp.engine.xray.embeddings import embedding_map
+        """Three words or more in two dimensions, by their input embeddings.
 
-        return embedding_map(weights, self._tokenizer, words, method)
+        `method` is pca, or tsne (van der Maaten and Hinton 2008; scikit-learn has to be there).
+        Raises EngineError: too few words, a word that is no one token, or no such method.
+        """
+        ids = [find_token(self._tokenizer, word)[0] for word in words]
+        table = self._loaded(on_progress).input
+        if len(words) < 3:
+            raise EngineError("a map needs at least three words")
+        rows = _rows(table, ids)
+        centred = rows - rows.mean(axis=0)
+        explained: tuple[float, ...] = ()
+        kind: Literal["pca", "tsne"] = "pca"
+        if method == "pca":
+            left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
+            places = left[:, :2] * sizes[:2]
+            total = float((sizes**2).sum()) or 1.0
+            explained = tuple(float(size**2 / total) for size in sizes[:2])
+        elif method == "tsne":
+            kind, places = "tsne", _tsne(centred)
+        else:
+            raise EngineError(f"a map is drawn by pca or tsne, not {method!r}")
+        points = [
+            MapPoint(word, piece, float(x), float(y))
+            for word, piece, (x, y) in zip(words, self._tokenizer.pieces(ids), places, strict=True)
+        ]
+        return EmbeddingMap(kind, explained, tuple(points))
 
     def attention(
         self,
@@ -119,15 +179,16 @@ class XRay:
         if head is not None and facts.heads:
             which = _in_range("head", head, facts.heads)
         weights = self._loaded(on_progress)
-        from chatapp.engine.xray.attention import all_attention, attention_rows
+        from chatapp.engine.xray.attention import every_row as all_rows
+        from chatapp.engine.xray.attention import last_row
 
         if not weights.head_count:
             raise weights.unknown("its layers have no attention")
         if every_row:
-            chosen = all_attention(weights, ids)[number]
+            chosen = all_rows(weights, ids)[number]
         else:
             before = self._before(ids[:place], on_progress)
-            chosen = attention_rows(weights, ids[: place + 1], before)[number][:, None]
+            chosen = last_row(weights, ids[: place + 1], before)[number]
         rows = chosen.mean(dim=0) if which is None else chosen[which]
         return Attention(
             self._tokenizer.pieces(ids),
@@ -144,11 +205,10 @@ class XRay:
         ids = self._ids(passage)
         upto = ids[: _place(token, ids) + 1]
         weights = self._loaded(on_progress)
-        from chatapp.engine.xray.attention import attention_rows, profiles
+        from chatapp.engine.xray.attention import last_row, profiles
 
-        return tuple(
-            profiles(attention_rows(weights, upto, self._before(upto[:-1], on_progress)), upto)
-        )
+        rows = last_row(weights, upto, self._before(upto[:-1], on_progress))
+        return tuple(profiles(rows, upto))
 
     def lens(self, passage: Passage, token: int, count: int, on_progress: Report) -> Lens:
         """The prediction behind a token after every layer. Raises EngineError."""
@@ -181,11 +241,8 @@ class XRay:
 
         if chosen is None and place + 1 < len(ids):
             chosen = ids[place + 1]
-        if chosen is None:
-            before = self._before(ids[:place], on_progress)
-            chosen = int(weights.read(ids[place], before).logits.argmax())
         before = self._before(ids[:place], on_progress)
-        parts, logit = attribution(weights, ids[place], before, chosen, by_head=by_head)
+        chosen, parts, logit = attribution(weights, ids[place], before, chosen, by_head=by_head)
         return Attribution(
             self._tokenizer.pieces(ids),
             place,
@@ -325,3 +382,39 @@ def _in_range(what: str, number: int, count: int) -> int:
     if not 0 <= place < count:
         raise EngineError(f"there is no {what} {number}; they go from 0 to {count - 1}")
     return place
+
+
+def _tsne(rows: Floats) -> Floats:
+    try:
+        from sklearn.manifold import TSNE  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        raise EngineError(
+            "t-SNE needs scikit-learn, which isn't installed; pip install 'chatapp[plots]' brings"
+            " it, or take pca"
+        ) from None
+    perplexity = min(30.0, max(1.0, (len(rows) - 1) / 3))
+    places: Floats = TSNE(perplexity=perplexity, random_state=0).fit_transform(rows)
+    return places
+
+
+def _rows(table: Any, ids: Sequence[int]) -> Floats:
+    rows: Floats = table[list(ids)].double().cpu().numpy()
+    return rows
+
+
+def _scores(table: Any, target: Floats, by: Measure) -> Floats:
+    """Cosine or dot of every row with a vector, in float64."""
+    parts: list[Floats] = []
+    for start in range(0, len(table), _ROWS):
+        rows: Floats = table[start : start + _ROWS].double().cpu().numpy()
+        dots = rows @ target
+        if by == "cosine":
+            sizes = np.linalg.norm(rows, axis=1) * np.linalg.norm(target)
+            dots = np.divide(dots, sizes, out=np.full_like(dots, -1.0), where=sizes > 0)
+        parts.append(dots)
+    return np.concatenate(parts)
+
+
+def _cosine(one: Floats, other: Floats) -> float:
+    size = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other) / size if size else 0.0
