@@ -71,9 +71,11 @@ def _list(args: argparse.Namespace, paths: Paths) -> int:
     here = installed(paths, settings.model_folders)
     rows: list[tuple[str, ...]] = [("MODEL", "FORMAT", "SIZE", "MEMORY", "SPEED", "STATE")]
 
-    def add(model: Any, ref: str, found: Fit | None, state: str, names: Sequence[str]) -> None:
+    def add(
+        model: Any, ref: str, installed: bool, found: Fit | None, state: str, names: Sequence[str]
+    ) -> None:
         if args.json:
-            told = {name: plain(getattr(model, name)) for name in names}
+            told = {name: plain(getattr(model, name)) for name in names} | {"installed": installed}
             takes = (
                 {}
                 if found is None
@@ -98,12 +100,12 @@ def _list(args: argparse.Namespace, paths: Paths) -> int:
         facts, kind = model.facts, model.kind
         found = None if facts is None else fit(facts, kind, this, settings.context_length)
         state = f"damaged: {model.problem}" if model.problem else f"installed ({model.origin})"
-        told = ("name", "kind", "path", "size", "weight_format", "origin", "problem", "installed")
-        add(model, model.ref, found, state, told)
+        told = ("name", "kind", "path", "size", "weight_format", "origin", "problem")
+        add(model, model.ref, not model.problem, found, state, told)
     for entry in fetchable(here):
         found = fit(entry, entry.kind, this, settings.context_length)
-        names = ("name", "kind", "weight_format", "size", "license", "description", "installed")
-        add(entry, entry.id, found, f"can be fetched: {entry.description}", names)
+        names = ("name", "kind", "weight_format", "size", "license", "description")
+        add(entry, entry.id, False, found, f"can be fetched: {entry.description}", names)
     if not args.json:
         write_table(rows)
     return DONE

@@ -11,9 +11,9 @@ import functools
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from chatapp.settings.paths import assets
 
@@ -61,9 +61,15 @@ class WheelFile:
         return f"{INDEX} ({self.package} {self.version})"
 
 
-_QUANTIZATION = re.compile(r"(I?Q\d\w*|B?F16|FP16|F32|MXFP4\w*|TQ\d\w*)", re.IGNORECASE)
-
 Source = HubFile | HubFolder | WheelFile
+
+_SOURCES: Mapping[str, Callable[..., Source]] = {
+    "hub-file": HubFile,
+    "hub-folder": HubFolder,
+    "wheel": WheelFile,
+}
+
+_QUANTIZATION = re.compile(r"(I?Q\d\w*|B?F16|FP16|F32|MXFP4\w*|TQ\d\w*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +80,6 @@ class CatalogEntry:
     """What the user writes to mean it."""
     name: str
     """What the screen calls it."""
-    kind: Literal["folder", "gguf"]
     local_name: str
     """The name of its file or folder among the fetched models."""
     sources: tuple[Source, ...]
@@ -92,14 +97,26 @@ class CatalogEntry:
     sha256: str = ""
     """Pins the content of a single file; empty where the Hub tells the hash."""
 
-    installed: ClassVar[bool] = False
+    @property
+    def kind(self) -> Literal["folder", "gguf"]:
+        return "gguf" if self.local_name.endswith(".gguf") else "folder"
 
 
 @functools.cache
 def catalog() -> tuple[CatalogEntry, ...]:
     """All entries, the default first."""
     values = tomllib.loads((assets() / "catalog.toml").read_text("utf-8"))
-    return tuple(_entry(model) for model in values["model"])
+    return tuple(map(_entry, values["model"]))
+
+
+def _entry(fields: dict[str, Any]) -> CatalogEntry:
+    sources = tuple(_SOURCES[source.pop("kind")](**source) for source in fields.pop("source"))
+    match sources[0]:
+        case HubFolder(repo=repo):
+            local_name = repo.replace("/", "--")
+        case HubFile(file=path) | WheelFile(member=path):
+            local_name = PurePosixPath(path).name
+    return CatalogEntry(local_name=local_name, sources=sources, **fields)
 
 
 def find(model_id: str) -> CatalogEntry | None:
@@ -116,20 +133,6 @@ def near(model_id: str) -> tuple[str, ...]:
     return tuple(parts[:3] or difflib.get_close_matches(wanted, ids, n=3, cutoff=0.5))
 
 
-def hub_folder_entry(repo: str) -> CatalogEntry:
-    """An entry for a Hub repository that the user named by its id."""
-    for entry in catalog():
-        if any(isinstance(source, HubFolder) and source.repo == repo for source in entry.sources):
-            return entry
-    return CatalogEntry(
-        id=repo,
-        name=repo.partition("/")[2],
-        kind="folder",
-        local_name=repo.replace("/", "--"),
-        sources=(HubFolder(repo),),
-    )
-
-
 def is_quantization(text: str) -> bool:
     """Whether a text names a way to store weights (Q4_K_M), and no file."""
     return bool(_QUANTIZATION.fullmatch(text))
@@ -143,49 +146,30 @@ def has_quantization(file: str, name: str) -> bool:
     )
 
 
-def hub_file_entry(repo: str, file: str) -> CatalogEntry:
-    """An entry for one GGUF file of a Hub repository, named by the user or by its quantization."""
+def is_part(file: str) -> bool:
+    """Whether a GGUF file is one of several that make up a model."""
+    return bool(re.search(r"-\d{5}-of-\d{5}\.gguf$", file))
+
+
+def is_whole(file: str) -> bool:
+    """Whether a GGUF file is a model by its name: no part of one, nor what reads its pictures."""
+    return not is_part(file) and not PurePosixPath(file).name.startswith("mmproj")
+
+
+def hub_entry(repo: str, file: str = "") -> CatalogEntry:
+    """An entry for a Hub repository, or for a GGUF file of it, given by name or quantization."""
+    source = HubFile(repo, file) if file else HubFolder(repo)
     for entry in catalog():
-        if any(
-            isinstance(source, HubFile) and (source.repo, source.file) == (repo, file)
-            for source in entry.sources
-        ):
-            return entry
-    name, local_name = PurePosixPath(file).stem, f"{repo}/{file}".replace("/", "--")
-    if is_quantization(file):
-        name = f"{repo.partition('/')[2].removesuffix('-GGUF')} {file}"
-        local_name += ".gguf"
-    return CatalogEntry(
-        id=f"{repo}:{file}",
-        name=name,
-        kind="gguf",
-        local_name=local_name,
-        sources=(HubFile(repo, file),),
-    )
-
-
-_SOURCES: Mapping[str, Callable[..., Source]] = {
-    "hub-file": HubFile,
-    "hub-folder": HubFolder,
-    "wheel": WheelFile,
-}
-
-
-def _entry(values: Mapping[str, Any]) -> CatalogEntry:
-    fields = dict(values)
-    sources = tuple(_source(source) for source in fields.pop("source"))
-    first = sources[0]
-    whole = isinstance(first, HubFolder)
-    if isinstance(first, HubFolder):
-        local_name = first.repo.replace("/", "--")
-    else:
-        path = first.file if isinstance(first, HubFile) else first.member
-        local_name = PurePosixPath(path).name
-    return CatalogEntry(
-        kind="folder" if whole else "gguf", local_name=local_name, sources=sources, **fields
-    )
-
-
-def _source(values: Mapping[str, Any]) -> Source:
-    fields = dict(values)
-    return _SOURCES[fields.pop("kind")](**fields)
+        for known in entry.sources:
+            if not isinstance(known, WheelFile) and replace(known, revision="main") == source:
+                return entry
+    id_, name, local_name = repo, repo.partition("/")[2], repo.replace("/", "--")
+    if file:
+        id_ = f"{repo}:{file}"
+        local_name += f"--{file.replace('/', '--')}"
+        if is_quantization(file):
+            name = f"{name.removesuffix('-GGUF')} {file}"
+            local_name += ".gguf"
+        else:
+            name = PurePosixPath(file).stem
+    return CatalogEntry(id=id_, name=name, local_name=local_name, sources=(source,))

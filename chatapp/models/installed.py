@@ -10,64 +10,33 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from chatapp.chat.errors import ModelError
-from chatapp.chat.facts import ModelSource
 from chatapp.models import hub
 from chatapp.models.catalog import (
     CatalogEntry,
     HubFile,
     HubFolder,
     catalog,
-    hub_file_entry,
+    hub_entry,
     is_quantization,
+    is_whole,
 )
 from chatapp.models.download import disk_error
 from chatapp.models.errors import RefusedModel, UnknownModel
-from chatapp.models.gguf_file import GgufFacts, check_gguf
+from chatapp.models.facts import FileFacts, InstalledModel, Origin, size_of
+from chatapp.models.gguf_file import check_gguf
 from chatapp.models.local import find_local, leftovers, own_path
-from chatapp.models.others import Found, found_elsewhere
+from chatapp.models.others import found_elsewhere
 from chatapp.models.resolve import entry_of, resolve
-from chatapp.models.safetensors_folder import FolderFacts, check_folder
+from chatapp.models.safetensors_folder import check_folder
 from chatapp.models.verified import forget, remembered_sha256
 from chatapp.settings.paths import Paths
 
 if TYPE_CHECKING:
-    from huggingface_hub import CachedRepoInfo, HFCacheInfo
-
-Origin = Literal["chatapp", "hub cache", "LM Studio", "Ollama", "your folder"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstalledModel:
-    """A model on this machine that can be loaded without fetching anything."""
-
-    ref: str
-    """What loads it."""
-    name: str
-    kind: Literal["folder", "gguf"]
-    path: Path
-    facts: GgufFacts | FolderFacts | None
-    """None where it can't be loaded."""
-    origin: Origin
-    problem: str = ""
-    """Why it can't be loaded after all; empty when it can."""
-
-    @property
-    def installed(self) -> bool:
-        """Whether it can be loaded."""
-        return not self.problem
-
-    @property
-    def size(self) -> int:
-        """Of its weights, in bytes."""
-        return self.facts.size if self.facts else _size_of(self.path)
-
-    @property
-    def weight_format(self) -> str:
-        return self.facts.weight_format if self.facts else ""
+    from huggingface_hub import HFCacheInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +80,20 @@ def installed(paths: Paths, folders: Iterable[str] = ()) -> tuple[InstalledModel
     """All models on this machine, chatapp's own first. `folders`: others that are looked into."""
     own = tuple(_own_models(paths))
     here = {model.ref for model in own}
-    others = (model for found in found_elsewhere(folders) if (model := _other_model(found)))
-    return (*own, *(model for model in _hub_models() if model.ref not in here), *others)
+    cached = (model for model in _hub_models() if model.ref not in here)
+    others = map(_looked_into, (*cached, *found_elsewhere(folders)))
+    return (*own, *(model for model in others if not model.problem))
+
+
+def _looked_into(model: InstalledModel) -> InstalledModel:
+    try:
+        return replace(model, facts=_facts(model.kind, model.path))
+    except ModelError as error:
+        return replace(model, problem=str(error))
+
+
+def _facts(kind: str, path: Path) -> FileFacts:
+    return check_gguf(path) if kind == "gguf" else check_folder(path)
 
 
 def fetchable(here: Iterable[InstalledModel]) -> list[CatalogEntry]:
@@ -130,12 +111,11 @@ def repo_files(repo: str) -> list[CatalogEntry]:
     """The GGUF files of a Hub repository, the smallest first. Raises SourceFailed."""
     listing = hub.list_repo(repo)
     sizes = {file.name: file.size for file in listing.files}
-    names = [
-        name
+    entries = [
+        replace(hub_entry(repo, name), size=sizes[name])
         for name in hub.gguf_names(listing.files)
-        if not PurePosixPath(name).name.startswith("mmproj") and not hub.is_part(name)
+        if is_whole(name)
     ]
-    entries = [replace(hub_file_entry(repo, name), size=sizes[name]) for name in names]
     return sorted(entries, key=lambda entry: entry.size)
 
 
@@ -154,7 +134,7 @@ def info(ref: str, paths: Paths) -> ModelInfo:
         known |= {"ref": meant.id, "sources": tuple(map(str, meant.sources))}
     if isinstance(source, CatalogEntry):
         return ModelInfo(**known)
-    told = asdict(_facts(source))
+    told = asdict(_facts(source.kind, Path(source.path)))
     if known.get("license"):
         told.pop("license", None)  # the catalog's own is the licence's SPDX identifier
     here = {name: getattr(source, name) for name in ("name", "kind", "path")}
@@ -171,10 +151,10 @@ def remove(ref: str, paths: Paths) -> Removed:
     """
     meant = entry_of(ref)
     if isinstance(meant, Path):
-        own = next((model for model in _own_models(paths) if _same(model.path, meant)), None)
+        own = next((path for path in _own_files(paths) if path.resolve() == meant.resolve()), None)
         if own is None:
             raise RefusedModel(f"{meant} is not something that chatapp fetched; delete it yourself")
-        meant = _entry_of_own(own.path.name)
+        meant = _entry_of_own(own.name)
     path = own_path(meant, paths)
     found = [part for part in (path, *leftovers(meant, paths)) if part.exists()]
     if found:
@@ -187,18 +167,34 @@ def remove(ref: str, paths: Paths) -> Removed:
     raise UnknownModel(f"{meant.name} is not on this machine; see: chatapp models list")
 
 
-def _own_models(paths: Paths) -> Iterator[InstalledModel]:
+def _own_files(paths: Paths) -> list[Path]:
+    """What chatapp fetched: files, and folders."""
     try:
         found = sorted(paths.models.iterdir())
     except (FileNotFoundError, NotADirectoryError):
-        return
+        return []
     except OSError as error:
         raise ModelError(f"cannot read {paths.models}: {error.strerror or error}") from None
-    for path in found:
-        if path.name.startswith(".") or path.name.endswith(".parts"):
-            continue
-        if path.is_dir() or path.name.endswith(".gguf"):
-            yield _own_model(_entry_of_own(path.name), path, paths)
+    whole = [path for path in found if path.name[0] != "." and path.suffix != ".parts"]
+    return [path for path in whole if path.is_dir() or path.name.endswith(".gguf")]
+
+
+def _own_models(paths: Paths) -> Iterator[InstalledModel]:
+    for path in _own_files(paths):
+        entry = _entry_of_own(path.name)
+        model = InstalledModel(
+            ref=entry.id if entry.sources else str(path),
+            name=entry.name,
+            kind=entry.kind,
+            path=path,
+            origin="chatapp",
+        )
+        try:
+            find_local(entry, paths)
+        except ModelError as error:
+            yield replace(model, problem=str(error))
+        else:
+            yield _looked_into(model)
 
 
 def _entry_of_own(name: str) -> CatalogEntry:
@@ -206,86 +202,31 @@ def _entry_of_own(name: str) -> CatalogEntry:
     for entry in catalog():
         if entry.local_name == name:
             return entry
-    kind: Literal["folder", "gguf"] = "gguf" if name.endswith(".gguf") else "folder"
     owner, _, rest = name.partition("--")
     repo, _, file = rest.partition("--")
-    if is_quantization(file.removesuffix(".gguf")):
-        return hub_file_entry(f"{owner}/{repo}", file.removesuffix(".gguf"))
-    ref = name if not repo else f"{owner}/{repo}" + (f":{file}" if file else "")
-    title = Path(file).stem if file else repo or Path(name).stem
-    sources = (HubFile(f"{owner}/{repo}", file),) if file else (HubFolder(f"{owner}/{repo}"),)
-    return CatalogEntry(
-        id=ref, name=title, kind=kind, local_name=name, sources=sources if repo else ()
-    )
-
-
-def _own_model(entry: CatalogEntry, path: Path, paths: Paths) -> InstalledModel:
-    facts, problem = None, ""
-    try:
-        if source := find_local(entry, paths):
-            facts = _facts(source)
-    except ModelError as error:
-        problem = str(error)
-    return InstalledModel(
-        ref=entry.id if entry.sources else str(path),
-        name=entry.name,
-        kind=entry.kind,
-        path=path,
-        facts=facts,
-        origin="chatapp",
-        problem=problem,
-    )
-
-
-def _facts(source: ModelSource) -> GgufFacts | FolderFacts:
-    path = Path(source.path)
-    return check_gguf(path) if source.kind == "gguf" else check_folder(path)
-
-
-def _other_model(found: Found) -> InstalledModel | None:
-    try:
-        facts = check_gguf(found.path)
-    except ModelError:
-        return None
-    return InstalledModel(
-        ref=found.ref,
-        name=found.name,
-        kind="gguf",
-        path=found.path,
-        facts=facts,
-        origin=found.program,
-    )
+    if repo:
+        quantization = file.removesuffix(".gguf")
+        meant = quantization if is_quantization(quantization) else file
+        entry = hub_entry(f"{owner}/{repo}", meant)
+        if entry.local_name == name:
+            return entry
+    return CatalogEntry(id=name, name=Path(name).stem, local_name=name, sources=())
 
 
 def _hub_models() -> Iterator[InstalledModel]:
-    """Causal language models in the Hub's cache; whatever else is there is passed over."""
+    """All that may be a model in the Hub's cache, not looked into."""
     cache = _hub_cache()
-    if cache is None:
-        return
-    for repo in sorted(cache.repos, key=lambda repo: repo.repo_id):
-        if repo.repo_type != "model":
+    for repo in sorted(cache.repos, key=lambda repo: repo.repo_id) if cache else ():
+        if repo.repo_type != "model" or not repo.revisions:
             continue
-        folder = _snapshot(repo)
-        for path in (folder, *sorted(folder.glob("*.gguf"))) if folder else ():
-            if model := _hub_model(repo.repo_id, path):
-                yield model
-
-
-def _hub_model(repo: str, path: Path) -> InstalledModel | None:
-    kind: Literal["folder", "gguf"] = "folder" if path.is_dir() else "gguf"
-    name = repo.partition("/")[2] or repo
-    try:
-        facts = check_folder(path) if kind == "folder" else check_gguf(path)
-    except ModelError:
-        return None
-    return InstalledModel(
-        ref=repo if kind == "folder" else f"{repo}:{path.name}",
-        name=name if kind == "folder" else path.stem,
-        kind=kind,
-        path=path,
-        facts=facts,
-        origin="hub cache",
-    )
+        # The revision `main` stands at, else the newest one.
+        folder = max(repo.revisions, key=lambda one: ("main" in one.refs, one.last_modified))
+        id_, path = repo.repo_id, folder.snapshot_path
+        name = id_.partition("/")[2] or id_
+        yield InstalledModel(ref=id_, name=name, kind="folder", path=path, origin="hub cache")
+        for file in sorted(path.glob("*.gguf")):
+            ref, name = f"{id_}:{file.name}", file.stem
+            yield InstalledModel(ref=ref, name=name, kind="gguf", path=file, origin="hub cache")
 
 
 def _hub_cache() -> HFCacheInfo | None:
@@ -299,14 +240,6 @@ def _hub_cache() -> HFCacheInfo | None:
         return scan_cache_dir(folder)
     except (CacheNotFound, OSError, ValueError):
         return None
-
-
-def _snapshot(repo: CachedRepoInfo) -> Path | None:
-    """The revision `main` stands at, else the newest one."""
-    newest = sorted(
-        repo.revisions, key=lambda revision: ("main" in revision.refs, revision.last_modified)
-    )
-    return newest[-1].snapshot_path if newest else None
 
 
 def _remove_from_hub_cache(entry: CatalogEntry) -> Removed | None:
@@ -327,7 +260,7 @@ def _remove_from_hub_cache(entry: CatalogEntry) -> Removed | None:
 def _delete(path: Path) -> int:
     """Delete a file or a folder; returns its bytes, 0 when there was none. Raises FetchError."""
     try:
-        size = _size_of(path)
+        size = size_of(path)
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -335,13 +268,3 @@ def _delete(path: Path) -> int:
     except OSError as error:
         raise disk_error(error, path) from None
     return size
-
-
-def _size_of(path: Path) -> int:
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return path.stat().st_size if path.exists() else 0
-
-
-def _same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()

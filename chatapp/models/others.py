@@ -13,14 +13,14 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+from chatapp.models.catalog import is_whole
+from chatapp.models.facts import InstalledModel, Origin
 
 OLLAMA = "ollama:"
 """Before the name and tag of a model of Ollama's: ollama:llama3.2:1b."""
-
-Program = Literal["LM Studio", "Ollama", "your folder"]
 
 _MOST = 500
 """How many files or manifests of a folder are looked at."""
@@ -29,33 +29,24 @@ _MODEL_LAYER = "application/vnd.ollama.image.model"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A GGUF file of another program's."""
-
-    ref: str
-    """What loads it."""
-    name: str
-    path: Path
-    program: Program
-
-
-def found_elsewhere(folders: Iterable[str] = ()) -> Iterator[Found]:
-    """What other programs have on this machine; what cannot be read is passed over.
+def found_elsewhere(folders: Iterable[str] = ()) -> Iterator[InstalledModel]:
+    """What other programs have on this machine, not looked into; what can't be read is passed over.
 
     `folders`: others to look through, as the user named them.
     """
-    home = Path.home()
-    studio = (home / ".lmstudio" / "models", home / ".cache" / "lm-studio" / "models")
-    named = [(Path(folder).expanduser(), "your folder") for folder in folders]
-    seen: set[Path] = set()
-    for folder, program in [*((one, "LM Studio") for one in studio), *named]:
+    places: list[tuple[Path, Origin]] = [
+        (Path.home() / ".lmstudio" / "models", "LM Studio"),
+        (Path.home() / ".cache" / "lm-studio" / "models", "LM Studio"),
+        *((Path(folder).expanduser(), "your folder") for folder in folders),
+    ]
+    found: dict[Path, Origin] = {}
+    for folder, origin in places:
         for path in _ggufs(folder):
-            if path not in seen:
-                seen.add(path)
-                yield Found(str(path), path.stem, path, program)  # type: ignore[arg-type]
-    for name, path in _ollama_models():
-        yield Found(f"{OLLAMA}{name}", name, path, "Ollama")
+            found.setdefault(path, origin)
+    models = [(str(path), path.stem, path, origin) for path, origin in found.items()]
+    models += [(f"{OLLAMA}{name}", name, path, "Ollama") for name, path in _ollama_models()]
+    for ref, name, path, origin in models:
+        yield InstalledModel(ref=ref, name=name, kind="gguf", path=path, origin=origin)
 
 
 def ollama_model(name: str) -> Path | None:
@@ -69,7 +60,7 @@ def _ggufs(folder: Path) -> list[Path]:
         path
         for pattern in ("*.gguf", "*/*.gguf", "*/*/*.gguf")
         for path in folder.glob(pattern)
-        if not path.name.startswith("mmproj") and path.is_file()
+        if is_whole(path.name) and path.is_file()
     )
     with contextlib.suppress(OSError):
         return sorted(itertools.islice(found, _MOST))

@@ -12,13 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from chatapp.chat.errors import ModelError
-from chatapp.chat.facts import ModelSource
+from chatapp.chat.facts import IsCancelled, ModelSource, Report
 from chatapp.models import hub
 from chatapp.models.catalog import (
     CatalogEntry,
     find,
-    hub_file_entry,
-    hub_folder_entry,
+    hub_entry,
     is_quantization,
     near,
 )
@@ -28,7 +27,7 @@ from chatapp.models.local import find_local, sha256_of_model
 from chatapp.models.others import OLLAMA, ollama_model
 from chatapp.models.safetensors_folder import INDEX, SINGLE, check_folder
 from chatapp.models.verified import remembered_sha256
-from chatapp.models.watch import Cancelled, OnProgress, Watch
+from chatapp.models.watch import Watch
 from chatapp.settings.paths import Paths
 
 _LIST = "see: chatapp models list"
@@ -76,8 +75,8 @@ def obtain(
     paths: Paths,
     *,
     offline: bool = False,
-    on_progress: OnProgress | None = None,
-    cancelled: Cancelled | None = None,
+    on_progress: Report | None = None,
+    cancelled: IsCancelled | None = None,
 ) -> ModelSource:
     """A model ready to be loaded, fetched first where it has to be. Blocks; run it in a thread.
 
@@ -97,8 +96,7 @@ def obtain(
     if isinstance(source, CatalogEntry):
         raise DamagedModel(f"{source.name} was fetched and is gone again; run the command again")
     if source.kind == "gguf" and not source.sha256:
-        sha256 = sha256_of_model(Path(source.path), paths, watch)
-        source = ModelSource(source.name, source.path, "gguf", sha256)
+        source = replace(source, sha256=sha256_of_model(Path(source.path), paths, watch))
     return source
 
 
@@ -130,16 +128,16 @@ def entry_of(ref: str) -> CatalogEntry | Path:
     repo, colon, file = ref.partition(":")
     if hub.is_repo_id(repo) and colon:
         if is_quantization(file):
-            return hub_file_entry(repo, file.upper())
+            return hub_entry(repo, file.upper())
         if not file.endswith(".gguf") or not all(map(hub.is_plain_name, file.split("/"))):
             raise UnknownModel(
                 f"{ref}: after the colon stands the name of a .gguf file, or a quantization: Q4_K_M"
             )
-        return hub_file_entry(repo, file)
+        return hub_entry(repo, file)
     if _looks_like_a_path(ref):
         raise UnknownModel(f"there is no file or folder {path}; {_LIST}")
     if hub.is_repo_id(ref):
-        return hub_folder_entry(ref)
+        return hub_entry(ref)
     similar = near(ref)
     guess = f"did you mean {' or '.join(similar)}? " if similar else ""
     raise UnknownModel(f"there is no model {ref!r}; {guess}{_LIST}")

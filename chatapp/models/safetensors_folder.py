@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chatapp.models.errors import DamagedModel, RefusedModel, UnknownModel
-from chatapp.models.gguf_file import most_common
+from chatapp.models.facts import FileFacts, kv_values, most_common
 
 MAX_HEADER_BYTES = 25_000_000
 """What huggingface_hub accepts too; safetensors needs 1.2 GB for the largest that it allows."""
@@ -29,28 +28,7 @@ _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "WithLMHead
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.tiktoken")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FolderFacts:
-    """What the files of a model folder tell. Texts are as the files have them: not sanitised."""
-
-    architecture: str
-    weight_format: str
-    context_length: int
-    """0 where the configuration does not say."""
-    vocab_size: int
-    layers: int
-    hidden_size: int
-    kv_values: int
-    """Numbers that the KV cache keeps for a token; 0 where the configuration does not say."""
-    parameters: int
-    """Elements of all tensors; where weights are packed, fewer than the model counts."""
-    tensors: int
-    has_chat_template: bool
-    size: int
-    """Of the weights, in bytes."""
-
-
-def check_folder(folder: Path) -> FolderFacts:
+def check_folder(folder: Path) -> FileFacts:
     """Hold the headers of a folder's weights against the sizes of its files.
 
     Raises:
@@ -60,30 +38,35 @@ def check_folder(folder: Path) -> FolderFacts:
     """
     try:
         config = _config(folder)
-        weights = weight_files(folder)
+        weights = _weight_files(folder)
         if not any(next(folder.glob(pattern), None) for pattern in _TOKENIZERS):
             raise DamagedModel(
                 f"{folder} has no tokenizer (tokenizer.json); fetch or copy it whole"
             )
         tensors = [tensor for file in weights for tensor in _tensors(file)]
         size = sum(file.stat().st_size for file in weights)
-        templates = [folder / "chat_template.jinja", folder / "chat_template.json"]
-        has_template = any(map(Path.is_file, templates)) or "chat_template" in _json(
-            folder / "tokenizer_config.json", missing={}
+        side = [folder / "chat_template.jinja", folder / "chat_template.json"]
+        tokenizer = folder / "tokenizer_config.json"
+        has_template = any(map(Path.is_file, side)) or (
+            tokenizer.is_file() and "chat_template" in _json(tokenizer)
         )
     except OSError as error:
         where = error.filename or folder
         raise DamagedModel(f"cannot read {where}: {error.strerror or error}") from None
-    text = config.get("text_config")
+    text, architecture = config.get("text_config"), config.get("model_type")
     inner = text if isinstance(text, dict) else config
-    return FolderFacts(
-        architecture=_architecture(config),
+    layers = _number(inner, "num_hidden_layers", "n_layer")
+    hidden_size = _number(inner, "hidden_size", "n_embd")
+    heads, width = _number(inner, "num_attention_heads", "n_head"), _number(inner, "head_dim")
+    kv_heads = _number(inner, "num_key_value_heads")
+    return FileFacts(
+        architecture=architecture if isinstance(architecture, str) else "",
         weight_format=_weight_format(config, tensors),
         context_length=_number(inner, "max_position_embeddings", "n_positions", "n_ctx"),
         vocab_size=_number(inner, "vocab_size"),
-        layers=_number(inner, "num_hidden_layers", "n_layer"),
-        hidden_size=_number(inner, "hidden_size", "n_embd"),
-        kv_values=_kv_values(inner),
+        layers=layers,
+        hidden_size=hidden_size,
+        kv_values=kv_values(layers, hidden_size, heads, kv_heads, width, width),
         parameters=sum(elements for _, elements in tensors),
         tensors=len(tensors),
         has_chat_template=has_template,
@@ -91,15 +74,7 @@ def check_folder(folder: Path) -> FolderFacts:
     )
 
 
-def _kv_values(config: dict[str, Any]) -> int:
-    heads = _number(config, "num_attention_heads", "n_head")
-    width = _number(config, "hidden_size", "n_embd") // heads if heads else 0
-    kv_heads = _number(config, "num_key_value_heads") or heads
-    layers = _number(config, "num_hidden_layers", "n_layer")
-    return 2 * layers * kv_heads * (_number(config, "head_dim") or width)
-
-
-def weight_files(folder: Path) -> list[Path]:
+def _weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a model folder; an index names the shards, and all are there.
 
     Raises:
@@ -110,8 +85,13 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     if (folder / INDEX).is_file():
-        names = shard_names(_json(folder / INDEX), folder / INDEX)
+        where, shards = folder / INDEX, _json(folder / INDEX).get("weight_map")
+        if not isinstance(shards, dict) or not shards:
+            raise DamagedModel(f"{where} is damaged: it has no weight_map; fetch or copy it again")
+        names = sorted({name if isinstance(name, str) else "" for name in shards.values()})
         for name in names:
+            if not name.endswith(".safetensors") or "/" in name or "\\" in name or name[0] == ".":
+                raise DamagedModel(f"{where} is damaged: it names the file {name[:80]!r}")
             if not (folder / name).is_file():
                 raise DamagedModel(f"{folder} lacks {name}; fetch or copy it whole")
         return [folder / name for name in names]
@@ -126,27 +106,11 @@ def weight_files(folder: Path) -> list[Path]:
     raise UnknownModel(f"{folder} holds no model: no *.safetensors and no *.gguf file in it")
 
 
-def shard_names(index: dict[str, Any], where: Path | str) -> list[str]:
-    """The files an index names, each a plain name within its own folder.
-
-    Raises:
-        DamagedModel: the index has another form, or names a file elsewhere.
-    """
-    shards = index.get("weight_map")
-    if not isinstance(shards, dict) or not shards:
-        raise DamagedModel(f"{where} is damaged: it has no weight_map; fetch or copy it again")
-    names = sorted({name if isinstance(name, str) else "" for name in shards.values()})
-    for name in names:
-        if not name.endswith(".safetensors") or "/" in name or "\\" in name or name[0] == ".":
-            raise DamagedModel(f"{where} is damaged: it names the file {name[:80]!r}")
-    return names
-
-
 def _config(folder: Path) -> dict[str, Any]:
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise RefusedModel(f"{folder} is an adapter (LoRA), not a whole model; merge it first")
     if not (folder / "config.json").is_file():
-        weight_files(folder)  # says so when the weights are missing or pickled as well
+        _weight_files(folder)  # says so when the weights are missing or pickled as well
         raise UnknownModel(f"{folder} holds no model: it has no config.json")
     config = _json(folder / "config.json")
     classes = config.get("architectures")
@@ -157,23 +121,16 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _json(path: Path, missing: dict[str, Any] | None = None) -> dict[str, Any]:
+def _json(path: Path) -> dict[str, Any]:
     """A file's JSON object. Raises DamagedModel, OSError."""
-    if missing is not None and not path.is_file():
-        return missing
     if path.stat().st_size > MAX_JSON_BYTES:
         raise DamagedModel(f"{path} is damaged: too large for a configuration")
-    return parse_object(path.read_bytes(), path)
-
-
-def parse_object(data: bytes, where: Path | str) -> dict[str, Any]:
-    """Bytes that must be one JSON object. Raises DamagedModel."""
     try:
-        value = json.loads(data)
+        value = json.loads(path.read_bytes())
     except (ValueError, RecursionError):  # bad UTF-8 and numbers too long are ValueErrors too
-        raise DamagedModel(f"{where} is damaged: not valid JSON; fetch or copy it again") from None
+        raise DamagedModel(f"{path} is damaged: not valid JSON; fetch or copy it again") from None
     if not isinstance(value, dict):
-        raise DamagedModel(f"{where} is damaged: not a JSON object; fetch or copy it again")
+        raise DamagedModel(f"{path} is damaged: not a JSON object; fetch or copy it again")
     return value
 
 
@@ -199,11 +156,6 @@ def _tensors(path: Path) -> Iterator[tuple[str, int]]:
         raise DamagedModel(
             f"{path} is cut off or damaged ({reason}); fetch or copy it again"
         ) from None
-
-
-def _architecture(config: dict[str, Any]) -> str:
-    value = config.get("model_type")
-    return value if isinstance(value, str) else ""
 
 
 def _weight_format(config: dict[str, Any], tensors: Iterable[tuple[str, int]]) -> str:

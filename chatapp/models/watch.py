@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 
-from chatapp.chat.facts import Progress
+from chatapp.chat.facts import IsCancelled, Progress, Report
 from chatapp.models.errors import FetchStopped
-
-OnProgress = Callable[[Progress], None]
-Cancelled = Callable[[], bool]
 
 _PAUSE_SECONDS = 0.1
 """How soon a stop is noticed while there is nothing to do but wait."""
@@ -20,8 +16,8 @@ _PAUSE_SECONDS = 0.1
 class Watch:
     """What the caller of a fetch gave to follow it with."""
 
-    on_progress: OnProgress | None = None
-    cancelled: Cancelled | None = None
+    on_progress: Report | None = None
+    cancelled: IsCancelled | None = None
 
     def is_stopped(self) -> bool:
         """Whether the user wants it to end."""
@@ -39,9 +35,8 @@ class Watch:
 
     def pause(self, seconds: float) -> None:
         """Wait, but not on after a stop. Raises FetchStopped."""
-        clock = threading.Event()
-        while seconds > 0:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
             self.check()
-            clock.wait(min(seconds, _PAUSE_SECONDS))
-            seconds -= _PAUSE_SECONDS
+            time.sleep(min(left, _PAUSE_SECONDS))
         self.check()

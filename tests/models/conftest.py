@@ -32,7 +32,9 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith(("HF_", "PIP_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    constants = "huggingface_hub.constants"  # it read the environment when it was imported
+    monkeypatch.setattr(f"{constants}.HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+    monkeypatch.setattr(f"{constants}.HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # the discard port: nobody answers
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
@@ -69,7 +71,6 @@ def entry(server: Server, content: bytes) -> CatalogEntry:
     return CatalogEntry(
         id="tiny",
         name="Tiny",
-        kind="gguf",
         local_name=FILE,
         size=len(content),
         sha256=hashlib.sha256(content).hexdigest(),

@@ -19,7 +19,7 @@ import pytest
 from chatapp.chat.errors import FetchError
 from chatapp.chat.facts import Progress
 from chatapp.models import download, index
-from chatapp.models.catalog import CatalogEntry, HubFile, WheelFile, hub_file_entry
+from chatapp.models.catalog import CatalogEntry, HubFile, WheelFile, hub_entry
 from chatapp.models.errors import FetchStopped, OfflineError
 from chatapp.models.fetch import fetch
 from chatapp.models.verified import remembered_sha256
@@ -343,7 +343,7 @@ def test_offline(
     variable: str,
 ) -> None:
     if variable:
-        monkeypatch.setenv(variable, "1")
+        monkeypatch.setattr(f"huggingface_hub.constants.{variable}", True)
     with pytest.raises(OfflineError, match="network may not be used"):
         fetch(entry, paths, offline=not variable)
     assert server.asked == []
@@ -445,13 +445,13 @@ def test_folder_that_cannot_be_made(entry: CatalogEntry, paths: Paths) -> None:
 def test_a_file_that_is_no_model_is_not_kept(server: Server, paths: Paths) -> None:
     server.repos[REPO] = {FILE: b"<html>not a model</html>"}
     with pytest.raises(FetchError, match="a web page"):
-        fetch(hub_file_entry(REPO, FILE), paths)
+        fetch(hub_entry(REPO, FILE), paths)
     assert files(paths) == set()
 
 
 def test_unpinned_file_takes_the_hubs_hash(server: Server, content: bytes, paths: Paths) -> None:
     server.repos[REPO] = {FILE: content}
-    path = fetch(hub_file_entry(REPO, FILE), paths)
+    path = fetch(hub_entry(REPO, FILE), paths)
     assert path.name == "tiny--Tiny-GGUF--tiny.gguf"
     assert remembered_sha256(paths, path) == hashlib.sha256(content).hexdigest()
 
@@ -460,13 +460,13 @@ def test_unpinned_file_with_other_bytes(server: Server, content: bytes, paths: P
     server.repos[REPO] = {FILE: content}
     server.manner(FILE).body = bytes(len(content))
     with pytest.raises(FetchError, match="the hash is wrong"):
-        fetch(hub_file_entry(REPO, FILE), paths)
+        fetch(hub_entry(REPO, FILE), paths)
 
 
 def test_file_the_repository_lacks(server: Server, content: bytes, paths: Paths) -> None:
     server.repos[REPO] = {FILE: content}
     with pytest.raises(FetchError, match=f"has no file other.gguf; it has {REPO}:{FILE}"):
-        fetch(hub_file_entry(REPO, "other.gguf"), paths)
+        fetch(hub_entry(REPO, "other.gguf"), paths)
 
 
 def test_sources_are_told_apart() -> None:
@@ -478,4 +478,4 @@ def test_a_name_longer_than_the_disk_takes(server: Server, content: bytes, paths
     name = f"{'x' * 300}.gguf"
     server.repos[REPO] = {name: content}
     with pytest.raises(FetchError, match=r"xxx\.gguf.*name too long"):
-        fetch(hub_file_entry(REPO, name), paths)
+        fetch(hub_entry(REPO, name), paths)

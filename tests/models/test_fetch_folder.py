@@ -9,7 +9,7 @@ import pytest
 from chatapp.chat.errors import FetchError
 from chatapp.chat.facts import Progress
 from chatapp.models import obtain, resolve
-from chatapp.models.catalog import hub_folder_entry
+from chatapp.models.catalog import hub_entry
 from chatapp.models.errors import FetchStopped
 from chatapp.models.fetch import fetch
 from chatapp.models.safetensors_folder import SINGLE
@@ -82,7 +82,7 @@ def test_stop(server: Server, files: dict[str, bytes], paths: Paths) -> None:
     seen: list[Progress] = []
     with pytest.raises(FetchStopped):
         fetch(
-            hub_folder_entry(REPO),
+            hub_entry(REPO),
             paths,
             on_progress=seen.append,
             cancelled=lambda: bool(seen) and seen[-1].done > 50_000,

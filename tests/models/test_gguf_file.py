@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from chatapp.chat.errors import ModelError
 from chatapp.models.errors import DamagedModel, RefusedModel
-from chatapp.models.gguf_file import MAX_ITEMS, MAX_TENSORS, MAX_VALUES, GgufFacts, check_gguf
+from chatapp.models.facts import FileFacts
+from chatapp.models.gguf_file import MAX_ITEMS, MAX_TENSORS, MAX_VALUES, check_gguf
 from chatapp.models.gguf_types import BLOCKS, FILE_TYPES
 from tests.models.samples import gguf_bytes
 
@@ -54,18 +55,18 @@ def header(
 
 
 @pytest.fixture
-def check(tmp_path: Path) -> Callable[[bytes], GgufFacts]:
+def check(tmp_path: Path) -> Callable[[bytes], FileFacts]:
     path = tmp_path / "model.gguf"
 
-    def check(data: bytes) -> GgufFacts:
+    def check(data: bytes) -> FileFacts:
         path.write_bytes(data)
         return check_gguf(path)
 
     return check
 
 
-def test_facts(check: Callable[[bytes], GgufFacts]) -> None:
-    assert check(WHOLE) == GgufFacts(
+def test_facts(check: Callable[[bytes], FileFacts]) -> None:
+    assert check(WHOLE) == FileFacts(
         name="Tiny",
         architecture="llama",
         weight_format="Q8_0",
@@ -91,7 +92,7 @@ def test_tables_are_those_of_the_gguf_package() -> None:
     assert {kind: names[kind] for kind in FILE_TYPES} == dict(FILE_TYPES)
 
 
-def test_smallest(check: Callable[[bytes], GgufFacts]) -> None:
+def test_smallest(check: Callable[[bytes], FileFacts]) -> None:
     facts = check(header(ARCHITECTURE))
     assert (facts.name, facts.weight_format, facts.parameters) == ("model", "F32", 32)
 
@@ -109,7 +110,7 @@ def test_cut_anywhere(tmp_path: Path) -> None:
         assert "cut off" in message or length < 4
 
 
-def test_cut_in_the_weights_says_the_sizes(check: Callable[[bytes], GgufFacts]) -> None:
+def test_cut_in_the_weights_says_the_sizes(check: Callable[[bytes], FileFacts]) -> None:
     with pytest.raises(DamagedModel, match=f"should have at least .* and has {len(WHOLE) - 9:,}"):
         check(WHOLE[:-9])
 
@@ -126,7 +127,7 @@ def test_cut_in_the_weights_says_the_sizes(check: Callable[[bytes], GgufFacts]) 
         (b"\x7fELF\x01\x00", "some other kind"),
     ],
 )
-def test_other_files(check: Callable[[bytes], GgufFacts], start: bytes, words: str) -> None:
+def test_other_files(check: Callable[[bytes], FileFacts], start: bytes, words: str) -> None:
     with pytest.raises(DamagedModel, match=words):
         check(start)
 
@@ -170,7 +171,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile(check: Callable[[bytes], GgufFacts], name: str) -> None:
+def test_hostile(check: Callable[[bytes], FileFacts], name: str) -> None:
     began = time.perf_counter()
     with pytest.raises(DamagedModel) as caught:
         check(HOSTILE[name])
@@ -188,12 +189,12 @@ def test_hostile(check: Callable[[bytes], GgufFacts], name: str) -> None:
         (header(text("general.architecture", "bert")), "no causal language model"),
     ],
 )
-def test_refused(check: Callable[[bytes], GgufFacts], data: bytes, words: str) -> None:
+def test_refused(check: Callable[[bytes], FileFacts], data: bytes, words: str) -> None:
     with pytest.raises(RefusedModel, match=words):
         check(data)
 
 
-def test_a_large_lie_takes_no_memory(check: Callable[[bytes], GgufFacts], tmp_path: Path) -> None:
+def test_a_large_lie_takes_no_memory(check: Callable[[bytes], FileFacts], tmp_path: Path) -> None:
     """An array of as many strings as are allowed, all of them empty: 32 MB of header."""
     path = tmp_path / "model.gguf"
     with path.open("wb") as stream:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from chatapp.models import DEFAULT, obtain
-from chatapp.models.catalog import catalog, find, hub_file_entry
+from chatapp.models.catalog import catalog, find, hub_entry
 from chatapp.models.errors import RefusedModel, UnknownModel
 from chatapp.models.fetch import fetch
 from chatapp.models.installed import fetchable, info, installed, remove
@@ -110,7 +110,7 @@ def test_info_of_what_is_not_here(paths: Paths) -> None:
 
 def test_info_of_a_file(server: Server, paths: Paths) -> None:
     server.repos["tiny/File"] = {"x.gguf": gguf_bytes()}
-    path = fetch(hub_file_entry("tiny/File", "x.gguf"), paths)
+    path = fetch(hub_entry("tiny/File", "x.gguf"), paths)
     about = info("tiny/File:x.gguf", paths)
     assert (about.architecture, about.weight_format, about.context_length) == ("llama", "Q8_0", 128)
     assert (about.license, about.path) == ("apache-2.0", str(path))

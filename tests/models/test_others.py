@@ -133,7 +133,7 @@ def test_a_pinned_hash_holds_where_the_size_is_asked(server: Server, paths: Path
     from chatapp.models.fetch import fetch
 
     server.repos[REPO] = {"t.gguf": gguf_bytes()}
-    told: dict[str, Any] = {"id": "t", "name": "T", "kind": "gguf", "local_name": "t.gguf"}
+    told: dict[str, Any] = {"id": "t", "name": "T", "local_name": "t.gguf"}
     right = hashlib.sha256(gguf_bytes()).hexdigest()
     other = CatalogEntry(**told, sources=(HubFile(REPO, "t.gguf"),), sha256="0" * 64)
     with pytest.raises(FetchError, match="the hash is wrong"):

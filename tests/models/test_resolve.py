@@ -145,7 +145,6 @@ def test_pinned_file_in_the_hubs_cache(tmp_path: Path, paths: Paths) -> None:
         return CatalogEntry(
             id="x",
             name="X",
-            kind="gguf",
             local_name="x.gguf",
             sources=(HubFile("owner/name", "x.gguf"),),
             size=len(data),

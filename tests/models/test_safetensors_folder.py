@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from chatapp.chat.errors import ModelError
 from chatapp.models.errors import DamagedModel, RefusedModel, UnknownModel
-from chatapp.models.safetensors_folder import INDEX, SINGLE, FolderFacts, check_folder
+from chatapp.models.facts import FileFacts
+from chatapp.models.safetensors_folder import INDEX, SINGLE, check_folder
 from tests.models.samples import CONFIG, folder_files, sharded, write_folder
 
 FILES = folder_files()
@@ -26,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_facts(folder: Path) -> None:
-    assert check_folder(folder) == FolderFacts(
+    assert check_folder(folder) == FileFacts(
         architecture="llama",
         weight_format="F32",
         context_length=128,
