@@ -1,7 +1,7 @@
 """What the user can do: one table, which keys, slash commands, completion, palette and help read.
 
 An action is a method of one of the chat's features, marked by `@action`: its name (the word behind
-the slash), one sentence, and its keys. Nothing else has to be told anywhere.
+the slash) and its keys. Its docstring is what help says. Nothing else has to be told anywhere.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 import itertools
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,92 +31,21 @@ class CommandError(ChatappError):
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
-    """What `@action` says of a method."""
+class Action:
+    """Something the user can do: what `@action` says of a method, and whose method it is."""
 
+    method: Callable[..., Awaitable[None] | None]
     name: str
+    """The word behind the slash."""
     text: str
+    """One sentence, for help and palette."""
     usage: str
+    """Its argument, as help prints it; empty for none."""
     keys: str
     key_id: str
-    values: Callable[[Any], Iterable[str]]
+    choices: Callable[[Any], Iterable[str]]
     files: str | None
-
-
-def _nothing(_feature: object) -> Sequence[str]:
-    return ()
-
-
-def action(
-    name: str,
-    text: str,
-    *,
-    usage: str = "",
-    keys: str = "",
-    key_id: str = "",
-    values: Callable[[Any], Iterable[str]] = _nothing,
-    files: str | None = None,
-) -> Callable[[_Function], _Function]:
-    """Mark a method as an action. It takes the text behind its name, and may be a coroutine.
-
-    It raises ChatappError, in words for the user, where it cannot be done; nothing is changed then.
-
-    Args:
-        name: the word behind the slash.
-        text: one sentence for help and palette.
-        usage: its argument, as help prints it; optional ones stand in brackets. Empty for none.
-        keys: which keys do it without an argument, as Textual names them, separated by commas.
-        key_id: what the settings file calls those keys: "reply.pause".
-        values: what the argument may be, for completion; given the feature.
-        files: the argument may be a folder, or a file whose name ends so.
-    """
-
-    def mark(function: _Function) -> _Function:
-        function.__dict__["action"] = Spec(name, text, usage, keys, key_id, values, files)
-        return function
-
-    return mark
-
-
-def specs_of(feature: type) -> Iterator[tuple[str, Spec]]:
-    """The actions of a feature, by the name of their method."""
-    for attribute, value in vars(feature).items():
-        if isinstance(spec := getattr(value, "action", None), Spec):
-            yield attribute, spec
-
-
-def bindings_of(features: Iterable[type]) -> list[Binding]:
-    """The keys of all actions of some features; the screen's `act` does them."""
-    return [
-        Binding(spec.keys, f"act({spec.name!r})", spec.text, id=spec.key_id, priority=True)
-        for feature in features
-        for _, spec in specs_of(feature)
-        if spec.keys
-    ]
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """An action that can be done now."""
-
-    spec: Spec
-    feature: object
-    method: str
-
-    @property
-    def name(self) -> str:
-        """The word behind the slash."""
-        return self.spec.name
-
-    @property
-    def text(self) -> str:
-        """One sentence."""
-        return self.spec.text
-
-    @property
-    def usage(self) -> str:
-        """Its argument; empty for none."""
-        return self.spec.usage
+    feature: object = None
 
     @property
     def needs_argument(self) -> bool:
@@ -126,12 +55,59 @@ class Action:
     @property
     def values(self) -> list[str]:
         """What its argument may be."""
-        return list(self.spec.values(self.feature))
+        return list(self.choices(self.feature))
 
-    def __call__(self, argument: str = "") -> Awaitable[None] | None:
-        """Do it. Raises ChatappError."""
-        done: Awaitable[None] | None = getattr(self.feature, self.method)(argument)
-        return done
+
+def action(
+    name: str,
+    text: str = "",
+    *,
+    usage: str = "",
+    keys: str = "",
+    key_id: str = "",
+    values: Callable[[Any], Iterable[str]] = lambda _feature: (),
+    files: str | None = None,
+) -> Callable[[_Function], _Function]:
+    """Mark a method as an action. It takes the text behind its name, and may be a coroutine.
+
+    It raises ChatappError, in words for the user, where it cannot be done; nothing is changed then.
+
+    Args:
+        name: the word behind the slash.
+        text: one sentence for help and palette; the first of the method's docstring by default.
+        usage: its argument, as help prints it; optional ones stand in brackets. Empty for none.
+        keys: which keys do it without an argument, as Textual names them, separated by commas.
+        key_id: what the settings file calls those keys: "reply.pause".
+        values: what the argument may be, for completion; given the feature.
+        files: the argument may be a folder, or a file whose name ends so.
+    """
+
+    def mark(method: _Function) -> _Function:
+        said = text or " ".join((method.__doc__ or "").partition("\n\n")[0].split())
+        one = Action(method, name, said, usage, keys, key_id, values, files)
+        method.__dict__["action"] = one
+        return method
+
+    return mark
+
+
+def actions_of(features: Iterable[type]) -> list[Action]:
+    """What some features can do, in the order in which it is written there."""
+    return [
+        value.action
+        for feature in features
+        for value in vars(feature).values()
+        if isinstance(getattr(value, "action", None), Action)
+    ]
+
+
+def bindings_of(features: Iterable[type]) -> list[Binding]:
+    """The keys of all actions of some features; the screen's `act` does them."""
+    return [
+        Binding(one.keys, f"act({one.name!r})", one.text, id=one.key_id, priority=True)
+        for one in actions_of(features)
+        if one.keys
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +123,9 @@ class Actions:
 
     def __init__(self, features: Iterable[object]) -> None:
         found = [
-            Action(spec, feature, method)
+            replace(one, feature=feature)
             for feature in features
-            for method, spec in specs_of(type(feature))
+            for one in actions_of([type(feature)])
         ]
         self.all = tuple(sorted(found, key=lambda one: one.name))
         self._by_name = {one.name: one for one in self.all}
@@ -175,7 +151,7 @@ class Actions:
             raise CommandError(f"/{found.name} needs {found.usage}: {found.text}")
         if line.argument and not found.usage:
             raise CommandError(f"/{found.name} takes nothing behind it: {found.text}")
-        if (waiting := found(line.argument)) is not None:
+        if (waiting := found.method(found.feature, line.argument)) is not None:
             await waiting
 
     def completions(self, text: str) -> list[tuple[str, str]]:
@@ -194,8 +170,8 @@ class Actions:
             return []
         wanted = argument.casefold()
         values = [value for value in found.values if value.casefold().startswith(wanted)]
-        if found.spec.files is not None:
-            values += _paths(argument, found.spec.files)
+        if found.files is not None:
+            values += _paths(argument, found.files)
         return [(f"/{name} {value}", "") for value in values]
 
 

@@ -10,7 +10,7 @@ from textual.widgets import OptionList
 
 from chatapp.chat.conversation import Conversation
 from chatapp.chat.errors import ChatappError
-from chatapp.ui.actions import Line, message_of, read_line, specs_of
+from chatapp.ui.actions import Line, actions_of, message_of, read_line
 from chatapp.ui.app import ChatApp
 from chatapp.ui.chat.screen import FEATURES
 from chatapp.ui.dialogs.chats import ChatsScreen, HitRow
@@ -41,9 +41,7 @@ def test_every_command_of_the_interface_is_there() -> None:
         "help new chats rename search model template system temp top-k top-p min-p seed set tokens"
         " prompt regen continue branch attach tree edit delete undo export import copy clear quit"
     )
-    assert {spec.name for feature in FEATURES for _, spec in specs_of(feature)} >= set(
-        wanted.split()
-    )
+    assert {one.name for one in actions_of(FEATURES)} >= set(wanted.split())
 
 
 @pytest.mark.parametrize(

@@ -169,11 +169,9 @@ class Attachments:
         self._files = AttachedFiles(count, room)
         self._look_soon: Timer | None = None
 
-    @action(
-        "attach", "Send a text file with the next message; none: don't.", usage="FILE", files=""
-    )
+    @action("attach", usage="FILE", files="")
     async def attach(self, argument: str) -> None:
-        """Besides the files that the message names with @."""
+        """Send a text file with the next message; none: don't."""
         if argument == "none":
             self._files.clear()
             words = "no file goes with your next message, but for those it names with @"

@@ -25,29 +25,29 @@ class ChatMenu:
 
     @action(
         "new",
-        "Begin a new chat; this one is kept.",
         usage="[TEMPLATE]",
         keys="ctrl+n",
         key_id="chat.new",
         values=lambda self: self.template_names,
     )
     async def new(self, name: str = "") -> None:
-        """An empty chat from a template, the last one by default."""
+        """Begin a new chat; this one is kept."""
         await self._conversations.begin(self._template(name) if name else None)
         self._chat.prompt.focus()
 
-    @action("clear", "Leave this chat for an empty one with the same settings.")
+    @action("clear")
     async def clear(self, _: str = "") -> None:
-        """An empty chat with this one's template, system text and format."""
+        """Leave this chat for an empty one with the same settings."""
         await self._conversations.begin_alike()
 
-    @action("chats", "Open another chat.", keys="ctrl+o", key_id="chat.chats")
+    @action("chats", keys="ctrl+o", key_id="chat.chats")
     def chats(self, _: str = "") -> None:
-        """The list of all chats."""
+        """Open another chat."""
         self.search("")
 
-    @action("search", "Search all chats.", usage="TEXT")
+    @action("search", usage="TEXT")
     def search(self, text: str = "") -> None:
+        """Search all chats."""
         self._chat.run_worker(self._pick_chat(text), group="pick", exclusive=True)
 
     async def _pick_chat(self, text: str) -> None:
@@ -62,20 +62,15 @@ class ChatMenu:
         except ChatappError as error:
             self._chat.say_error(str(error))
 
-    @action("rename", "Give this chat another title.", usage="TITLE")
+    @action("rename", usage="TITLE")
     async def rename(self, title: str) -> None:
-        """The title stands from now on."""
+        """Give this chat another title."""
         await self._conversations.rename(title)
         self._chat.say(f"this chat is called {title}")
 
-    @action(
-        "template",
-        "Begin a new chat from a template; save NAME keeps this chat's settings as one.",
-        usage="[NAME]",
-        values=lambda self: [*self.template_names, "save "],
-    )
+    @action("template", usage="[NAME]", values=lambda self: [*self.template_names, "save "])
     async def template(self, argument: str = "") -> None:
-        """Pick one, take one by name, or keep one."""
+        """Begin a new chat from a template; save NAME keeps this chat's settings as one."""
         if not argument:
             self._chat.run_worker(self._pick_template(), group="pick", exclusive=True)
             return
@@ -121,9 +116,9 @@ class ChatMenu:
         names = ", ".join(self.template_names)
         raise CommandError(f"there is no template {name!r}; there are {names}")
 
-    @action("system", "Show or set the system text; none takes it away.", usage="[TEXT]")
+    @action("system", usage="[TEXT]")
     async def system(self, argument: str = "") -> None:
-        """What the model is told before the first message."""
+        """Show or set the system text; none takes it away."""
         if not argument:
             text = self._chat.session.conversation.system
             self._chat.say(
@@ -136,14 +131,14 @@ class ChatMenu:
             "the system text changed, from the next reply on" if text else "no system text"
         )
 
-    @action("export", "Write this chat to a file; its suffix says how.", usage="FILE", files="")
+    @action("export", usage="FILE", files="")
     async def export(self, argument: str) -> None:
-        """.md, .html, .json or .jsonl, never over a file that is there."""
+        """Write this chat to a file; its suffix says how."""
         path = path_of(argument)
         await self._conversations.export(path)
         self._chat.say(f"written to {path}")
 
-    @action("import", "Read a chat from a file and open it.", usage="FILE", files="")
+    @action("import", usage="FILE", files="")
     async def import_(self, argument: str) -> None:
-        """Our own JSON, OpenAI's JSONL, ChatGPT's export."""
+        """Read a chat from a file and open it."""
         await self._conversations.bring_in(path_of(argument))

@@ -34,14 +34,9 @@ class Compare:
         self._turns = turns
         self._models = models
 
-    @action(
-        "compare",
-        "Answer again under 2 to 4 presets side by side; also now, beam, contrastive.",
-        usage="[NAMES]",
-        values=lambda self: self.names,
-    )
+    @action("compare", usage="[NAMES]", values=lambda self: self.names)
     def compare(self, argument: str = "") -> None:
-        """Any of the replies may be taken."""
+        """Answer again under 2 to 4 presets side by side; also now, beam, contrastive."""
         names: Sequence[str] = argument.replace(",", " ").split() or USUAL_COLUMNS
         if not COLUMNS_AT_LEAST <= len(names) <= COLUMNS_AT_MOST:
             allowed = f"between {COLUMNS_AT_LEAST} and {COLUMNS_AT_MOST}"
@@ -79,9 +74,9 @@ class Compare:
             return Setting(_TITLES.get(name, name), BUILT_IN[name])
         raise ChatappError(f"there is no preset {name!r}; there are {', '.join(self.names)}")
 
-    @action("beam", "Answer again by beam search, shown as a tree.", usage="[N]")
+    @action("beam", usage="[N]")
     def beam(self, argument: str = "") -> None:
-        """N beams, 4 by default; up to four of the finished ones can be taken."""
+        """Answer again by beam search, shown as a tree."""
         options = BeamOptions(num_return=4)
         if argument:
             if not argument.isdecimal():
@@ -98,13 +93,9 @@ class Compare:
 
         self._answer(show)
 
-    @action(
-        "contrastive",
-        "Answer again by contrastive search, penalties shown.",
-        usage="[K ALPHA]",
-    )
+    @action("contrastive", usage="[K ALPHA]")
     def contrastive(self, argument: str = "") -> None:
-        """K candidates a step, 4 by default; ALPHA weighs the penalty, 0.6 by default."""
+        """Answer again by contrastive search, penalties shown."""
         options = ContrastiveOptions()
         if argument:
             top_k, _, alpha = argument.partition(" ")

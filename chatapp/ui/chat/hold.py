@@ -22,14 +22,9 @@ class Hold:
         """Whether the step that is shown as held is being left, by F6, F7 or a choice."""
         self._told = False
 
-    @action(
-        "pause",
-        "Hold the reply before its next token, or let it go on.",
-        keys="f6",
-        key_id="reply.pause",
-    )
+    @action("pause", keys="f6", key_id="reply.pause")
     def pause(self, _: str = "") -> None:
-        """It is held within one token."""
+        """Hold the reply before its next token, or let it go on."""
         if not self._under_way():
             return
         self._wanted = not self._wanted
@@ -40,9 +35,9 @@ class Hold:
         else:
             self._session.resume()
 
-    @action("step", "Take one token of the reply, and hold again.", keys="f7", key_id="reply.step")
+    @action("step", keys="f7", key_id="reply.step")
     def step(self, _: str = "") -> None:
-        """A reply that runs freely is held first."""
+        """Take one token of the reply, and hold again."""
         if not self._under_way():
             return
         if self._wanted:

@@ -64,14 +64,9 @@ class Inside:
         self._written: Sequence[TokenPiece] = ()
         self._shows_written = False
 
-    @action(
-        "inside",
-        "Look inside the model at the cursor: tokens, attention, layers, words, anatomy.",
-        usage="[PAGE]",
-        values=lambda _: PAGES,
-    )
+    @action("inside", usage="[PAGE]", values=lambda _: PAGES)
     def inside(self, page: str = "") -> None:
-        """The page that is named, or the one that shows more of the panel's."""
+        """Look inside the model at the cursor: tokens, attention, layers, words, anatomy."""
         if page and page not in PAGES:
             raise CommandError(f"/inside takes {', '.join(PAGES)}, not {page!r}")
         self._refuse_busy()
@@ -93,9 +88,9 @@ class Inside:
 
         self._models.when_ready(show)
 
-    @action("journey", "How the token at the cursor came to be, stage by stage.")
+    @action("journey")
     def journey(self, _: str = "") -> None:
-        """Of a reply's token: what was given did not come to be."""
+        """How the token at the cursor came to be, stage by stage."""
         self._pointed_reply()
         self._refuse_busy()
 
@@ -109,14 +104,9 @@ class Inside:
 
     # What is written
 
-    @action(
-        "pieces",
-        "Show the tokens of what you write, as you write it.",
-        keys="alt+t",
-        key_id="prompt.pieces",
-    )
+    @action("pieces", keys="alt+t", key_id="prompt.pieces")
     def pieces(self, _: str = "") -> None:
-        """On two lines below the prompt; again, and they go."""
+        """Show the tokens of what you write, as you write it."""
         self._shows_written = not self._shows_written
         self.show_written(self._written)
 
@@ -131,16 +121,9 @@ class Inside:
 
     # The panel
 
-    @action(
-        "panel",
-        "Show or hide the side panel, or turn to one of its pages.",
-        usage="[PAGE]",
-        keys="ctrl+b",
-        key_id="chat.panel",
-        values=lambda _: TABS,
-    )
+    @action("panel", usage="[PAGE]", keys="ctrl+b", key_id="chat.panel", values=lambda _: TABS)
     def panel(self, page: str = "") -> None:
-        """Whatever the size of the screen; + and - go to the next page and the one before."""
+        """Show or hide the side panel, or turn to one of its pages."""
         panel = self._chat.panel
         if not page:
             self._chat.toggle_panel()
@@ -152,21 +135,16 @@ class Inside:
         self._chat.unfold_panel()
         panel.tab = page
 
-    @action("layer", "Look at the attention of another layer; + and - are the next.", usage="N")
+    @action("layer", usage="N")
     def layer(self, to: str = "") -> None:
-        """By its number, from 0."""
+        """Look at the attention of another layer; + and - are the next."""
         self._layer = self._turned("layer", to, self._layer, 0)
         self.panel(_ATTENTION)
         self.follow()
 
-    @action(
-        "head",
-        "Look at the attention of another head; + and - are the next, mean is all.",
-        usage="N",
-        values=lambda _: ("mean",),
-    )
+    @action("head", usage="N", values=lambda _: ("mean",))
     def head(self, to: str = "") -> None:
-        """By its number, from 0; before the first one is the mean."""
+        """Look at the attention of another head; + and - are the next, mean is all."""
         found = self._turned("head", to, -1 if self._head is None else self._head, -1)
         self._head = None if found < 0 else found
         self.panel(_ATTENTION)

@@ -55,14 +55,9 @@ class Messages:
         if waiting:
             await self._session.keep("\n\n".join(waiting))
 
-    @action(
-        "unsend",
-        "Take back the messages that wait for the reply to end.",
-        keys="alt+up",
-        key_id="chat.unsend",
-    )
+    @action("unsend", keys="alt+up", key_id="chat.unsend")
     def unsend(self, _: str = "") -> None:
-        """Into the prompt, above what is written there."""
+        """Take back the messages that wait for the reply to end."""
         if not self._waiting:
             self._chat.say("no message waits to be sent")
         self._back_to_prompt()
@@ -92,29 +87,24 @@ class Messages:
         if not self._busy():
             self._turns.start(self._session.branch(message_id, index, token_ids))
 
-    @action("stop", "Stop the reply; what came is kept.")
+    @action("stop")
     def stop(self, _: str = "") -> None:
-        """Within one token."""
+        """Stop the reply; what came is kept."""
         if self._turns.busy:
             self._turns.cancel()
         else:
             self._chat.say("no reply is under way", "warning")
 
-    @action(
-        "regen",
-        "Write another reply; the old one is kept beside it.",
-        keys="ctrl+r",
-        key_id="chat.regenerate",
-    )
+    @action("regen", keys="ctrl+r", key_id="chat.regenerate")
     def regenerate(self, _: str = "") -> None:
-        """Beside the reply pointed at."""
+        """Write another reply; the old one is kept beside it."""
         message = self._pointed()
         if message is not None and not self._busy():
             self._turns.start(self._session.regenerate(message.id))
 
-    @action("continue", "Go on from the exact end of a reply that was cut.")
+    @action("continue")
     def continue_reply(self, _: str = "") -> None:
-        """From the ids it ended with."""
+        """Go on from the exact end of a reply that was cut."""
         message = self._pointed()
         if message is None or self._busy():
             return
@@ -123,9 +113,9 @@ class Messages:
             return
         self._turns.start(self._session.continue_reply(message.id))
 
-    @action("edit", "Write the message pointed at anew; the old one is kept.")
+    @action("edit")
     def edit(self, _: str = "") -> None:
-        """Another wording: the user's own is sent, a reply's is kept beside the old one."""
+        """Write the message pointed at anew; the old one is kept."""
         block = self._chat.transcript.current
         if isinstance(block, SystemBlock):
             self._chat.prompt.take(f"/system {block.message.text}")
@@ -156,14 +146,14 @@ class Messages:
         screen = WriteScreen("Edit this message", message.text, what, vim=self._chat.prompt.vim)
         self._chat.app.push_screen(screen, take)
 
-    @action("previous", "Go to the reply or wording before this one.")
+    @action("previous")
     async def previous(self, _: str = "") -> None:
-        """Key [ in the transcript."""
+        """Go to the reply or wording before this one."""
         await self._sibling(-1)
 
-    @action("next", "Go to the reply or wording after this one.")
+    @action("next")
     async def next(self, _: str = "") -> None:
-        """Key ] in the transcript."""
+        """Go to the reply or wording after this one."""
         await self._sibling(1)
 
     async def _sibling(self, steps: int) -> None:
@@ -188,37 +178,32 @@ class Messages:
         place = f"{beside.index(target) + 1} of {len(beside)}"
         self._chat.say(f"{place}; [ and ] go on, F4 shows the tree")
 
-    @action("delete", "Delete the message pointed at, with what follows.")
+    @action("delete")
     async def delete(self, _: str = "") -> None:
-        """It can be brought back."""
+        """Delete the message pointed at, with what follows."""
         message = self._pointed()
         if message is not None and not self._busy():
             await self._conversations.delete(message)
             self._chat.say("deleted, with what followed; u brings it back")
 
-    @action("undo", "Bring back the message that was deleted last.")
+    @action("undo")
     async def undo(self, _: str = "") -> None:
-        """With what followed it."""
+        """Bring back the message that was deleted last."""
         if not self._busy():
             back = await self._conversations.undelete()
             self._chat.say(
                 "it is back, with what followed" if back else "nothing is deleted in this chat"
             )
 
-    @action("fold", "Open or fold what the model thought before it answered.")
+    @action("fold")
     def fold(self, _: str = "") -> None:
-        """Of the message pointed at, or else of the last one that thinks."""
+        """Open or fold what the model thought before it answered."""
         if not self._chat.transcript.fold():
             self._chat.say("there is no thinking in this message")
 
-    @action(
-        "copy",
-        "Copy a message, its code, or all.",
-        usage="[WHAT]",
-        values=lambda _: ("message", "code", "all"),
-    )
+    @action("copy", usage="[WHAT]", values=lambda _: ("message", "code", "all"))
     def copy(self, what: str = "") -> None:
-        """Exactly as it was written."""
+        """Copy a message, its code, or all."""
         match what:
             case "" | "message":
                 self._copy_message()
@@ -251,9 +236,9 @@ class Messages:
         texts = [f"{'You' if m.role == 'user' else 'Assistant'}:\n{m.text}" for m in messages]
         self._chat.copy("\n\n".join(texts), "the conversation")
 
-    @action("tree", "The whole chat with all of its branches.", keys="f4", key_id="chat.tree")
+    @action("tree", keys="f4", key_id="chat.tree")
     def tree(self, _: str = "") -> None:
-        """Go to any message of it."""
+        """The whole chat with all of its branches."""
         if not self._busy():
             screen = TreeScreen(self._session.conversation)
             self._chat.app.push_screen(screen, self._move_in_tree)

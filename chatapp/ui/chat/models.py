@@ -64,16 +64,9 @@ class Models:
         self._task = asyncio.create_task(self._load(self.ref))
         self._task.add_done_callback(self._surface)
 
-    @action(
-        "model",
-        "Choose a model: catalog id, repo id, folder, .gguf file, or a server's address.",
-        usage="[REF]",
-        keys="ctrl+l",
-        key_id="chat.models",
-        files=".gguf",
-    )
+    @action("model", usage="[REF]", keys="ctrl+l", key_id="chat.models", files=".gguf")
     def choose(self, ref: str = "") -> None:
-        """Load a model in place of the one that is loaded; without a reference, pick one."""
+        """Choose a model: catalog id, repo id, folder, .gguf file, or a server's address."""
         work = self._replace(ref) if ref else self._pick()
         self._chat.run_worker(work, group="model", exclusive=True)
 
@@ -122,9 +115,9 @@ class Models:
         await self._view.stop_turn()
         self.load(ref)
 
-    @action("reload", "Load the model again.", keys="f5", key_id="chat.restart")
+    @action("reload", keys="f5", key_id="chat.restart")
     def reload(self, _: str = "") -> None:
-        """Start the engine anew after it ended."""
+        """Load the model again."""
         if self.state in (ModelState.NONE, ModelState.DEAD):
             self.load()
         else:

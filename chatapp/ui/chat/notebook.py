@@ -21,9 +21,9 @@ class Notebook:
         self._turns = turns
         self._conversations = conversations
 
-    @action("notebook", "The whole chat as one text: edit it anywhere, and go on from there.")
+    @action("notebook")
     def open(self, _: str = "") -> None:
-        """A reply under way is followed in it."""
+        """The whole chat as one text: edit it anywhere, and go on from there."""
         screen = NotebookScreen(
             lambda: text_of(self._chat.session.conversation),
             lambda: self._turns.busy,

@@ -35,9 +35,9 @@ class Rules:
 
     # Tokens
 
-    @action("ban", "Never take a token, by id or text; again allows it.", usage="[TOKEN]")
+    @action("ban", usage="[TOKEN]")
     async def ban(self, name: str = "") -> None:
-        """Without a token, tell what holds."""
+        """Never take a token, by id or text; again allows it."""
         if not name:
             await self._tell_rules()
             return
@@ -57,14 +57,9 @@ class Rules:
         what = "may be taken again" if allowed else f"is banned; {how} allows it again"
         self._chat.say(f"{visible_token(token)} ({id_}) {what}")
 
-    @action(
-        "bias",
-        "Add to a token's logit; none tells what holds, clear frees all.",
-        usage="[TOKEN=N]",
-        values=lambda _: ("clear",),
-    )
+    @action("bias", usage="[TOKEN=N]", values=lambda _: ("clear",))
     async def bias(self, argument: str = "") -> None:
-        """0 is as if nothing were said."""
+        """Add to a token's logit; none tells what holds, clear frees all."""
         if argument == "clear":
             sampling = self._chat.sampling
             self._chat.set_sampling(replace(sampling, banned=(), logit_bias=(), end="allow"))
@@ -121,14 +116,9 @@ class Rules:
 
     # The end, the order, presets
 
-    @action(
-        "end",
-        "The end of a reply: allow, forbid, or force it now.",
-        usage="RULE",
-        values=lambda _: tuple(_END_WORDS),
-    )
+    @action("end", usage="RULE", values=lambda _: tuple(_END_WORDS))
     def end(self, rule: str) -> None:
-        """From the next token on."""
+        """The end of a reply: allow, forbid, or force it now."""
         match rule:
             case "allow" | "forbid" | "force":
                 self._chat.set_sampling(replace(self._chat.sampling, end=rule))
@@ -136,28 +126,18 @@ class Rules:
             case _:
                 raise CommandError(f"/end takes allow, forbid or force, not {rule!r}")
 
-    @action(
-        "schema",
-        "Hold replies to a schema (.json), a grammar (.lark), a pattern (.regex); off: don't.",
-        usage="[FILE]",
-        files="",
-    )
+    @action("schema", usage="[FILE]", files="")
     def schema(self, file: str = "") -> None:
-        """From the next token on; without a file, tell what holds."""
+        """Hold replies to a schema (.json), a grammar (.lark), a pattern (.regex); off: don't."""
         if file:
             grammar = "" if file == "off" else read_grammar(path_of(file))
             self._chat.set_sampling(replace(self._chat.sampling, grammar=grammar))
         held = grammar_words(self._chat.sampling.grammar)
         self._chat.say(f"replies are held to {held}" if held else "replies are held to nothing")
 
-    @action(
-        "order",
-        "The order of the sampler's stages: transformers, llama.cpp, your own.",
-        usage="[NAME]",
-        values=lambda _: tuple(ORDERS),
-    )
+    @action("order", usage="[NAME]", values=lambda _: tuple(ORDERS))
     def order(self, name: str = "") -> None:
-        """A known order by its name, else a list to move the stages in."""
+        """The order of the sampler's stages: transformers, llama.cpp, your own."""
         if not name:
             screen = OrderScreen(self._chat.sampling, self._chat.set_sampling)
             self._chat.app.push_screen(screen)
@@ -183,14 +163,9 @@ class Rules:
         except PresetError:
             return []
 
-    @action(
-        "preset",
-        "Take a preset; save NAME and remove NAME keep your own.",
-        usage="[NAME]",
-        values=lambda self: self.preset_words,
-    )
+    @action("preset", usage="[NAME]", values=lambda self: self.preset_words)
     def preset(self, argument: str = "") -> None:
-        """All parameters under one name."""
+        """Take a preset; save NAME and remove NAME keep your own."""
         first, _, rest = argument.partition(" ")
         name = rest.strip()
         if not argument:

@@ -22,9 +22,9 @@ class Sampling:
         self._conversations = conversations
         self._what_if = what_if
 
-    @action("temp", "Temperature (Ctrl+Up, Ctrl+Down): lower is stricter, 0 greedy.", usage="[N]")
+    @action("temp", usage="[N]")
     def temperature(self, value: str = "") -> None:
-        """Divides the logits."""
+        """Temperature (Ctrl+Up, Ctrl+Down): lower is stricter, 0 greedy."""
         self._set_number("temperature", value)
 
     @action("top-k", PARAMETERS["top_k"].text, usage="[N]")
@@ -42,9 +42,9 @@ class Sampling:
         """From which share of the best one's probability on candidates stay."""
         self._set_number("min_p", value)
 
-    @action("seed", "Same seed, same reply; off takes a fresh one each time.", usage="[N]")
+    @action("seed", usage="[N]")
     def seed(self, value: str = "") -> None:
-        """From the next reply on."""
+        """Same seed, same reply; off takes a fresh one each time."""
         session = self._session
         if not value:
             words = "a fresh one for every reply" if session.seed is None else str(session.seed)
@@ -57,13 +57,10 @@ class Sampling:
             self._chat.say(f"seed is {session.seed} from the next reply on")
 
     @action(
-        "set",
-        "Any number of the sampler, seed, max_tokens, format, stop.",
-        usage="NAME VALUE",
-        values=lambda _: [f"{name} " for name in (*PARAMETERS, *_OTHERS)],
+        "set", usage="NAME VALUE", values=lambda _: [f"{name} " for name in (*PARAMETERS, *_OTHERS)]
     )
     async def set(self, argument: str) -> None:
-        """Without a value, tell what holds."""
+        """Any number of the sampler, seed, max_tokens, format, stop."""
         name, _, value = argument.partition(" ")
         value = value.strip()
         match name.lower().replace("-", "_"):
@@ -87,14 +84,9 @@ class Sampling:
             case _:
                 self._set_number(name, value)
 
-    @action(
-        "think",
-        "Have the model think before it answers, or not.",
-        usage="on|off|auto",
-        values=lambda _: THINK,
-    )
+    @action("think", usage="on|off|auto", values=lambda _: THINK)
     async def think(self, argument: str = "") -> None:
-        """Where its template knows how; without an argument, tell what holds."""
+        """Have the model think before it answers, or not."""
         if argument and argument not in THINK:
             raise CommandError(f"/think takes {', '.join(THINK)}")
         if argument:

@@ -54,14 +54,9 @@ class Scores:
             return self._chat.services.score_prompt_tokens > 0
         return self.asked
 
-    @action(
-        "score",
-        "Score your messages and the system text: on, off; system goes to that text.",
-        usage="[WHAT]",
-        values=lambda _: ("on", "off", "system"),
-    )
+    @action("score", usage="[WHAT]", values=lambda _: ("on", "off", "system"))
     def score(self, what: str = "") -> None:
-        """Without an argument, say what holds."""
+        """Score your messages and the system text: on, off; system goes to that text."""
         match what:
             case "":
                 state = "scored; /score off ends it" if self.wanted else "not scored; /score on"

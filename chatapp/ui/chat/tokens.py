@@ -94,13 +94,9 @@ class Tokens:
         await self._turns.stop()  # what came is kept; the branch begins in what is on the screen
         self._messages.branch(place.message_id, place.index, token_ids)
 
-    @action(
-        "branch",
-        'Take another token at the cursor, or any text (" text" keeps a space), and go on.',
-        usage="[RANK or TEXT]",
-    )
+    @action("branch", usage="[RANK or TEXT]")
     async def branch(self, argument: str = "") -> None:
-        """Without an argument, the panel is where one is chosen."""
+        """Take another token at the cursor, or any text (" text" keeps a space), and go on."""
         place = self.place
         if not argument:
             self._choose_candidate()
@@ -174,15 +170,9 @@ class Tokens:
         else:
             candidates.add(event.record, page)
 
-    @action(
-        "find",
-        "Find any token at the cursor, by text or id.",
-        usage="[TEXT]",
-        keys="f8",
-        key_id="token.find",
-    )
+    @action("find", usage="[TEXT]", keys="f8", key_id="token.find")
     def find(self, text: str = "") -> None:
-        """All of the vocabulary, with its numbers at this step; a text of several tokens, too."""
+        """Find any token at the cursor, by text or id."""
         place = self._place()
         if place is None:
             return
@@ -194,14 +184,9 @@ class Tokens:
         screen = FindScreen(self._chat.inspector, self.step_at(place), text)
         self._chat.app.push_screen(screen, take)
 
-    @action(
-        "trace",
-        "What each stage of the sampler did at the cursor.",
-        keys="f3",
-        key_id="token.trace",
-    )
+    @action("trace", keys="f3", key_id="token.trace")
     def trace(self, _: str = "") -> None:
-        """For every candidate that is listed."""
+        """What each stage of the sampler did at the cursor."""
         if (place := self._place()) is not None:
             self._chat.run_worker(self._trace(place), group="trace", exclusive=True)
 

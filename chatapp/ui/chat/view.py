@@ -43,16 +43,9 @@ class View:
 
     # Tokens and colours
 
-    @action(
-        "tokens",
-        "Show replies as tokens, coloured by a scale, or as Markdown.",
-        usage="[SCALE]",
-        keys="ctrl+t",
-        key_id="chat.tokens",
-        values=lambda _: _VIEWS,
-    )
+    @action("tokens", usage="[SCALE]", keys="ctrl+t", key_id="chat.tokens", values=lambda _: _VIEWS)
     def tokens(self, what: str = "") -> None:
-        """Without an argument, the other view."""
+        """Show replies as tokens, coloured by a scale, or as Markdown."""
         transcript = self._chat.transcript
         if not what:
             transcript.view = "markdown" if transcript.view == "tokens" else "tokens"
@@ -62,36 +55,24 @@ class View:
             transcript.scale = _scale(what, f"/tokens takes {', '.join(_VIEWS)}")
             transcript.view = "tokens"
 
-    @action(
-        "colour",
-        "Colour tokens by a scale; without one, by the next.",
-        usage="[SCALE]",
-        keys="f12",
-        key_id="chat.scale",
-        values=lambda _: SCALES,
-    )
+    @action("colour", usage="[SCALE]", keys="f12", key_id="chat.scale", values=lambda _: SCALES)
     def colour(self, name: str = "") -> None:
-        """Probability, surprisal, entropy, rank."""
+        """Colour tokens by a scale; without one, by the next."""
         transcript = self._chat.transcript
         following = SCALES[(SCALES.index(transcript.scale) + 1) % len(SCALES)]
         transcript.scale = _scale(name, f"/colour takes {', '.join(SCALES)}") if name else following
         if transcript.cursor is None:
             transcript.view = "tokens"
 
-    @action(
-        "details",
-        "All numbers of the token, or a share and a sentence.",
-        keys="f11",
-        key_id="panel.details",
-    )
+    @action("details", keys="f11", key_id="panel.details")
     def details(self, _: str = "") -> None:
-        """In the side panel."""
+        """All numbers of the token, or a share and a sentence."""
         self._chat.unfold_panel()
         self._chat.panel.brief = not self._chat.panel.brief
 
-    @action("prompt", "The exact text and tokens that the model reads.")
+    @action("prompt")
     def prompt(self, _: str = "") -> None:
-        """What it would read before the next reply."""
+        """The exact text and tokens that the model reads."""
         self._models.when_ready(self._show_prompt)
 
     async def _show_prompt(self) -> None:
@@ -101,34 +82,24 @@ class View:
 
     # Help and settings
 
-    @action("help", "Help for what is focused, keys and commands.", keys="f1", key_id="chat.help")
+    @action("help", keys="f1", key_id="chat.help")
     def help(self, _: str = "") -> None:
-        """All keys and commands below it."""
+        """Help for what is focused, keys and commands."""
         here = str(getattr(self._chat.focused, "HELP", "") or "")
         self._chat.app.push_screen(help_for(self._chat, here, self._actions()))
 
-    @action(
-        "settings",
-        "Every number of the sampler, the theme, and what to keep.",
-        keys="f2",
-        key_id="chat.settings",
-    )
+    @action("settings", keys="f2", key_id="chat.settings")
     def settings(self, _: str = "") -> None:
-        """Every change holds at once."""
+        """Every number of the sampler, the theme, and what to keep."""
         file = self._chat.services.settings_file
         screen = SettingsScreen(
             self._chat.sampling, file, self._chat.set_sampling, self._keep_settings
         )
         self._chat.app.push_screen(screen)
 
-    @action(
-        "vim",
-        "Vim's keys where you write, h j k l in transcript and lists; Ctrl+S in F2 keeps it.",
-        usage="[on or off]",
-        values=lambda _: ("on", "off"),
-    )
+    @action("vim", usage="[on or off]", values=lambda _: ("on", "off"))
     def vim(self, which: str = "") -> None:
-        """Without an argument, the other way."""
+        """Vim's keys where you write, h j k l in transcript and lists; Ctrl+S in F2 keeps it."""
         if which not in ("", "on", "off"):
             raise CommandError(f"/vim takes on or off, not {which!r}")
         chat = self._chat
@@ -140,9 +111,9 @@ class View:
             else "keys are as ever"
         )
 
-    @action("theme", "Choose another theme.")
+    @action("theme")
     def theme(self, _: str = "") -> None:
-        """Shown at once."""
+        """Choose another theme."""
         self._chat.app.search_themes()
 
     def _keep_settings(self) -> None:
@@ -178,9 +149,9 @@ class View:
 
     # Elsewhere
 
-    @action("editor", "Write the message in your own editor (Ctrl+G in the prompt).")
+    @action("editor")
     def editor(self, _: str = "") -> None:
-        """$VISUAL or $EDITOR."""
+        """Write the message in your own editor (Ctrl+G in the prompt)."""
         prompt = self._chat.prompt
         text = "" if prompt.text.startswith("/editor") else prompt.text
         try:
@@ -192,9 +163,9 @@ class View:
         prompt.take(text)
         self._chat.say(f"{numbers.count(len(text))} characters from {command[0]}")
 
-    @action("quit", "Leave chatapp (Ctrl+Q).")
+    @action("quit")
     async def quit(self, _: str = "") -> None:
-        """What streams is stopped and saved first."""
+        """Leave chatapp (Ctrl+Q)."""
         await self._chat.app.run_action("quit")
 
 

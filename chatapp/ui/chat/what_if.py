@@ -65,14 +65,13 @@ class WhatIf:
 
     @action(
         "whatif",
-        "Try settings on the reply at the cursor; keep draws with them from then on.",
         usage="[keep]",
         keys="f9",
         key_id="reply.what_if",
         values=lambda _: ("keep", "back"),
     )
     def what_if(self, argument: str = "") -> None:
-        """Begin, or go back."""
+        """Try settings on the reply at the cursor; keep draws with them from then on."""
         if argument == "keep":
             self.keep()
         elif argument not in ("", "back") or (argument and not self.on):
@@ -100,9 +99,9 @@ class WhatIf:
             "turn any control: the reply itself does not change; F10 keeps them, F9 goes back"
         )
 
-    @action("keep", "Draw with the settings that are tried.", keys="f10", key_id="reply.keep")
+    @action("keep", keys="f10", key_id="reply.keep")
     def keep(self, _: str = "") -> None:
-        """From the next reply on."""
+        """Draw with the settings that are tried."""
         question = self.question
         if question is None:
             self._chat.say("nothing is being tried; F9 begins", "warning")
