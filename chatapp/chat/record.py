@@ -33,6 +33,10 @@ class FinishReason(StrEnum):
     """The engine failed; what came before is kept."""
 
 
+ENDED_WELL = (FinishReason.STOP, FinishReason.STOP_SEQUENCE, FinishReason.LENGTH)
+"""How a reply ends that is not stopped, cut or failed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Removal:
     """The first stage that cut a candidate, and by how much it missed.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.template import NO_TEMPLATE, Template
 from chatapp.ui.actions import CommandError, action, path_of
@@ -48,10 +50,8 @@ class ChatMenu:
     @action("search", usage="TEXT")
     def search(self, text: str = "") -> None:
         """Search all chats."""
-        self._chat.run_worker(self._pick_chat(text), group="pick", exclusive=True)
 
-    async def _pick_chat(self, text: str) -> None:
-        try:
+        async def pick() -> None:
             summaries = await self._conversations.chats.list_conversations()
             current = self._conversations.current
             screen = ChatsScreen(self._conversations, summaries, current, text)
@@ -59,20 +59,20 @@ class ChatMenu:
             if place is not None:
                 await self._conversations.go_to(place)
                 self._chat.prompt.focus()
-        except ChatappError as error:
-            self._chat.say_error(str(error))
+
+        self._chat.work(pick, "pick", "error")
 
     @action("rename", usage="TITLE")
     async def rename(self, title: str) -> None:
         """Give this chat another title."""
-        await self._conversations.rename(title)
+        await self._conversations.rename_chat(self._conversations.current, title)
         self._chat.say(f"this chat is called {title}")
 
     @action("template", usage="[NAME]", values=lambda self: [*self.template_names, "save "])
     async def template(self, argument: str = "") -> None:
         """Begin a new chat from a template; save NAME keeps this chat's settings as one."""
         if not argument:
-            self._chat.run_worker(self._pick_template(), group="pick", exclusive=True)
+            self._chat.work(self._pick_template, "pick")
             return
         verb, _, name = argument.partition(" ")
         if verb == "save" and name.strip():
@@ -126,7 +126,7 @@ class ChatMenu:
             )
             return
         text = "" if argument == "none" else argument
-        await self._conversations.set_system(text)
+        await self._conversations.keep(lambda now: replace(now, system=text))
         self._chat.say(
             "the system text changed, from the next reply on" if text else "no system text"
         )
@@ -135,7 +135,7 @@ class ChatMenu:
     async def export(self, argument: str) -> None:
         """Write this chat to a file; its suffix says how."""
         path = path_of(argument)
-        await self._conversations.export(path)
+        await self._conversations.export_chat(self._conversations.current, path)
         self._chat.say(f"written to {path}")
 
     @action("import", usage="FILE", files="")

@@ -13,7 +13,6 @@ from chatapp.settings.presets import BUILT_IN
 from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.models import Models
-from chatapp.ui.chat.turns import BUSY, Turns
 from chatapp.ui.dialogs.compare import CompareScreen, Setting
 from chatapp.ui.dialogs.search_view import SearchScreen
 from chatapp.ui.layout.searches import LEGEND, BeamTree, ContrastiveTable, Found
@@ -28,10 +27,9 @@ _TITLES = {"greedy": "greedy", "cool": "T 0.7", "hot": "T 1.3", "nucleus": "nucl
 class Compare:
     """Opens the other decoders, and takes what they wrote."""
 
-    def __init__(self, chat: ChatBase, turns: Turns, models: Models) -> None:
+    def __init__(self, chat: ChatBase, models: Models) -> None:
         self._chat = chat
         self._session = chat.session
-        self._turns = turns
         self._models = models
 
     @action("compare", usage="[NAMES]", values=lambda self: self.names)
@@ -46,7 +44,7 @@ class Compare:
         def show(parent: str | None) -> None:
             def take(reply: Reply | None) -> None:
                 if reply is not None:
-                    self._turns.start(self._session.adopt(reply, parent))
+                    self._chat.turns.start(self._session.adopt(reply, parent))
 
             inspector, scale = self._chat.inspector, self._chat.transcript.scale
             self._chat.app.push_screen(CompareScreen(inspector, parent, settings, scale), take)
@@ -125,29 +123,26 @@ class Compare:
         return replace(options, max_tokens=limit) if limit else options
 
     def _take_found(self, taken: tuple[tuple[int, ...], Found] | None, parent: str | None) -> None:
-        if taken is not None:
-            self._chat.run_worker(self._adopt(*taken, parent), group="adopt")
+        if taken is None:
+            return
+        prompt_ids, found = taken
 
-    async def _adopt(self, prompt_ids: tuple[int, ...], found: Found, parent: str | None) -> None:
-        try:
+        async def adopt() -> None:
             reply = await self._chat.inspector.reply_of_ids(prompt_ids, found.ids, found.reason)
-        except ChatappError as error:
-            self._chat.say_error(str(error))
-        else:
-            self._turns.start(self._session.adopt(reply, parent))
+            self._chat.turns.start(self._session.adopt(reply, parent))
+
+        self._chat.work(adopt, "adopt", "error")
 
     def _answer(self, show: Callable[[str | None], None]) -> None:
         """Show other answers to the message that is to be answered, once a model can write them.
 
         Raises:
-            ChatappError: a reply is under way.
+            CommandError: a reply is under way.
         """
 
-        def begin() -> None:
-            if self._turns.busy:
-                raise ChatappError(BUSY)
+        async def begin() -> None:
+            self._chat.turns.refuse_busy()
             show(self._session.parent_for_reply())
 
-        if self._turns.busy:
-            raise ChatappError(BUSY)
+        self._chat.turns.refuse_busy()
         self._models.when_ready(begin)

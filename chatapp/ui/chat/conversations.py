@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from chatapp.chat.conversation import Conversation, Message
 from chatapp.chat.errors import ChatappError, StoreError
 from chatapp.chat.template import Template, parse_template, template_text
 from chatapp.ui.chat.base import ChatBase
-from chatapp.ui.chat.turns import Turns
 from chatapp.ui.services import Chats, Services
 
 _NOT_KEPT = "conversations are not kept in this session"
@@ -32,11 +30,10 @@ class Place:
 class Conversations:
     """Changes which conversation, and which path of it, is current."""
 
-    def __init__(self, services: Services, turns: Turns, view: ChatBase) -> None:
+    def __init__(self, services: Services, chat: ChatBase) -> None:
         self._services = services
         self._session = services.session
-        self._turns = turns
-        self._view = view
+        self._chat = chat
         self.template = services.template
         self.templates = dict(services.templates)
         """By name; those that were saved since the start too."""
@@ -55,16 +52,16 @@ class Conversations:
             ChatappError: the template's settings cannot be had; nothing is changed.
         """
         sampling = self._services.sampling_for(template) if template is not None else None
-        await self._turns.stop()
+        await self._chat.turns.stop()
         if template is not None and sampling is not None:
             self.template = template
             self._session.set_sampling(sampling)
         self._session.new_conversation(self.template)
-        self._view.conversation_changed()
+        self._chat.conversation_changed()
 
     async def begin_alike(self) -> None:
         """Begin an empty conversation with the settings of the present one."""
-        await self._turns.stop()
+        await self._chat.turns.stop()
         before = self._session.conversation
         self._session.new_conversation(self.template)
         self._session.conversation = replace(
@@ -75,18 +72,18 @@ class Conversations:
             stop=before.stop,
             think=before.think,
         )
-        self._view.conversation_changed()
+        self._chat.conversation_changed()
 
     async def open(self, conversation_id: str) -> None:
         """Make a kept conversation the current one. Raises StoreError."""
         while True:
-            await self._turns.stop()
+            await self._chat.turns.stop()
             before = self._session.conversation
             loaded = await self._session.load(conversation_id)
-            if not self._turns.busy and self._session.conversation is before:
+            if not self._chat.turns.busy and self._session.conversation is before:
                 break  # else something was said while it was read
         self._session.take(loaded)
-        self._view.conversation_changed()
+        self._chat.conversation_changed()
         await self.say_model()
 
     async def say_model(self) -> None:
@@ -110,7 +107,7 @@ class Conversations:
             what = f"it is not on this machine, /model {refs[0]} fetches it"
         else:
             what = "it is not on this machine"
-        self._view.say(
+        self._chat.say(
             f"{written.model} wrote these replies; {what}. They can be read, and {facts.name}"
             " answers what you write"
         )
@@ -124,21 +121,20 @@ class Conversations:
         if message_id is None or message_id not in conversation.messages:
             return
         await self.move_to(message_id, ends_there=False)
-        self._view.point_at(message_id, place.words)
+        self._chat.point_at(message_id, place.words)
 
     async def change(self, changed: Callable[[Conversation], Conversation]) -> None:
         """Change the current conversation, when what streams has stopped and is in it."""
-        await self._turns.stop()
-        await self._keep(changed)
+        await self._chat.turns.stop()
+        await self.keep(changed)
 
-    async def _keep(self, changed: Callable[[Conversation], Conversation]) -> None:
+    async def keep(self, changed: Callable[[Conversation], Conversation]) -> None:
         """Change the current conversation and save it; a reply under way goes on."""
         try:
             failed = await self._session.change(changed(self._session.conversation))
         finally:  # it is changed, though whoever wanted it may not be waiting any more
-            self._view.conversation_changed()
-        if failed:
-            self._view.say_error(f"not saved: {failed.message}; the chat goes on in memory")
+            self._chat.conversation_changed()
+        self._chat.say_unsaved(failed)
 
     async def move_beside(self, message: Message, steps: int) -> str | None:
         """Go to the sibling before or after a message. Returns its id; None where there is none."""
@@ -162,22 +158,6 @@ class Conversations:
             await self.change(lambda now: now.at(now.deepest(message_id)))
         return conversation.messages[message_id]
 
-    async def edit(self, message: Message, text: str) -> None:
-        """Put another wording beside a message; what followed stays below the old one."""
-        await self.change(lambda now: now.edit(message.id, text, created=time.time()))
-
-    async def delete(self, message: Message) -> None:
-        """Hide a message and what follows it."""
-        await self.change(lambda now: now.delete(message.id, when=time.time()))
-
-    async def undelete(self) -> bool:
-        """Bring back what was deleted last. Returns whether there was anything."""
-        deleted = self._session.conversation.last_deleted()
-        if deleted is None:
-            return False
-        await self.change(lambda now: now.restore(deleted))
-        return True
-
     async def save_template(self, name: str) -> Path:
         """Keep the texts and the sampling of the present chat as a template. Raises ChatappError.
 
@@ -192,39 +172,12 @@ class Conversations:
         self.templates[name] = parse_template(name, template_text(template, sampling))
         return file
 
-    async def rename(self, title: str) -> None:
-        """Give the conversation another title."""
-        await self._keep(lambda now: replace(now, title=title))
-
-    async def set_system(self, text: str) -> None:
-        """Change the system text, from the next reply on."""
-        await self._keep(lambda now: replace(now, system=text))
-
     async def set_format(self, name: str) -> None:
         """Change the prompt format, from the next reply on. Raises ChatappError."""
         if name not in self._services.formats:
             allowed = ", ".join(self._services.formats)
             raise ChatappError(f"no format is called {name!r}; there are {allowed}")
-        await self._keep(lambda now: replace(now, format=name))
-
-    async def set_think(self, think: bool | None) -> None:
-        """Have the model think or not, from the next reply on; None leaves it to its template."""
-        await self._keep(lambda now: replace(now, think=think))
-
-    async def set_stop(self, texts: tuple[str, ...]) -> None:
-        """Change the stop sequences, from the next reply on."""
-        await self._keep(lambda now: replace(now, stop=texts))
-
-    async def export(self, path: Path) -> None:
-        """Write the conversation to a file that is not there yet. Raises ChatappError."""
-        await self._export(self._session.conversation, path)
-
-    async def _export(self, conversation: Conversation, path: Path) -> None:
-        if self._services.export_chat is None:
-            raise ChatappError("exporting is not available in this session")
-        if await asyncio.to_thread(path.exists):
-            raise ChatappError(f"{path} is there already; give the file another name")
-        await self._services.export_chat(conversation, path)
+        await self.keep(lambda now: replace(now, format=name))
 
     async def bring_in(self, path: Path) -> None:
         """Read a conversation from a file and open it. Raises ChatappError."""
@@ -242,7 +195,7 @@ class Conversations:
     async def rename_chat(self, conversation_id: str, title: str) -> None:
         """Give a chat another title. Raises StoreError."""
         if conversation_id == self.current:
-            await self.rename(title)
+            await self.keep(lambda now: replace(now, title=title))
         else:
             await self.chats.rename(conversation_id, title)
 
@@ -252,7 +205,11 @@ class Conversations:
         conversation = (
             self._session.conversation if open_now else await self.chats.load(conversation_id)
         )
-        await self._export(conversation, path)
+        if self._services.export_chat is None:
+            raise ChatappError("exporting is not available in this session")
+        if await asyncio.to_thread(path.exists):
+            raise ChatappError(f"{path} is there already; give the file another name")
+        await self._services.export_chat(conversation, path)
 
     async def delete_chat(self, conversation_id: str) -> None:
         """Put a chat aside; where it is the open one, an empty one takes its place."""

@@ -27,7 +27,6 @@ from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.models import Models
 from chatapp.ui.chat.score_places import find_places, parts_of
-from chatapp.ui.chat.turns import Turns
 from chatapp.ui.chat.what_if import WhatIf
 from chatapp.ui.drawing import MUTED, piece_style
 from chatapp.ui.look import Look
@@ -46,15 +45,15 @@ _NO_TOKEN = "Point at a token first: Tab, then the arrow keys, or a click."
 _UNSCORED = (
     "The tokens of this text are not known yet: /score on reads it, and they can be pointed at."
 )
+_BUSY = "a reply is being written; look inside when it is done"
 _WRITING = "A reply is being written: this is shown when it is done."
 
 
 class Inside:
     """Looks into the model at the token pointed at, or the newest one."""
 
-    def __init__(self, chat: ChatBase, turns: Turns, models: Models, what_if: WhatIf) -> None:
+    def __init__(self, chat: ChatBase, models: Models, what_if: WhatIf) -> None:
         self._chat = chat
-        self._turns = turns
         self._models = models
         self._what_if = what_if
         self._layer: int | None = None
@@ -69,7 +68,7 @@ class Inside:
         """Look inside the model at the cursor: tokens, attention, layers, words, anatomy."""
         if page and page not in PAGES:
             raise CommandError(f"/inside takes {', '.join(PAGES)}, not {page!r}")
-        self._refuse_busy()
+        self._chat.turns.refuse_busy(_BUSY)
 
         async def show() -> None:
             inside = await self._look()
@@ -92,7 +91,7 @@ class Inside:
     def journey(self, _: str = "") -> None:
         """How the token at the cursor came to be, stage by stage."""
         self._pointed_reply()
-        self._refuse_busy()
+        self._chat.turns.refuse_busy(_BUSY)
 
         async def show() -> None:
             message, index = self._pointed_reply()
@@ -179,7 +178,7 @@ class Inside:
         if panel.tab != _CANDIDATES and self._chat.query_one("#side").display:
             place = (pointed[0].message.id, pointed[1]) if pointed is not None else None
             wanted = (panel.tab, place, self._layer, self._head, self._what_if.on)
-            if self._turns.busy:
+            if self._chat.turns.busy:
                 wanted = _WRITING
         if wanted == self._shown:
             return
@@ -283,10 +282,6 @@ class Inside:
         if pointed is None or pointed[0].message.reply is None:
             raise CommandError("point at a token of a reply first: Tab, then the arrow keys")
         return pointed[0].message, pointed[1]
-
-    def _refuse_busy(self) -> None:
-        if self._turns.busy:
-            raise CommandError("a reply is being written; look inside when it is done")
 
     async def _look(self) -> Looked:
         """What is pointed at. Raises ChatappError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from textual.content import Content
@@ -14,7 +15,7 @@ from chatapp.chat.thinking import answer_in
 from chatapp.ui.actions import CommandError, action, read_line
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.conversations import Conversations
-from chatapp.ui.chat.turns import BUSY, Turns
+from chatapp.ui.chat.turns import BUSY
 from chatapp.ui.dialogs.tree import TreeMove, TreeScreen
 from chatapp.ui.dialogs.write import WriteScreen
 from chatapp.ui.drawing import MUTED, renew
@@ -25,26 +26,25 @@ from chatapp.ui.layout.system import SystemBlock
 class Messages:
     """Acts on the message pointed at, or on the last one."""
 
-    def __init__(self, chat: ChatBase, turns: Turns, conversations: Conversations) -> None:
+    def __init__(self, chat: ChatBase, conversations: Conversations) -> None:
         self._chat = chat
         self._session = chat.session
-        self._turns = turns
         self._conversations = conversations
         self._waiting: list[str] = []
         """Messages that are sent one by one, each when the reply before it has ended."""
 
     def send(self, text: str) -> None:
         """Say something and stream the reply; while another one streams, the message waits."""
-        if self._turns.busy:
+        if self._chat.turns.busy:
             self._waiting.append(text)
             self._show_waiting()
         else:
-            self._turns.start(self._session.send(text), sends=True)
+            self._chat.turns.start(self._session.send(text), sends=True)
 
     def turn_ended(self, *, well: bool) -> None:
         """Send what waits; where the reply was stopped or failed it goes back into the prompt."""
         if well and self._waiting:
-            self._turns.start(self._session.send(self._waiting.pop(0)), sends=True)
+            self._chat.turns.start(self._session.send(self._waiting.pop(0)), sends=True)
             self._show_waiting()
         else:
             self._back_to_prompt()
@@ -85,13 +85,13 @@ class Messages:
     def branch(self, message_id: str, index: int, token_ids: Sequence[int]) -> None:
         """Take other tokens at a point of a reply and go on from there."""
         if not self._busy():
-            self._turns.start(self._session.branch(message_id, index, token_ids))
+            self._chat.turns.start(self._session.branch(message_id, index, token_ids))
 
     @action("stop")
     def stop(self, _: str = "") -> None:
         """Stop the reply; what came is kept."""
-        if self._turns.busy:
-            self._turns.cancel()
+        if self._chat.turns.busy:
+            self._chat.turns.cancel()
         else:
             self._chat.say("no reply is under way", "warning")
 
@@ -100,7 +100,7 @@ class Messages:
         """Write another reply; the old one is kept beside it."""
         message = self._pointed()
         if message is not None and not self._busy():
-            self._turns.start(self._session.regenerate(message.id))
+            self._chat.turns.start(self._session.regenerate(message.id))
 
     @action("continue")
     def continue_reply(self, _: str = "") -> None:
@@ -111,7 +111,7 @@ class Messages:
         if message.role != "assistant":
             self._chat.say("only a reply can be continued; Ctrl+R writes one", "warning")
             return
-        self._turns.start(self._session.continue_reply(message.id))
+        self._chat.turns.start(self._session.continue_reply(message.id))
 
     @action("edit")
     def edit(self, _: str = "") -> None:
@@ -131,7 +131,9 @@ class Messages:
             if text is None:
                 return
             try:
-                await self._conversations.edit(message, text)
+                await self._conversations.change(
+                    lambda now: now.edit(message.id, text, created=time.time())
+                )
             except ChatappError as error:  # another chat may be open by now
                 self._chat.say(f"not kept: {error}", "warning")
                 return
@@ -183,17 +185,19 @@ class Messages:
         """Delete the message pointed at, with what follows."""
         message = self._pointed()
         if message is not None and not self._busy():
-            await self._conversations.delete(message)
+            await self._conversations.change(lambda now: now.delete(message.id, when=time.time()))
             self._chat.say("deleted, with what followed; u brings it back")
 
     @action("undo")
     async def undo(self, _: str = "") -> None:
         """Bring back the message that was deleted last."""
         if not self._busy():
-            back = await self._conversations.undelete()
-            self._chat.say(
-                "it is back, with what followed" if back else "nothing is deleted in this chat"
-            )
+            deleted = self._session.conversation.last_deleted()
+            if deleted is None:
+                self._chat.say("nothing is deleted in this chat")
+                return
+            await self._conversations.change(lambda now: now.restore(deleted))
+            self._chat.say("it is back, with what followed")
 
     @action("fold")
     def fold(self, _: str = "") -> None:
@@ -272,6 +276,6 @@ class Messages:
         return self._session.conversation.messages.get(block.message.id, block.message)
 
     def _busy(self) -> bool:
-        if self._turns.busy:
+        if self._chat.turns.busy:
             self._chat.say(BUSY, "warning")
-        return self._turns.busy
+        return self._chat.turns.busy

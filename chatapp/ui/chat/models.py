@@ -4,43 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
 
 from chatapp.chat.errors import ChatappError, EngineError
-from chatapp.chat.facts import ModelFacts, Progress
+from chatapp.chat.facts import Progress
 from chatapp.ui.actions import action
 from chatapp.ui.chat.base import ChatBase
+from chatapp.ui.dialogs.download import DownloadScreen
 from chatapp.ui.dialogs.picker import Choice, PickerScreen
-from chatapp.ui.services import ModelChoice, ModelOffer, ModelState
-
-
-class ModelView(Protocol):
-    """Where the model's state is shown."""
-
-    def offer_made(self, offer: ModelOffer) -> None:
-        """A model is about to be fetched."""
-
-    def offer_closed(self) -> None:
-        """The fetch is over, one way or the other."""
-
-    def model_progressed(self) -> None:
-        """`state` or `progress` changed."""
-
-    def model_ready(self, facts: ModelFacts) -> None:
-        """Replies can be asked for."""
-
-    async def stop_turn(self) -> None:
-        """Another model is about to be loaded: stop the reply under way and keep what came."""
+from chatapp.ui.services import ModelChoice, ModelState
 
 
 class Models:
     """Loads one model at a time; replies wait for it."""
 
-    def __init__(self, chat: ChatBase, view: ModelView) -> None:
+    def __init__(self, chat: ChatBase, on_ready: Callable[[], None]) -> None:
+        """`on_ready` is called whenever replies can be asked for."""
         self._chat = chat
         self._services = chat.services
         self._session = chat.services.session
-        self._view = view
+        self._on_ready = on_ready
         self._task: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
         self._closed = False
@@ -61,14 +43,15 @@ class Models:
             self._task.cancel()
         self._settled.clear()
         self._set(ModelState.LOADING)
-        self._task = asyncio.create_task(self._load(self.ref))
-        self._task.add_done_callback(self._surface)
+        self._task = self._chat.begin_task(self._load(self.ref))
 
     @action("model", usage="[REF]", keys="ctrl+l", key_id="chat.models", files=".gguf")
     def choose(self, ref: str = "") -> None:
         """Choose a model: catalog id, repo id, folder, .gguf file, or a server's address."""
-        work = self._replace(ref) if ref else self._pick()
-        self._chat.run_worker(work, group="model", exclusive=True)
+        if ref:
+            self._chat.work(lambda: self._replace(ref), "model")
+        else:
+            self._chat.work(self._pick, "model", "error")
 
     async def _pick(self) -> None:
         models, repos, ask = self._services.models, set[str](), self._chat.app.push_screen_wait
@@ -89,20 +72,16 @@ class Models:
         async def search(text: str) -> list[Choice[str]]:
             return rows_of(await models.search(text))
 
-        try:
-            rows = rows_of(await models.choices())
-            if self.ref not in {row.key for row in rows}:
-                facts = self._session.facts
-                rows.insert(0, Choice(self.ref, facts.name if facts else self.ref, self.ref, True))
-            empty = "no model here is called so; /model REF loads any other"
-            picked = await ask(PickerScreen("Models", rows, empty=empty, more=search))
-            if picked in repos:
-                rows = rows_of(await models.files(picked))
-                empty = "this repository holds no whole GGUF file"
-                picked = await ask(PickerScreen(picked, rows, empty=empty))
-        except ChatappError as error:
-            self._chat.say_error(str(error))
-            return
+        rows = rows_of(await models.choices())
+        if self.ref not in {row.key for row in rows}:
+            facts = self._session.facts
+            rows.insert(0, Choice(self.ref, facts.name if facts else self.ref, self.ref, True))
+        empty = "no model here is called so; /model REF loads any other"
+        picked = await ask(PickerScreen("Models", rows, empty=empty, more=search))
+        if picked in repos:
+            rows = rows_of(await models.files(picked))
+            empty = "this repository holds no whole GGUF file"
+            picked = await ask(PickerScreen(picked, rows, empty=empty))
         if picked is not None:
             await self._replace(picked)
 
@@ -112,7 +91,7 @@ class Models:
         except ChatappError as error:
             self._chat.say(f"{error}; nothing is changed", "warning")
             return
-        await self._view.stop_turn()
+        await self._chat.turns.stop()
         self.load(ref)
 
     @action("reload", keys="f5", key_id="chat.restart")
@@ -141,17 +120,14 @@ class Models:
         if self.state is not ModelState.READY:
             raise EngineError(self.problem or "no model is loaded; choose one with Ctrl+L")
 
-    def when_ready(self, do: Callable[[], Awaitable[None] | None]) -> None:
+    def when_ready(self, do: Callable[[], Awaitable[None]]) -> None:
         """Do something once a model can reply; keys are obeyed meanwhile."""
-        self._chat.run_worker(self._when_ready(do), group="when-ready", exclusive=True)
 
-    async def _when_ready(self, do: Callable[[], Awaitable[None] | None]) -> None:
-        try:
+        async def wait() -> None:
             await self.ready()
-            if (waiting := do()) is not None:
-                await waiting
-        except ChatappError as error:
-            self._chat.say(str(error), "warning")
+            await do()
+
+        self._chat.work(wait, "when-ready")
 
     async def close(self) -> None:
         """Give up whatever is under way, and show nothing any more."""
@@ -170,28 +146,29 @@ class Models:
                 self._fail("stopped; choose a model with Ctrl+L, or fetch again with F5")
             raise
 
-    def _surface(self, task: asyncio.Task[None]) -> None:
-        """A fault of the program must not vanish in a task nobody waits for."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._chat.fault(error)
-
     async def _fetch_and_load(self, ref: str) -> None:
         models = self._services.models
         offer = await models.missing(ref)
         if offer is not None:
             self._set(ModelState.FETCHING)
-            self._view.offer_made(offer)
+            self._chat.app.push_screen(
+                DownloadScreen(
+                    offer, lambda: self.progress, self.cancel_fetch, self._services.clock
+                )
+            )
         try:
             source = await models.obtain(ref, self._tell)
         finally:
             if offer is not None and not self._closed:
-                self._view.offer_closed()
+                for screen in self._chat.app.screen_stack:
+                    if isinstance(screen, DownloadScreen):
+                        screen.close()
         self._set(ModelState.LOADING)
         facts = await self._session.load_model(source, self._services.load_options, self._tell)
         self.problem = ""
         self._set(ModelState.READY)
         self._settled.set()
-        self._view.model_ready(facts)
+        self._on_ready()
         if facts.note:
             self._chat.say(facts.note)
 
@@ -218,7 +195,8 @@ class Models:
     def _set(self, state: ModelState) -> None:
         self.state = state
         self.progress = None
-        self._view.model_progressed()
+        if self._chat.is_mounted:
+            self._chat.show_status()
 
     def _tell(self, progress: Progress) -> None:
         # May be called from any thread: only a value is kept, the screen's timer reads it.

@@ -8,7 +8,6 @@ from chatapp.chat.notebook import parts_of, rewritten, text_of
 from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.conversations import Conversations
-from chatapp.ui.chat.turns import Turns
 from chatapp.ui.dialogs.notebook import NotebookScreen
 from chatapp.ui.widgets.notices import Notices
 
@@ -16,9 +15,8 @@ from chatapp.ui.widgets.notices import Notices
 class Notebook:
     """Changes the conversation through its text, and has the model go on from there."""
 
-    def __init__(self, chat: ChatBase, turns: Turns, conversations: Conversations) -> None:
+    def __init__(self, chat: ChatBase, conversations: Conversations) -> None:
         self._chat = chat
-        self._turns = turns
         self._conversations = conversations
 
     @action("notebook")
@@ -26,10 +24,10 @@ class Notebook:
         """The whole chat as one text: edit it anywhere, and go on from there."""
         screen = NotebookScreen(
             lambda: text_of(self._chat.session.conversation),
-            lambda: self._turns.busy,
+            lambda: self._chat.turns.busy,
             self._keep,
             self._go_on,
-            self._turns.cancel,
+            self._chat.turns.cancel,
             lambda: self._chat.query_one(Notices).words,
             vim=self._chat.prompt.vim,
         )
@@ -51,4 +49,4 @@ class Notebook:
         if after.messages is not before.messages or after.system != before.system:
             await self._conversations.change(lambda _: after)
         self._chat.query_one(Notices).clear()
-        self._turns.start(session.reply_from(after.leaf, open_reply))
+        self._chat.turns.start(session.reply_from(after.leaf, open_reply))

@@ -1,25 +1,57 @@
-"""The numbers of a draw. They hold from the next token on, of a running reply too."""
+"""How tokens are drawn, from the next one on, of a running reply too: the numbers, rules for single
+tokens, the end, the order of the stages, and presets of all of them."""
 
 from __future__ import annotations
 
-from chatapp.chat.sampling import MOST, MOST_SEED, PARAMETERS, find
+import asyncio
+import math
+from dataclasses import replace
+
+from chatapp.chat.numbers import decimal
+from chatapp.chat.prompt import TokenPiece
+from chatapp.chat.record import Candidate
+from chatapp.chat.sampling import (
+    MOST,
+    MOST_SEED,
+    ORDERS,
+    PARAMETERS,
+    TRANSFORMERS_ORDER,
+    EndRule,
+    SamplingParams,
+    find,
+)
+from chatapp.chat.text import visible_token
 from chatapp.chat.thinking import THINK
-from chatapp.ui.actions import CommandError, action
+from chatapp.session.grammars import grammar_words, read_grammar
+from chatapp.session.token_names import TokenNameError, parse_bias, token_named, unquoted
+from chatapp.settings.presets import PresetError, Presets
+from chatapp.ui.actions import CommandError, action, path_of
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.conversations import Conversations
+from chatapp.ui.chat.models import Models
 from chatapp.ui.chat.what_if import WhatIf
+from chatapp.ui.dialogs.order import OrderScreen
+from chatapp.ui.services import ModelState
 
 _OTHERS = ("seed", "max_tokens", "format", "stop")
 """What /set sets besides the sampler's numbers."""
+_END_WORDS: dict[EndRule, str] = {
+    "allow": "the model may end its replies",
+    "forbid": "no reply may end by itself; Esc stops it",
+    "force": "the very next token ends the reply",
+}
 
 
 class Sampling:
-    """Sets numbers by name."""
+    """Sets numbers and rules by name."""
 
-    def __init__(self, chat: ChatBase, conversations: Conversations, what_if: WhatIf) -> None:
+    def __init__(
+        self, chat: ChatBase, conversations: Conversations, models: Models, what_if: WhatIf
+    ) -> None:
         self._chat = chat
         self._session = chat.session
         self._conversations = conversations
+        self._models = models
         self._what_if = what_if
 
     @action("temp", usage="[N]")
@@ -78,7 +110,7 @@ class Sampling:
             case "stop":
                 if value:
                     texts = () if value == "off" else (_unescape(value),)
-                    await self._conversations.set_stop(texts)
+                    await self._conversations.keep(lambda now: replace(now, stop=texts))
                 said = ", ".join(repr(text) for text in self._session.conversation.stop)
                 self._chat.say(f"replies end before {said}" if said else "no stop sequence is set")
             case _:
@@ -90,7 +122,7 @@ class Sampling:
         if argument and argument not in THINK:
             raise CommandError(f"/think takes {', '.join(THINK)}")
         if argument:
-            await self._conversations.set_think(THINK[argument])
+            await self._conversations.keep(lambda now: replace(now, think=THINK[argument]))
         chosen = self._session.conversation.think
         words = next(name for name, value in THINK.items() if value is chosen)
         facts = self._session.facts
@@ -120,6 +152,155 @@ class Sampling:
         when = ", tried on this reply" if self._what_if.on else " from the next token on"
         self._chat.say(f"{parameter.name} is {parameter.format(value)}{when}")
 
+    # Tokens
+
+    @action("ban", usage="[TOKEN]")
+    async def ban(self, name: str = "") -> None:
+        """Never take a token, by id or text; again allows it."""
+        if not name:
+            await self._tell_rules()
+            return
+        piece = await self._named(name)
+        self._turn_ban(piece.id, piece.bytes, "the same")
+
+    def ban_candidate(self) -> None:
+        """Ban the candidate under the row cursor, or allow it again."""
+        if (one := self._candidate()) is not None:
+            self._turn_ban(one.id, one.bytes, "x")
+
+    def _turn_ban(self, id_: int, token: bytes, how: str) -> None:
+        sampling = self._chat.sampling
+        allowed = id_ in sampling.banned
+        kept = tuple(one for one in sampling.banned if one != id_)
+        self._chat.set_sampling(replace(sampling, banned=kept if allowed else (*kept, id_)))
+        what = "may be taken again" if allowed else f"is banned; {how} allows it again"
+        self._chat.say(f"{visible_token(token)} ({id_}) {what}")
+
+    @action("bias", usage="[TOKEN=N]", values=lambda _: ("clear",))
+    async def bias(self, argument: str = "") -> None:
+        """Add to a token's logit; none tells what holds, clear frees all."""
+        if argument == "clear":
+            sampling = self._chat.sampling
+            self._chat.set_sampling(replace(sampling, banned=(), logit_bias=(), end="allow"))
+            self._chat.say("no token is banned or biased, and the end is left to the model")
+        elif not argument:
+            await self._tell_rules()
+        else:
+            bias = parse_bias(argument)
+            piece = await self._named(bias.token)
+            if bias.value == -math.inf:
+                raise TokenNameError(f"a bias of −∞ is a ban: /ban {piece.id}")
+            self._bias(piece.id, piece.bytes, bias.value)
+
+    def bias_candidate(self, steps: int) -> None:
+        """Add to the logit of the candidate under the row cursor."""
+        if (one := self._candidate()) is not None:
+            bias = dict(self._chat.sampling.logit_bias).get(one.id, 0.0) + steps
+            self._bias(one.id, one.bytes, bias, "; + and − turn it")
+
+    def _bias(self, id_: int, token: bytes, bias: float, more: str = "") -> None:
+        sampling = self._chat.sampling
+        biases = {**dict(sampling.logit_bias), id_: bias}
+        pairs = tuple((one, value) for one, value in biases.items() if value)
+        self._chat.set_sampling(replace(sampling, logit_bias=pairs))
+        self._chat.say(f"{visible_token(token)} ({id_}) has a bias of {decimal(bias)}{more}")
+
+    async def _named(self, name: str) -> TokenPiece:
+        session = self._chat.session
+        if self._models.state is not ModelState.READY or session.facts is None:
+            # To wait would hold up all that is typed meanwhile.
+            raise TokenNameError("only a loaded model knows its tokens; try again once it is here")
+        return await token_named(unquoted(name), session.engine, session.facts.vocab_size)
+
+    def _candidate(self) -> Candidate | None:
+        one = self._chat.panel.candidates.candidate
+        if one is None:
+            self._chat.say("choose a candidate in the panel first", "warning")
+        return one
+
+    async def _tell_rules(self) -> None:
+        """Say which tokens have a rule of their own. Raises ChatappError."""
+        sampling = self._chat.sampling
+        ids = [*sampling.banned, *(id_ for id_, _ in sampling.logit_bias)]
+        if not ids:
+            self._chat.say("no token is banned or biased; x, + and − in the candidates do it")
+            return
+        pieces = await self._chat.session.engine.pieces(ids)
+        names = [f"{visible_token(piece.bytes)} ({piece.id})" for piece in pieces]
+        count = len(sampling.banned)
+        words = [f"banned: {', '.join(names[:count])}"] if count else []
+        biased = zip(names[count:], sampling.logit_bias, strict=True)
+        words += [f"{name} {'+' if bias > 0 else ''}{decimal(bias)}" for name, (_, bias) in biased]
+        self._chat.say(" · ".join(words))
+
+    # The end, the order, presets
+
+    @action("end", usage="RULE", values=lambda _: tuple(_END_WORDS))
+    def end(self, rule: str) -> None:
+        """The end of a reply: allow, forbid, or force it now."""
+        match rule:
+            case "allow" | "forbid" | "force":
+                self._chat.set_sampling(replace(self._chat.sampling, end=rule))
+                self._chat.say(_END_WORDS[rule])
+            case _:
+                raise CommandError(f"/end takes allow, forbid or force, not {rule!r}")
+
+    @action("schema", usage="[FILE]", files="")
+    async def schema(self, file: str = "") -> None:
+        """Hold replies to a schema (.json), a grammar (.lark), a pattern (.regex); off: don't."""
+        if file:
+            wanted = file != "off"
+            grammar = await asyncio.to_thread(read_grammar, path_of(file)) if wanted else ""
+            self._chat.set_sampling(replace(self._chat.sampling, grammar=grammar))
+        held = grammar_words(self._chat.sampling.grammar)
+        self._chat.say(f"replies are held to {held}" if held else "replies are held to nothing")
+
+    @action("order", usage="[NAME]", values=lambda _: tuple(ORDERS))
+    def order(self, name: str = "") -> None:
+        """The order of the sampler's stages: transformers, llama.cpp, your own."""
+        if not name:
+            screen = OrderScreen(self._chat.sampling, self._chat.set_sampling)
+            self._chat.app.push_screen(screen)
+        elif name in ORDERS:
+            self._chat.set_sampling(replace(self._chat.sampling, order=ORDERS[name]))
+            self._chat.say(f"the stages run in {name} order")
+        else:
+            raise CommandError(f"/order takes {' or '.join(ORDERS)}, not {name!r}")
+
+    @property
+    def _presets(self) -> Presets:
+        """All presets. Raises PresetError where none are kept."""
+        presets = self._chat.services.presets
+        if presets is None:
+            raise PresetError("presets are not kept in this session")
+        return presets
+
+    @property
+    def preset_words(self) -> list[str]:
+        """What /preset takes."""
+        try:
+            return [*self._presets.names(), "save ", "remove "]
+        except PresetError:
+            return []
+
+    @action("preset", usage="[NAME]", values=lambda self: self.preset_words)
+    def preset(self, argument: str = "") -> None:
+        """Take a preset; save NAME and remove NAME keep your own."""
+        first, _, rest = argument.partition(" ")
+        name = rest.strip()
+        if not argument:
+            names = ", ".join(self._presets.names())
+            self._chat.say(f"presets: {names}; /preset save NAME keeps another")
+        elif first == "save" and name:
+            file = self._presets.save(name, self._chat.sampling)
+            self._chat.say(f"kept as preset {name}, in {file}")
+        elif first == "remove" and name:
+            self._presets.remove(name)
+            self._chat.say(f"preset {name} is removed")
+        else:
+            self._chat.set_sampling(self._presets.load(argument))
+            self._chat.say(f"preset {argument}")
+
 
 def _unescape(text: str) -> str:
     """A text in which \\n and \\t are written out, since a command is one line."""
@@ -136,3 +317,20 @@ def _whole(name: str, text: str) -> int:
         bounds = f"of at most {most}" if number > most else "of at least 0"
         raise CommandError(f"{name} must be a whole number {bounds}, not {text!r}")
     return number
+
+
+def rule_words(sampling: SamplingParams) -> list[str]:
+    """What holds besides the numbers, in few words."""
+    words: list[str] = []
+    if sampling.banned:
+        words.append(f"{len(sampling.banned)} banned")
+    if sampling.logit_bias:
+        words.append(f"{len(sampling.logit_bias)} biased")
+    if sampling.grammar:
+        words.append(f"held to {grammar_words(sampling.grammar)}")
+    if sampling.end != "allow":
+        words.append("end forbidden" if sampling.end == "forbid" else "end forced")
+    if sampling.order != TRANSFORMERS_ORDER:
+        known = [name for name, order in ORDERS.items() if order == sampling.order]
+        words.append(f"{known[0] if known else 'own'} order")
+    return words

@@ -21,7 +21,6 @@ from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.models import Models
 from chatapp.ui.chat.score_places import choose, find_places, parts_of, spread
-from chatapp.ui.chat.turns import Turns
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.message import MessageBlock
 from chatapp.ui.layout.system import SYSTEM
@@ -35,10 +34,9 @@ GIVEN = "your text: T and final are the model's own"
 class Scores:
     """Scores of what no model wrote."""
 
-    def __init__(self, chat: ChatBase, turns: Turns, models: Models) -> None:
+    def __init__(self, chat: ChatBase, models: Models) -> None:
         self._chat = chat
         self._session = chat.session
-        self._turns = turns
         self._models = models
         self.records: Mapping[str, tuple[TokenRecord, ...]] = {}
         """By message, of what was scored; the system text under `SYSTEM`."""
@@ -81,7 +79,7 @@ class Scores:
     def soon(self) -> None:
         """Score what the model read, unless a reply is under way."""
         unasked = self.asked is None
-        if not self.wanted or self._turns.busy:
+        if not self.wanted or self._chat.turns.busy:
             return
         if unasked and self._models.state is not ModelState.READY:
             return  # nobody asked for it: no model is waited for, or started again

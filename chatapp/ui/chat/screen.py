@@ -16,16 +16,16 @@ from textual.message import Message as Notice
 from textual.widgets import Static, TextArea
 
 from chatapp.chat import numbers
-from chatapp.chat.conversation import Message
 from chatapp.chat.errors import ChatappError
-from chatapp.chat.facts import ModelFacts, Progress
+from chatapp.chat.facts import Progress
 from chatapp.chat.generation import Paused, PromptRead
 from chatapp.chat.prompt import TokenPiece
-from chatapp.chat.record import FinishReason, TokenRecord
+from chatapp.chat.record import ENDED_WELL, FinishReason, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.served import SERVERS
 from chatapp.chat.template import NO_TEMPLATE
-from chatapp.session.session import ReplyEnded
+from chatapp.session.saving import SaveFailed
+from chatapp.session.session import MessageAdded, ReplyEnded, TurnEvent
 from chatapp.ui.actions import Actions, Line, bindings_of, message_of, read_line
 from chatapp.ui.chat.attachments import Attachments, Room
 from chatapp.ui.chat.base import ChatBase
@@ -37,19 +37,17 @@ from chatapp.ui.chat.inside import Inside
 from chatapp.ui.chat.messages import Messages
 from chatapp.ui.chat.models import Models
 from chatapp.ui.chat.notebook import Notebook
-from chatapp.ui.chat.rules import Rules, rule_words
-from chatapp.ui.chat.sampling import Sampling
+from chatapp.ui.chat.sampling import Sampling, rule_words
 from chatapp.ui.chat.scores import Scores
 from chatapp.ui.chat.shorter import Shorter
 from chatapp.ui.chat.titles import Titles
 from chatapp.ui.chat.tokens import Tokens
-from chatapp.ui.chat.turns import DRAWS_PER_SECOND, Turns
+from chatapp.ui.chat.turns import DRAWS_PER_SECOND, News, TurnOver, Turns
 from chatapp.ui.chat.view import View
 from chatapp.ui.chat.what_if import TITLE, WhatIf
-from chatapp.ui.dialogs.download import DownloadScreen
 from chatapp.ui.dialogs.settings import SettingsScreen
 from chatapp.ui.drawing import MUTED, bar, renew
-from chatapp.ui.services import ModelOffer, ModelState, Services
+from chatapp.ui.services import ModelState, Services
 from chatapp.ui.token_colours import SCALES, legend
 from chatapp.ui.widgets import hints
 from chatapp.ui.widgets.candidates import CandidateChosen, MoreWanted
@@ -63,17 +61,11 @@ from chatapp.ui.widgets.sparkline import Sparklines
 from chatapp.ui.widgets.token_panel import TokenPanel
 from chatapp.ui.widgets.transcript import Transcript
 
-PANEL_FROM_WIDTH, PANEL_FROM_HEIGHT = 80, 20
-"""The smallest screen on which the side panel unfolds by itself."""
-PANEL_AT_ALL_FROM_WIDTH = 60
-"""Below it there is no room for a panel and a transcript at once."""
 TICKS_A_NUMBER = 4
 """While tokens stream the panel and the header are drawn every so many ticks at most: nobody reads
 a distribution fifteen times a second, and drawing one costs more than the words do."""
 _PREFILL_BAR = 24
 _STOPPING = "stopping …"
-_WELL = (FinishReason.STOP, FinishReason.STOP_SEQUENCE, FinishReason.LENGTH)
-"""How a reply ends that is not stopped, cut or failed."""
 
 FEATURES = (
     ChatMenu,
@@ -84,7 +76,6 @@ FEATURES = (
     WhatIf,
     Inside,
     Scores,
-    Rules,
     Compare,
     Sampling,
     Attachments,
@@ -127,46 +118,27 @@ class ChatScreen(ChatBase):
         self._at_start = (*services.notices, *complaints)
         self._ticks_since_numbers = 0
         self._numbers_behind = False  # whether panel and header show less than what has come
-        self._panel_wanted: bool | None = None  # as the user said; None leaves it to the size
         self._shown = ""  # the id of the chat on the screen
         self._drafts: dict[str, str] = {}  # by chat
         self._ended_well = False  # the reply under way or the last one
-        self.models = Models(self, self)
-        self.turns = Turns(self.session, self, self.models.ready, services.clock)
-        self.conversations = Conversations(services, self.turns, self)
-        self.messages = Messages(self, self.turns, self.conversations)
+        self.models = Models(self, self._model_ready)
+        self.turns = Turns(self.session, self.show_turn, self.models.ready, services.clock)
+        self.conversations = Conversations(services, self)
+        self.chats = ChatMenu(self, self.conversations)
+        self.messages = Messages(self, self.conversations)
+        self.notebook = Notebook(self, self.conversations)
         self.shorter = Shorter(self, self.conversations, self.messages)
         self.hold = Hold(self)
         self.what_if = WhatIf(self)
-        self.tokens = Tokens(self, self.turns, self.messages, self.hold, self.what_if)
-        self.scores = Scores(self, self.turns, self.models)
-        self.rules = Rules(self, self.models)
-        self.inside = Inside(self, self.turns, self.models, self.what_if)
-        self.titles = Titles(self, self.turns)
+        self.tokens = Tokens(self, self.messages, self.hold, self.what_if)
+        self.scores = Scores(self, self.models)
+        self.sampler = Sampling(self, self.conversations, self.models, self.what_if)
+        self.inside = Inside(self, self.models, self.what_if)
+        self.compare = Compare(self, self.models)
+        self.titles = Titles(self)
         self.attachments = Attachments(self, self._count_tokens, self._room)
-        self.actions = Actions(
-            (
-                ChatMenu(self, self.conversations),
-                self.messages,
-                Notebook(self, self.turns, self.conversations),
-                self.tokens,
-                self.hold,
-                self.what_if,
-                self.inside,
-                self.scores,
-                self.rules,
-                Compare(self, self.turns, self.models),
-                Sampling(self, self.conversations, self.what_if),
-                self.attachments,
-                self.models,
-                View(
-                    self,
-                    self.models,
-                    self.conversations,
-                    lambda: self.actions.all,
-                ),
-            )
-        )
+        self.looks = View(self, self.models, self.conversations, lambda: self.actions.all)
+        self.actions = Actions(one for one in vars(self).values() if isinstance(one, FEATURES))
 
     def compose(self) -> ComposeResult:
         yield Header(id="header")
@@ -242,10 +214,10 @@ class ChatScreen(ChatBase):
 
     def action_ban(self) -> None:
         """Ban the candidate under the row cursor, or allow it again."""
-        self.rules.ban_candidate()
+        self.sampler.ban_candidate()
 
     def action_bias(self, steps: int) -> None:
-        self.rules.bias_candidate(steps)
+        self.sampler.bias_candidate(steps)
 
     def _change_theme(self) -> None:
         self.inside.forget()
@@ -389,27 +361,45 @@ class ChatScreen(ChatBase):
 
     # A turn
 
-    def message_added(self, message: Message) -> None:
-        self.titles.put_off()
-        self.scores.stop()
-        self.what_if.end()
-        self.transcript.add(message, self.session.conversation)
-        self.show_token()
-        self.prompt.cursor_blink = False  # each blink draws, and the model needs the processor
+    def show_turn(self, news: News) -> None:
+        """Show what came of the turn under way."""
+        if isinstance(news, ChatappError):
+            self.say_error(str(news))
+        elif isinstance(news, BaseException):
+            self.fault(news)
+        elif not self.gone:
+            self._show_turn(news)
 
-    def prompt_progressed(self, progress: Progress) -> None:
-        """Draw in the place of the reply how much of the prompt is read."""
-        words = f"{progress.stage} {numbers.count(progress.done)}"
-        if progress.total:
-            filled = bar(progress.done / progress.total, _PREFILL_BAR).plain
-            words = f"{progress.stage} {filled} {progress.done}/{progress.total} {progress.unit}"
-        self.transcript.wait(words)
-
-    def prompt_read(self, read: PromptRead) -> None:
-        self.transcript.wait("…", read.thinking)
-        self.show_status()
-        if read.note:
-            self.say(read.note, "warning")
+    def _show_turn(self, news: TurnEvent | list[TokenRecord] | TurnOver) -> None:
+        match news:
+            case list():
+                self.tokens_came(news)
+            case MessageAdded():
+                self.titles.put_off()
+                self.scores.stop()
+                self.what_if.end()
+                self.transcript.add(news.message, self.session.conversation)
+                self.show_token()
+                self.prompt.cursor_blink = False  # each blink draws; the model needs the processor
+            case Progress():  # in the place of the reply: how much of the prompt is read
+                words = f"{news.stage} {numbers.count(news.done)}"
+                if news.total:
+                    filled = bar(news.done / news.total, _PREFILL_BAR).plain
+                    words = f"{news.stage} {filled} {news.done}/{news.total} {news.unit}"
+                self.transcript.wait(words)
+            case PromptRead():
+                self.transcript.wait("…", news.thinking)
+                self.show_status()
+                if news.note:
+                    self.say(news.note, "warning")
+            case Paused():
+                self.hold.held(news)
+            case ReplyEnded():
+                self._reply_ended(news)
+            case SaveFailed():
+                self.say_unsaved(news)
+            case TurnOver():
+                self._turn_over()
 
     def tokens_came(self, records: list[TokenRecord]) -> None:
         """Show some tokens; the numbers about the newest one follow within some ticks."""
@@ -417,21 +407,18 @@ class ChatScreen(ChatBase):
         self.transcript.feed(records)
         self._numbers_behind = True
 
-    def reply_paused(self, paused: Paused) -> None:
-        self.hold.held(paused)
-
-    def reply_ended(self, ended: ReplyEnded) -> None:
+    def _reply_ended(self, ended: ReplyEnded) -> None:
         """Show the complete reply, and say why it ended where that is no matter of course."""
         self.transcript.finish(ended.message, self.session.conversation)
         self.show_token()
         reply = ended.message.reply
-        self._ended_well = reply is not None and reply.finish_reason in _WELL
+        self._ended_well = reply is not None and reply.finish_reason in ENDED_WELL
         if reply is not None and reply.finish_reason is FinishReason.ERROR:
             self.say_error(f"{ended.notice or reply.error}; Ctrl+R tries again")
         elif ended.notice:
             self.say(ended.notice, "warning")
 
-    def turn_ended(self) -> None:
+    def _turn_over(self) -> None:
         """Show the speed of the whole reply, and a system text that was changed meanwhile."""
         self.hold.let_go()
         self.prompt.cursor_blink = True
@@ -446,30 +433,10 @@ class ChatScreen(ChatBase):
         well, self._ended_well = self._ended_well, False
         self.messages.turn_ended(well=well)
 
-    # Models
-
-    def offer_made(self, offer: ModelOffer) -> None:
-        screen = DownloadScreen(
-            offer, lambda: self.models.progress, self.models.cancel_fetch, self.services.clock
-        )
-        self.app.push_screen(screen)
-
-    def offer_closed(self) -> None:
-        for screen in self.app.screen_stack:
-            if isinstance(screen, DownloadScreen):
-                screen.close()
-
-    def model_progressed(self) -> None:
-        if self.is_mounted:
-            self.show_status()
-
-    def model_ready(self, facts: ModelFacts) -> None:
+    def _model_ready(self) -> None:
         self.show_status()
         self.query_one(PromptBar).count_soon()
-        self.run_worker(self.conversations.say_model(), group="say-model", exclusive=True)
-
-    async def stop_turn(self) -> None:
-        await self.turns.stop()
+        self.work(self.conversations.say_model, "say-model")
 
     # Conversations
 
@@ -498,12 +465,6 @@ class ChatScreen(ChatBase):
         if read_line(self.prompt.text) is None:
             self._drafts[shown] = self.prompt.text
             self.prompt.take(self._drafts.pop(self._shown, ""))
-
-    def point_at(self, message_id: str, words: str = "") -> None:
-        block = self.transcript.block_of(message_id)
-        if block is not None:
-            self.transcript.point(message_id, token_of_words(block.message, words))
-            self.transcript.focus()
 
     # Drawing
 
@@ -642,40 +603,3 @@ class ChatScreen(ChatBase):
         else:
             shown = hints.PANEL
         self.query_one(Hints).hints = shown
-
-    # The side panel
-
-    def unfold_panel(self) -> None:
-        if not self.query_one("#side").display:
-            self.toggle_panel()
-
-    def toggle_panel(self) -> None:
-        self._panel_wanted = not self.query_one("#side").display
-        self.on_resize()
-
-    def on_resize(self) -> None:
-        """Show the side panel when it is wanted, or when there is room for it."""
-        width, height = self.size
-        room = width >= PANEL_FROM_WIDTH and height >= PANEL_FROM_HEIGHT
-        wanted = room if self._panel_wanted is None else self._panel_wanted
-        side = self.query_one("#side")
-        folded = not side.display
-        side.display = wanted and width >= PANEL_AT_ALL_FROM_WIDTH
-        if folded != (not side.display):
-            self.show_token()
-
-
-def token_of_words(message: Message, words: str) -> int | None:
-    """The token with which some words begin in a reply; its first token where they don't.
-
-    None for a message without tokens.
-    """
-    if message.reply is None or not message.reply.records:
-        return None
-    start = message.text.casefold().find(words.casefold()) if words else 0
-    end = 0
-    for index, record in enumerate(message.reply.records):
-        end += len(record.text)
-        if end > start:
-            return index
-    return 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 from textual.timer import Timer
 
 from chatapp.ui.chat.base import ChatBase
-from chatapp.ui.chat.turns import Turns
 
 IDLE_SECONDS = 3.0
 """How long nothing is written, by the user or the model, before the model is idle."""
@@ -14,9 +13,8 @@ IDLE_SECONDS = 3.0
 class Titles:
     """Sees when the model is idle."""
 
-    def __init__(self, chat: ChatBase, turns: Turns) -> None:
+    def __init__(self, chat: ChatBase) -> None:
         self._chat = chat
-        self._turns = turns
         self._writer = chat.services.titles
         self._soon: Timer | None = None
 
@@ -34,9 +32,9 @@ class Titles:
             self._writer.cancel()
 
     def _start(self) -> None:
-        if not self._turns.busy:
-            self._chat.run_worker(self._write(), group="title", exclusive=True)
+        if not self._chat.turns.busy:
+            self._chat.work(self._write, "title")
 
     async def _write(self) -> None:
-        if self._writer is not None and (failed := await self._writer.write()):
-            self._chat.say_error(f"not saved: {failed.message}; the chat goes on in memory")
+        if self._writer is not None:
+            self._chat.say_unsaved(await self._writer.write())

@@ -13,7 +13,6 @@ from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.hold import Hold
 from chatapp.ui.chat.messages import Messages
-from chatapp.ui.chat.turns import Turns
 from chatapp.ui.chat.what_if import WhatIf
 from chatapp.ui.dialogs.find import FindScreen
 from chatapp.ui.dialogs.trace import TraceScreen
@@ -37,11 +36,8 @@ class TokenPlace:
 class Tokens:
     """Acts on the token pointed at."""
 
-    def __init__(
-        self, chat: ChatBase, turns: Turns, messages: Messages, hold: Hold, what_if: WhatIf
-    ) -> None:
+    def __init__(self, chat: ChatBase, messages: Messages, hold: Hold, what_if: WhatIf) -> None:
         self._chat = chat
-        self._turns = turns
         self._messages = messages
         self._hold = hold
         self._what_if = what_if
@@ -91,7 +87,9 @@ class Tokens:
             self._hold.take(token_ids)
 
     async def _branch(self, place: TokenPlace, token_ids: Sequence[int]) -> None:
-        await self._turns.stop()  # what came is kept; the branch begins in what is on the screen
+        await (
+            self._chat.turns.stop()
+        )  # what came is kept; the branch begins in what is on the screen
         self._messages.branch(place.message_id, place.index, token_ids)
 
     @action("branch", usage="[RANK or TEXT]")
@@ -151,7 +149,7 @@ class Tokens:
 
     def list_more(self, event: MoreWanted) -> None:
         """List the next ranks of the vocabulary below the candidates."""
-        self._chat.run_worker(self._list_more(event), group="more", exclusive=True)
+        self._chat.work(lambda: self._list_more(event), "more")
 
     async def _list_more(self, event: MoreWanted) -> None:
         place, candidates = self.place, self._chat.panel.candidates
@@ -164,11 +162,10 @@ class Tokens:
             page = await self._chat.inspector.candidates(
                 self.step_at(place), event.start, MORE_CANDIDATES
             )
-        except ChatappError as error:
+        except ChatappError:
             candidates.keep_asking()
-            self._chat.say(str(error), "warning")
-        else:
-            candidates.add(event.record, page)
+            raise
+        candidates.add(event.record, page)
 
     @action("find", usage="[TEXT]", keys="f8", key_id="token.find")
     def find(self, text: str = "") -> None:
@@ -188,7 +185,7 @@ class Tokens:
     def trace(self, _: str = "") -> None:
         """What each stage of the sampler did at the cursor."""
         if (place := self._place()) is not None:
-            self._chat.run_worker(self._trace(place), group="trace", exclusive=True)
+            self._chat.work(lambda: self._trace(place), "trace")
 
     async def _trace(self, place: TokenPlace) -> None:
         block = self._chat.transcript.block_of(place.message_id)
@@ -197,10 +194,6 @@ class Tokens:
         ids = [one.id for one in self._chat.panel.candidates.listed]
         if record is not None and record.id not in ids:
             ids.append(record.id)
-        try:
-            traced = await self._chat.inspector.trace(self.step_at(place), ids)
-        except ChatappError as error:
-            self._chat.say(str(error), "warning")
-            return
+        traced = await self._chat.inspector.trace(self.step_at(place), ids)
         what_if = self._what_if.tried is not None
         self._chat.app.push_screen(TraceScreen(traced, record, what_if=what_if))

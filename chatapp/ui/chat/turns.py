@@ -9,15 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Protocol
 
-from chatapp.chat.conversation import Message
 from chatapp.chat.errors import ChatappError
-from chatapp.chat.facts import Progress
 from chatapp.chat.generation import Paused, PromptRead, TokenStep
 from chatapp.chat.record import TokenRecord
-from chatapp.session.saving import SaveFailed
-from chatapp.session.session import MessageAdded, ReplyEnded, Session, TurnEvent
+from chatapp.session.session import MessageAdded, Session, TurnEvent
+from chatapp.ui.actions import CommandError
 from chatapp.ui.speed import Speed
 
 DRAWS_PER_SECOND = 12
@@ -30,39 +27,12 @@ _DRAWING_SHARE = 3.0
 """Drawing may take one part in so many and one of the time."""
 
 
-class TurnView(Protocol):
-    """Where what happens in a turn is shown."""
+class TurnOver:
+    """Nothing more comes of the turn."""
 
-    @property
-    def gone(self) -> bool:
-        """Whether nothing can be shown any more: the screen is being taken apart."""
 
-    def message_added(self, message: Message) -> None:
-        """A message joined the conversation; a reply has no token yet."""
-
-    def prompt_progressed(self, progress: Progress) -> None:
-        """The model reads the prompt."""
-
-    def prompt_read(self, read: PromptRead) -> None:
-        """The model has read the prompt."""
-
-    def tokens_came(self, records: list[TokenRecord]) -> None:
-        """Some tokens of the reply, in order."""
-
-    def reply_paused(self, paused: Paused) -> None:
-        """The reply is held before its next token."""
-
-    def reply_ended(self, ended: ReplyEnded) -> None:
-        """The reply is complete."""
-
-    def turn_ended(self) -> None:
-        """Nothing more comes."""
-
-    def say_error(self, words: str) -> None:
-        """Something failed."""
-
-    def fault(self, error: BaseException) -> None:
-        """The program itself is wrong."""
+News = TurnEvent | list[TokenRecord] | BaseException | TurnOver
+"""What is shown of a turn: tokens by the batch, and an error where it failed."""
 
 
 class Turns:
@@ -71,7 +41,7 @@ class Turns:
     def __init__(
         self,
         session: Session,
-        view: TurnView,
+        show: Callable[[News], None],
         ready: Callable[[], Awaitable[None]],
         clock: Callable[[], float],
     ) -> None:
@@ -79,12 +49,12 @@ class Turns:
 
         Args:
             session: whose turns these are.
-            view: where they are shown.
+            show: shows what comes of one.
             ready: waits until a model can reply; raises ChatappError where none will.
             clock: seconds.
         """
         self._session = session
-        self._view = view
+        self._show = show
         self._ready = ready
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
@@ -101,6 +71,11 @@ class Turns:
     def busy(self) -> bool:
         """Whether a turn is under way."""
         return self._task is not None
+
+    def refuse_busy(self, words: str = BUSY) -> None:
+        """Raises CommandError while a turn is under way."""
+        if self.busy:
+            raise CommandError(words)
 
     @property
     def tokens(self) -> int:
@@ -119,7 +94,7 @@ class Turns:
         turn is under way it is not taken, which is said.
         """
         if self.busy:
-            self._view.say_error(BUSY)
+            self._show(ChatappError(BUSY))
             return
         self._stopped = False
         self._count = 0
@@ -168,20 +143,18 @@ class Turns:
                     elif self._stopped:
                         self._session.cancel()
         except ChatappError as error:
-            if not self._view.gone:
-                self._view.say_error(str(error))
+            self._show(error)
         except asyncio.CancelledError:
             pass  # the session has kept what came
         finally:
             self._task = None
-            if not self._view.gone:
-                self._hand_on()
-                self._view.turn_ended()
+            self._hand_on()
+            self._show(TurnOver())
 
     def _surface(self, task: asyncio.Task[None]) -> None:
         """A fault of the program must not vanish in a task nobody waits for."""
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._view.fault(error)
+            self._show(error)
 
     async def _wait_for_model(self) -> None:
         self._waiting = True
@@ -191,31 +164,19 @@ class Turns:
             self._waiting = False
 
     def _take(self, event: TurnEvent) -> None:
-        if self._view.gone:
+        if isinstance(event, TokenStep):
+            self._pending.append(event.record)
+            self._count += 1
+            self._speed.count(self._clock(), self._count)
             return
-        match event:
-            case TokenStep():
-                self._pending.append(event.record)
-                self._count += 1
-                self._speed.count(self._clock(), self._count)
-            case MessageAdded():
-                self._view.message_added(event.message)
-            case Progress():
-                self._view.prompt_progressed(event)
-            case PromptRead():
-                self.prompt_tokens = len(event.prompt_ids)
-                self._view.prompt_read(event)
-            case Paused():
-                self._hand_on()
-                self._speed = Speed()  # the user's own time is not the model's
-                self._view.reply_paused(event)
-            case ReplyEnded():
-                self._hand_on()
-                self._view.reply_ended(event)
-            case SaveFailed():
-                self._view.say_error(f"not saved: {event.message}; the chat goes on in memory")
+        if isinstance(event, PromptRead):
+            self.prompt_tokens = len(event.prompt_ids)
+        elif isinstance(event, Paused):
+            self._speed = Speed()  # the user's own time is not the model's
+        self._hand_on()
+        self._show(event)
 
     def _hand_on(self) -> None:
         if self._pending:
             pending, self._pending = self._pending, []
-            self._view.tokens_came(pending)
+            self._show(pending)

@@ -149,8 +149,7 @@ class WhatIf:
     def _ask(self, question: Question) -> None:
         self.question = question
         if self._task is None:
-            self._task = asyncio.create_task(self._answer())
-            self._task.add_done_callback(self._surface)
+            self._task = self._chat.begin_task(self._answer())
 
     async def _answer(self) -> None:
         try:
@@ -166,10 +165,6 @@ class WhatIf:
             self._show()
         finally:
             self._task = None
-
-    def _surface(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._chat.fault(error)
 
     # What is shown
 
@@ -225,9 +220,7 @@ class WhatIf:
         token, sampling = result.tokens[index], question.sampling
         asked = partial(self._show_tried, block.message.id, index, token, sampling)
         # The reply's colours first: the engine would take the cores that paint them.
-        self._chat.call_after_refresh(
-            self._chat.run_worker, asked, group="what-if-token", exclusive=True
-        )
+        self._chat.call_after_refresh(self._chat.work, asked, "what-if-token")
         return True
 
     async def _show_tried(
@@ -237,16 +230,12 @@ class WhatIf:
             return
         panel, inspector = self._chat.panel, self._chat.inspector
         wanted = min(max(panel.candidates.depth(reply[index]), _CANDIDATES), _CANDIDATES_MOST)
-        try:
-            step = inspector.step(message_id, index, sampling)
-            page = await inspector.candidates(step, 0, wanted)
-            candidates = page.candidates
-            if all(one.id != token.id for one in candidates):
-                found = await inspector.find_tokens(step, token.id)
-                candidates = (*candidates, *(one.candidate for one in found))
-        except ChatappError as error:
-            self._chat.say(str(error), "warning")
-            return
+        step = inspector.step(message_id, index, sampling)
+        page = await inspector.candidates(step, 0, wanted)
+        candidates = page.candidates
+        if all(one.id != token.id for one in candidates):
+            found = await inspector.find_tokens(step, token.id)
+            candidates = (*candidates, *(one.candidate for one in found))
         if (reply := self._pointed_at(message_id, index, sampling)) is None:
             return  # the user has gone on meanwhile
         record = tried_record(reply[index], token, candidates, page.vocabulary, sampling)
