@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from chatapp.engine.runtimes.llama_cpp import LlamaCppRuntime
     from chatapp.engine.runtimes.transformers import TransformersRuntime
 
+# One thread for each model: with as many as cores, they wait in each other's way wherever two tests
+# run at the same time. `home` tells the command line the same.
+os.environ["OMP_NUM_THREADS"] = "1"
 SHARED_HOME = Path(
     os.environ.get("CHATAPP_TEST_HOME") or platformdirs.user_cache_path("chatapp-tests")
 )
@@ -40,7 +43,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     folder = tmp_path / "home"
     monkeypatch.setenv("CHATAPP_HOME", str(folder))
+    monkeypatch.setenv("CHATAPP_THREADS", "1")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("chatapp.engine.runtimes.llama_cpp._cores", lambda: 1)
+        yield
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def llama_server(path: str, context: int = 512, **settings: Any) -> Iterator[str
     params.n_ctx = context
     params.n_parallel = 1
     params.warmup = False
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.port = 0
     for name, value in settings.items():
         setattr(params, name, value)

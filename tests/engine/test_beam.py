@@ -149,15 +149,19 @@ def test_equals_generate_on_a_recurrent_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("question", PROMPTS[:2])
+@pytest.mark.parametrize(
+    ("question", "count"),
+    [(PROMPTS[0], 5), *(pytest.param(one, 8, marks=pytest.mark.slow) for one in PROMPTS[:2])],
+)
 def test_equals_generate_on_the_real_model(
-    reference_model: TransformersRuntime, question: str
+    reference_model: TransformersRuntime, question: str, count: int
 ) -> None:
-    options = BeamOptions(num_beams=3, max_tokens=8, num_return=2)
+    options = BeamOptions(num_beams=3, max_tokens=count, num_return=2)
     ids = chat_ids(reference_model, question)
     assert_equals_generate(reference_model, ids, options, reference_model.facts.end_ids)
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_a_longer_search_on_the_real_model(reference_model: TransformersRuntime) -> None:
     options = BeamOptions(num_beams=4, max_tokens=24, num_return=4, length_penalty=0.5)

@@ -115,8 +115,15 @@ def test_equals_the_paper(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.model
+def test_equals_the_paper_on_the_real_model(reference_model: TransformersRuntime) -> None:
+    ids = reference_model.tokenizer.encode_text("Why is the sky blue?")
+    assert_equals_transcription(reference_model, ids, ContrastiveOptions(max_tokens=4))
+
+
+@pytest.mark.slow
+@pytest.mark.model
 @pytest.mark.parametrize("question", ["Why is the sky blue?", "Name three primary colours."])
-def test_equals_the_paper_on_the_real_model(
+def test_equals_the_paper_on_the_real_model_for_longer(
     reference_model: TransformersRuntime, question: str
 ) -> None:
     prompt = Prompt("", (Turn("user", question),))

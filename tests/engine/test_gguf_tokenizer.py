@@ -42,7 +42,7 @@ def rule(model_source: ModelSource) -> Any:
     def field(name: str) -> list[str]:
         found = reader.get_field(f"tokenizer.ggml.{name}")
         assert found is not None
-        return [str(one) for one in found.contents()]
+        return [bytes(found.parts[place]).decode() for place in found.data]
 
     merges = [tuple(merge.split(" ", 1)) for merge in field("merges")]
     vocabulary = {token: number for number, token in enumerate(field("tokens"))}

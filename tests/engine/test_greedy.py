@@ -16,7 +16,7 @@ from chatapp.chat.record import FinishReason
 from chatapp.chat.sampling import SamplingParams
 from chatapp.engine.decoding.controls import Controls
 from chatapp.engine.engine import LocalEngine
-from tests.tiny_models import save_model
+from tests.tiny_models import save_gguf, save_model
 
 PROMPTS = (
     "Name three primary colours.",
@@ -75,13 +75,16 @@ def check_arg_max(model: Any, prompt_ids: Sequence[int], reply_ids: Sequence[int
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("question", PROMPTS)
+@pytest.mark.parametrize(
+    ("question", "count"),
+    [(PROMPTS[1], 10), *(pytest.param(one, 32, marks=pytest.mark.slow) for one in PROMPTS)],
+)
 def test_first_and_third_turn_are_greedy(
-    reference_engine: LocalEngine, reference: Any, question: str
+    reference_engine: LocalEngine, reference: Any, question: str, count: int
 ) -> None:
     """The first by generate() itself, which is slow; the third by one pass of the model."""
     turns = [Turn("user", question)]
-    first = ask(reference_engine, turns, 32)
+    first = ask(reference_engine, turns, count)
     plain = first.read.prompt_ids
     assert first.ids == oracle(reference, plain, len(first.ids))
 
@@ -89,7 +92,7 @@ def test_first_and_third_turn_are_greedy(
     turns += [reply_turn(first, end_ids), Turn("user", "Tell me more about that.")]
     second = ask(reference_engine, turns, 6)
     turns += [reply_turn(second, end_ids), Turn("user", "Now say it in five words.")]
-    third = ask(reference_engine, turns, 24)
+    third = ask(reference_engine, turns, count)
     prompt = third.read.prompt_ids
     # Everything up to the end of the second reply was read before, but for its last token.
     assert third.read.cached_tokens >= len(second.read.prompt_ids) + len(second.ids) - 2
@@ -125,12 +128,19 @@ def test_other_architectures_equal_generate(
 
 
 @pytest.mark.model
-def test_thirty_turns_until_the_context_is_full(
-    model_source: ModelSource, shared_paths: Any
+@pytest.mark.parametrize(
+    ("size", "context", "least"),
+    [("tiny", 1900, 30), ("real", 190, 8), pytest.param("real", 760, 30, marks=pytest.mark.slow)],
+)
+def test_many_turns_until_the_context_is_full(
+    model_source: ModelSource, tmp_path: Path, size: str, context: int, least: int
 ) -> None:
-    engine = LocalEngine(shared_paths.prepared)
-    facts = engine.load(model_source, LoadOptions(context_length=760), lambda _: None)
-    assert facts.context_length == 760
+    if size == "tiny":
+        file = save_gguf(tmp_path / "tiny.gguf", context=2048)
+        model_source = ModelSource("tiny", str(file), "gguf")
+    engine = LocalEngine(tmp_path / "prepared")
+    facts = engine.load(model_source, LoadOptions(context_length=context), lambda _: None)
+    assert facts.context_length == context
     turns: list[Turn] = []
     reasons = []
     for number in range(40):
@@ -143,10 +153,10 @@ def test_thirty_turns_until_the_context_is_full(
         reasons.append(end.reason)
         if end.reason is FinishReason.CONTEXT:
             assert "the context is full" in end.message
-            assert "760" in end.message
+            assert str(context) in end.message
             break
         turns.append(reply_turn(Answer(events), facts.end_ids))
-    assert len(reasons) >= 30
+    assert len(reasons) >= least
     assert reasons[-1] is FinishReason.CONTEXT
     # It goes on saying so, and takes no harm from being asked again.
     turns.append(Turn("user", "And now?" * 50))

@@ -17,7 +17,7 @@ from chatapp.engine.engine import LocalEngine
 
 pytestmark = pytest.mark.model
 
-WORDS = "The fox ran over the hill and saw the river. " * 40
+WORDS = "The fox ran over the hill and saw the river. " * 26
 FORMAT = PromptFormat("raw", "{{ messages[0].content }}")
 
 
@@ -67,15 +67,25 @@ def test_a_text_read_another_day_goes_on_where_it_was(
     )
 
 
-@pytest.mark.parametrize("damage", ["cut", "turned", "head", "other"])
-def test_what_is_damaged_or_anothers_is_read_anew(
-    tmp_path: Path, model_source: ModelSource, damage: str
-) -> None:
-    engine = load(tmp_path, model_source)
+@pytest.fixture(scope="module")
+def kept(
+    tmp_path_factory: pytest.TempPathFactory, model_source: ModelSource
+) -> tuple[bytes, str, list[int]]:
+    """What is kept of a reply: the file, its name, and the reply's ids."""
+    folder = tmp_path_factory.mktemp("kept")
+    engine = load(folder, model_source)
     _, wanted = reply(engine, WORDS)
     engine.unload()
-    (file,) = files(tmp_path)
-    data = bytearray(file.read_bytes())
+    (file,) = files(folder)
+    return file.read_bytes(), file.name, [one.id for one in wanted]
+
+
+@pytest.mark.parametrize("damage", ["none", "cut", "turned", "head", "other"])
+def test_what_is_damaged_or_anothers_is_read_anew(
+    tmp_path: Path, model_source: ModelSource, kept: tuple[bytes, str, list[int]], damage: str
+) -> None:
+    whole, name, wanted = kept
+    data = bytearray(whole)
     match damage:
         case "cut":
             del data[len(data) // 2 :]
@@ -85,11 +95,13 @@ def test_what_is_damaged_or_anothers_is_read_anew(
             data[:20] = b"\xff" * 20
         case "other":
             data[:200] = data[:200].replace(model_source.sha256[:8].encode(), b"0" * 8)
-    file.write_bytes(data)
+    assert damage == "none" or data != whole
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / name).write_bytes(data)
     again = load(tmp_path, model_source)
     read, records = reply(again, WORDS)
-    assert read.cached_tokens == 0
-    assert [one.id for one in records] == [one.id for one in wanted]
+    assert read.cached_tokens == (len(read.prompt_ids) - 1 if damage == "none" else 0)
+    assert [one.id for one in records] == wanted
     again.unload()
 
 
@@ -101,10 +113,10 @@ def test_it_is_off_by_default_and_never_larger_than_it_may_be(
     reply(plain, WORDS)
     plain.unload()
     assert files(tmp_path) == []
-    engine = load(tmp_path, model_source, megabytes=25)
+    engine = load(tmp_path, model_source, megabytes=15)
     for start in ("A ", "B ", "C "):
         reply(engine, start + WORDS)
-        assert sum(file.stat().st_size for file in files(tmp_path)) <= 25_000_000
+        assert sum(file.stat().st_size for file in files(tmp_path)) <= 15_000_000
     assert len(files(tmp_path)) >= 1
     assert all(file.suffix == ".kv" for file in files(tmp_path))
     engine.unload()

@@ -22,7 +22,6 @@ pytestmark = pytest.mark.model
 
 xllamacpp = pytest.importorskip("xllamacpp")
 
-STEPS = 200
 RAW = 400
 """How many of the raw logprobs are asked for: far more than any setting here keeps."""
 
@@ -47,15 +46,17 @@ def server(model_source: ModelSource) -> Any:
     params.n_ctx = 1024
     params.n_parallel = 1
     params.warmup = False
-    params.cpuparams.n_threads = 2
+    params.cpuparams.n_threads = 1
     return xllamacpp.Server(params)
 
 
-def complete(server: Any, settings: dict[str, Any], *, after: bool) -> list[dict[str, Any]]:
+def complete(
+    server: Any, settings: dict[str, Any], steps: int, *, after: bool
+) -> list[dict[str, Any]]:
     """What llama.cpp tells of each step: raw logprobs, or probabilities after its chain."""
     request = {
         "prompt": PROMPT,
-        "n_predict": STEPS,
+        "n_predict": steps,
         "n_probs": RAW,
         "post_sampling_probs": after,
         "seed": 7,
@@ -70,15 +71,16 @@ def complete(server: Any, settings: dict[str, Any], *, after: bool) -> list[dict
     return content
 
 
+@pytest.mark.parametrize("steps", [30, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", SETTINGS)
-def test_the_same_tokens_survive(server: Any, name: str) -> None:
+def test_the_same_tokens_survive(server: Any, name: str, steps: int) -> None:
     settings = SETTINGS[name]
     # Its ignore_eos is a bias of -inf, as a ban is here.
     sampling = SamplingParams(**settings, banned=(END,), order=LLAMA_CPP_ORDER)
-    raw, final = (complete(server, settings, after=after) for after in (False, True))
+    raw, final = (complete(server, settings, steps, after=after) for after in (False, True))
     # The same seed draws the same tokens, so both runs tell of the same steps.
     assert [step["id"] for step in raw] == [step["id"] for step in final]
-    assert len(raw) == STEPS
+    assert len(raw) == steps
     context = StepContext(
         ids=np.array([1]),
         prompt_length=1,

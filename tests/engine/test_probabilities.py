@@ -18,7 +18,6 @@ from chatapp.engine.engine import LocalEngine
 
 pytestmark = pytest.mark.model
 
-STEPS = 50
 SHOWN = 200
 OFF: dict[str, Any] = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
@@ -44,7 +43,7 @@ def engine(reference_engine: LocalEngine) -> LocalEngine:
 
 
 def run(
-    engine: LocalEngine, sampling: SamplingParams, *, seed: int = 7, tokens: int = STEPS
+    engine: LocalEngine, sampling: SamplingParams, *, seed: int = 7, tokens: int
 ) -> tuple[tuple[int, ...], list[TokenRecord]]:
     options = GenerateOptions(sampling=sampling, seed=seed, max_tokens=tokens, top_logprobs=SHOWN)
     prompt = Prompt("", (Turn("user", "Tell me a long story about a lighthouse."),))
@@ -71,11 +70,14 @@ def processors(settings: dict[str, Any]) -> Any:
     return LogitsProcessorList(chain)
 
 
+@pytest.mark.parametrize("steps", [10, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", SETTINGS)
-def test_every_number_equals_transformers(engine: LocalEngine, reference: Any, name: str) -> None:
+def test_every_number_equals_transformers(
+    engine: LocalEngine, reference: Any, name: str, steps: int
+) -> None:
     settings = SETTINGS[name]
-    prompt_ids, records = run(engine, SamplingParams(**settings))
-    assert len(records) == STEPS
+    prompt_ids, records = run(engine, SamplingParams(**settings), tokens=steps)
+    assert len(records) == steps
     ids = torch.tensor([[*prompt_ids, *(record.id for record in records)]])
     with torch.no_grad():
         logits = reference(ids).logits[0].float()
@@ -122,7 +124,7 @@ def _until_temperature(chain: Any, ids: torch.Tensor, scores: torch.Tensor) -> t
 
 def test_same_seed_same_ids(engine: LocalEngine) -> None:
     sampling = SamplingParams(temperature=1.2)
-    ids = [[record.id for record in run(engine, sampling, seed=s, tokens=30)[1]] for s in (1, 1, 2)]
+    ids = [[record.id for record in run(engine, sampling, seed=s, tokens=12)[1]] for s in (1, 1, 2)]
     assert ids[0] == ids[1]
     assert ids[0] != ids[2]
 

@@ -135,23 +135,29 @@ def test_a_recurrent_state_is_split_as_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
-def test_three_settings_on_the_real_model(reference_model: TransformersRuntime) -> None:
+@pytest.mark.parametrize(
+    ("question", "count"),
+    [
+        ("Why is the sky blue?", 6),
+        pytest.param("Why is the sky blue?", 16, marks=pytest.mark.slow),
+        pytest.param("Name three primary colours.", 16, marks=pytest.mark.slow),
+    ],
+)
+def test_three_settings_on_the_real_model(
+    reference_model: TransformersRuntime, question: str, count: int
+) -> None:
     """Greedy and sampled columns; where a batch's rounding flips a near tie it would show here."""
-    for question in ("Why is the sky blue?", "Name three primary colours."):
-        prompt = Prompt("", (Turn("user", question),))
-        ids = tuple(render_prompt(reference_model.tokenizer, prompt).ids)
-        common = {
-            "prompt_ids": ids,
-            "end_ids": reference_model.facts.end_ids,
-            "max_tokens": 16,
-        }
-        tasks = [
-            task(GREEDY, **common),
-            task(SamplingParams(), seed=3, **common),
-            task(SamplingParams(temperature=1.3), seed=4, **common),
-        ]
-        for ours, one in zip(write(reference_model, tasks), tasks, strict=True):
-            assert_same(ours, alone(reference_model, one))
+    prompt = Prompt("", (Turn("user", question),))
+    ids = tuple(render_prompt(reference_model.tokenizer, prompt).ids)
+    end_ids = reference_model.facts.end_ids
+    common = {"prompt_ids": ids, "end_ids": end_ids, "max_tokens": count}
+    tasks = [
+        task(GREEDY, **common),
+        task(SamplingParams(), seed=3, **common),
+        task(SamplingParams(temperature=1.3), seed=4, **common),
+    ]
+    for ours, one in zip(write(reference_model, tasks), tasks, strict=True):
+        assert_same(ours, alone(reference_model, one))
 
 
 def test_the_same_settings_with_different_seeds_differ(qwen: TransformersRuntime) -> None:

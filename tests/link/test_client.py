@@ -34,7 +34,7 @@ async def client(paths: Paths) -> AsyncIterator[EngineClient]:
 
 async def load(client: EngineClient, source: ModelSource) -> list[Progress]:
     seen: list[Progress] = []
-    await client.load(source, LoadOptions(device="cpu"), seen.append)
+    await client.load(source, LoadOptions(device="cpu", threads=1), seen.append)
     return seen
 
 
