@@ -10,21 +10,15 @@ from rich.cells import cell_len
 from chatapp.chat.conversation import Message, Reply
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.text import sanitise
-from chatapp.ui.layout.growing import GrowingMarkdown
 from chatapp.ui.layout.line import Line
-from chatapp.ui.layout.markdown import Code, Heading, Items, Table, code_blocks, parse
-from chatapp.ui.layout.markdown_lines import lay_out
+from chatapp.ui.layout.markdown import GrowingMarkdown, code_blocks
 from chatapp.ui.layout.message import MessageBlock
 from chatapp.ui.layout.tokens import TokenLayout
 from tests.ui.scripted import make_records
 
 
 def rows(text: str, width: int = 40) -> list[str]:
-    return [line.content.plain.rstrip() for line in lay_out(_blocks(text), width)]
-
-
-def _blocks(text: str) -> list:  # type: ignore[type-arg]
-    return [placed.block for placed in parse(text)]
+    return [line.content.plain.rstrip() for line in GrowingMarkdown(text).lines(width)]
 
 
 def test_paragraphs_emphasis_and_inline_code_lose_only_their_signs() -> None:
@@ -63,20 +57,20 @@ def test_lists_begin_where_they_say() -> None:
 
 
 def test_code_keeps_every_character_and_goes_on_below() -> None:
-    block = parse("```python\nif x:\n    y = 1\n```")[0].block
-    assert block == Code("if x:\n    y = 1", "python")
+    text = "```python\nif x:\n    y = 1\n```"
+    assert code_blocks(text) == ["if x:\n    y = 1"]
+    assert rows(text) == [" python", " if x:", "     y = 1"]
     long = "x" * 50
     shown = rows(f"```\n{long}\n```", width=22)
     assert "".join(row.strip() for row in shown) == long
 
 
 def test_a_fence_that_is_not_closed_yet_is_code() -> None:
-    assert parse("```python\nprint(1)")[0].block == Code("print(1)", "python")
+    assert code_blocks("```python\nprint(1)") == ["print(1)"]
+    assert rows("```python\nprint(1)") == [" python", " print(1)"]
 
 
 def test_tables_fit_and_keep_their_cells() -> None:
-    block = parse("| a | b |\n|---|---|\n| 1 | 2 |")[0].block
-    assert isinstance(block, Table)
     assert rows("| a | b |\n|---|---|\n| 1 | 2 |") == ["a │ b", "──┼──", "1 │ 2"]
     wide = "| head | other |\n|---|---|\n| " + "word " * 30 + "| x |"
     assert all(cell_len(row) <= 40 for row in rows(wide))
@@ -88,15 +82,18 @@ def test_code_blocks_are_found_whole_wherever_they_stand() -> None:
 
 
 def test_blocks_know_their_kind() -> None:
-    kinds = [type(block) for block in _blocks("# t\n\n- a\n- b")]
-    assert kinds == [Heading, Items]
+    assert rows("# t\n\n- a\n- b") == ["# t", "", "• a", "• b"]
+
+
+def test_emphasis_may_nest_deeper_than_python_calls() -> None:
+    assert rows("*a " * 2000 + "b*" * 2000, 10_000)[0].startswith("a a a")
 
 
 @pytest.mark.parametrize("step", [1, 3, 7])
 def test_growing_markdown_ends_as_if_it_had_come_at_once(step: int) -> None:
     text = (
         "Intro *with* style.\n\nTitle\n=====\n\n- one\n- two\n\n  more\n\n```python\nx = 1\n\n"
-        "y = 2\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n> quote\n> goes on\n\nend"
+        "y = 2\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n> quote\n> goes on\n\n[a]: http://b\n\nend"
     )
     growing = GrowingMarkdown()
     for start in range(0, len(text), step):

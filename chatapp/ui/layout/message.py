@@ -15,8 +15,8 @@ from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.text import sanitise
 from chatapp.chat.thinking import Thinking, ThinkingWatch
 from chatapp.ui.drawing import MUTED
-from chatapp.ui.layout.growing import GrowingMarkdown
 from chatapp.ui.layout.line import EMPTY, Line, alike, indent, wrap
+from chatapp.ui.layout.markdown import GrowingMarkdown
 from chatapp.ui.layout.summary import reply_summary, text_summary
 from chatapp.ui.layout.tokens import TokenLayout
 from chatapp.ui.look import Look, with_sign
