@@ -19,19 +19,6 @@ CHECKS = {
 }
 
 
-def start() -> subprocess.Popen[str]:
-    """All of them in a session of its own, giving way to whatever else runs."""
-    return subprocess.Popen(
-        ["nice", sys.executable, "-m", "tests.checks"],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
 def main() -> int:
     running = {
         name: subprocess.Popen(

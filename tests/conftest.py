@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ import platformdirs
 import pytest
 
 from chatapp.settings.paths import Paths, default_paths, make_folder
-from tests import checks
 
 if TYPE_CHECKING:
     from chatapp.chat.facts import ModelSource
@@ -33,6 +31,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 SHARED_HOME = Path(
     os.environ.get("CHATAPP_TEST_HOME") or platformdirs.user_cache_path("chatapp-tests")
 )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes; one where only files are named, or where the debugger is asked for."""
+    files = all(Path(name.partition("::")[0]).is_file() for name in config.args)
+    return 0 if files or config.option.usepdb else 2
 
 
 @pytest.fixture(autouse=True)
@@ -58,33 +63,6 @@ def _one_thread() -> Iterator[None]:
 def paths(home: Path) -> Paths:
     """The folders under this test's home."""
     return default_paths()
-
-
-def _asks_for_checks(item: pytest.Item) -> bool:
-    return "static_checks" in getattr(item, "fixturenames", ())
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The static checks run in the background from the start on, and are asked for at the end."""
-    items.sort(key=_asks_for_checks)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _begun_static_checks(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str] | None]:
-    if not any(map(_asks_for_checks, request.session.items)):
-        yield None
-        return
-    process = checks.start()
-    yield process
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM)
-    process.communicate()
-
-
-@pytest.fixture(scope="session")
-def static_checks(_begun_static_checks: subprocess.Popen[str]) -> subprocess.Popen[str]:
-    """All static checks under way; see tests.checks."""
-    return _begun_static_checks
 
 
 class Call(Protocol):

@@ -1,4 +1,4 @@
-"""What holds for the code as a whole: the static checks, and what each package drags in."""
+"""What each package drags in. The static checks are a command of their own: tests.checks."""
 
 from __future__ import annotations
 
@@ -26,12 +26,6 @@ LIGHT = (
     "chatapp.ui",
 )
 HEAVY = ("torch", "transformers", "textual", "rich", "numpy", "jinja2", "huggingface_hub", "gguf")
-
-
-def test_static_checks(static_checks: subprocess.Popen[str]) -> None:
-    """Begun in the background with the session; the type check takes most of a minute."""
-    output, _ = static_checks.communicate(timeout=280)
-    assert static_checks.returncode == 0, output
 
 
 @pytest.mark.parametrize(
