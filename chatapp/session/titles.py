@@ -6,10 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from chatapp.chat.errors import ChatappError
-from chatapp.chat.generation import GenerateOptions, GenerationEnd, TokenStep
 from chatapp.chat.prompt import PromptFormat
 from chatapp.chat.record import FinishReason
-from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.titles import (
     MOST_TOKENS,
     cleaned_title,
@@ -17,11 +15,9 @@ from chatapp.chat.titles import (
     is_begun,
     title_prompt,
 )
-from chatapp.session.protocols import Generation
+from chatapp.session.aside import Aside
 from chatapp.session.saving import SaveFailed
 from chatapp.session.session import Session
-
-_GREEDY = SamplingParams(temperature=0)
 
 
 class TitleWriter:
@@ -31,7 +27,7 @@ class TitleWriter:
         """`formats` finds a format by name; raises ChatappError for an unknown one."""
         self._session = session
         self._formats = formats
-        self._generation: Generation | None = None
+        self._aside: Aside | None = None
         self._asked: set[str] = set()
 
     @property
@@ -42,15 +38,15 @@ class TitleWriter:
         return (
             session.facts is not None
             and not session.replying
-            and self._generation is None
+            and self._aside is None
             and conversation.id not in self._asked
             and is_begun(conversation)
             and has_first_words(conversation)
         )
 
     def cancel(self) -> None:
-        if self._generation is not None:
-            self._generation.cancel()
+        if self._aside is not None:
+            self._aside.cancel()
 
     async def write(self) -> SaveFailed | None:
         """Ask for a title and give it to the conversation, if it is one and is still wanted."""
@@ -73,28 +69,13 @@ class TitleWriter:
     async def _ask(self) -> str | None:
         """What the model writes; None when it had to give way. Raises ChatappError."""
         conversation = self._session.conversation
-        options = GenerateOptions(
-            sampling=_GREEDY,
-            max_tokens=MOST_TOKENS,
-            stop=("\n",),
-            top_logprobs=0,
-            is_aside=True,
-        )
         prompt = title_prompt(conversation, self._formats(conversation.format))
-        generation = self._session.engine.generate(prompt, options)
-        self._generation = generation
-        text: list[str] = []
-        ended: FinishReason | None = None
+        self._aside = Aside(self._session.engine, prompt, MOST_TOKENS, stop=("\n",))
         try:
-            async for event in generation:
-                if isinstance(event, TokenStep):
-                    text.append(event.record.text)
-                elif isinstance(event, GenerationEnd):
-                    ended = event.reason
+            written = await self._aside.write()
         finally:
-            self._generation = None
-            generation.cancel()
-        if ended is FinishReason.CANCELLED:
+            self._aside = None
+        if written.reason is FinishReason.CANCELLED:
             return None
-        is_whole = ended in (FinishReason.STOP, FinishReason.STOP_SEQUENCE)
-        return "".join(text) if is_whole else ""
+        is_whole = written.reason in (FinishReason.STOP, FinishReason.STOP_SEQUENCE)
+        return written.text if is_whole else ""

@@ -9,10 +9,12 @@ import asyncio
 import signal
 from typing import ClassVar
 
-from textual import on
+from textual import events, on
+from textual.app import App
 from textual.await_complete import AwaitComplete
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
+from textual.message import Message
 from textual.screen import Screen
 
 from chatapp.ui.chat.screen import ChatScreen
@@ -22,7 +24,6 @@ from chatapp.ui.driver import driver_class, end_by_force
 from chatapp.ui.keys import keymap, unknown_actions
 from chatapp.ui.palette import ActionsProvider, Palette
 from chatapp.ui.services import Services
-from chatapp.ui.typed_keys import TypedKeys
 
 QUIT_AGAIN_SECONDS = 2.0
 """Within which a second Ctrl+C leaves."""
@@ -32,8 +33,11 @@ _EXIT_BY_SIGNAL = 128
 """What a shell adds to the number of the signal that ended a program."""
 
 
-class ChatApp(TypedKeys):
+class ChatApp(App[None]):
     """chatapp in the terminal. `run_async` returns when the user leaves or a signal says so."""
+
+    class PromptWanted(Message):
+        """A letter waits for the prompt; this comes behind the keys that came before it."""
 
     CSS_PATH = "chatapp.tcss"
     TITLE = "chatapp"
@@ -56,6 +60,15 @@ class ChatApp(TypedKeys):
         self.services = services
         self._interrupted_at = -QUIT_AGAIN_SECONDS
         self._leaving = False
+        self._typed: list[events.Event] | None = None
+        """What waits for the prompt to be focused; None while nothing does."""
+
+    @property
+    def chat(self) -> ChatScreen:
+        """The chat, which is always the lowest screen."""
+        screen = self.screen_stack[0]
+        assert isinstance(screen, ChatScreen)  # `get_default_screen` made it
+        return screen
 
     def get_default_screen(self) -> Screen[None]:
         """The chat."""
@@ -88,6 +101,54 @@ class ChatApp(TypedKeys):
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
+
+    # Letters typed anywhere go to the prompt, in their order, and no other key loses its place.
+    #
+    # Textual offers a key to what is focused, lets it bubble up, and looks for its binding only
+    # then, by where the focus is at that moment. So a focus that moves to the prompt at once would
+    # have the keys that are still on their way judged in the prompt: an Enter meant for a candidate
+    # would send a draft. And one that moves late would have letters judged where they were not
+    # meant.
+
+    async def on_event(self, event: events.Event) -> None:
+        """Pass an event on, but for what waits for the prompt and all that is typed behind it."""
+        if isinstance(event, events.Key | events.Paste) and not event.is_forwarded:
+            # A key that opens a screen is quicker than the screen, which has nothing in it yet.
+            while self.is_running and not self.screen.is_mounted:  # noqa: ASYNC110 (no event tells)
+                await asyncio.sleep(0)
+            if self._typed is not None and not self._is_at_once(event):
+                self._typed.append(event)
+                return
+            alone = len(self.screen_stack) == 1
+            if alone and isinstance(event, events.Key) and self.chat.is_for_prompt(event):
+                self._typed = [event]
+                (self.focused or self.screen).post_message(self.PromptWanted())
+                return
+        await super().on_event(event)
+
+    def _is_at_once(self, event: events.Event) -> bool:
+        """Whether a key does the same wherever the focus is: it waits for nothing."""
+        if not isinstance(event, events.Key):
+            return False
+        active = self.screen.active_bindings.get(event.key)
+        return active is not None and active.binding.priority
+
+    @on(PromptWanted)
+    async def focus_prompt(self) -> None:
+        """Give the prompt the focus, and what was typed since."""
+        typed, self._typed = self._typed or [], None
+        if len(self.screen_stack) == 1:  # else a key before it has opened something
+            self.chat.set_focus(self.chat.prompt)
+        for event in typed:
+            await super().on_event(event)
+
+    @on(ChatScreen.Typed)
+    def take_typed(self, message: ChatScreen.Typed) -> None:
+        """Bring a letter to the prompt that went to another widget first."""
+        if self._typed is None:
+            self._typed = []
+            self.post_message(self.PromptWanted())
+        self._typed.append(events.Key(message.key, message.character))
 
     # The way out
 

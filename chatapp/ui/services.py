@@ -17,11 +17,11 @@ from typing import Protocol
 from chatapp.chat.conversation import Conversation
 from chatapp.chat.facts import LoadOptions, ModelSource, Progress
 from chatapp.chat.sampling import SamplingParams
-from chatapp.chat.summary import ConversationSummary, SearchHit
 from chatapp.chat.template import NO_TEMPLATE, Template
 from chatapp.session.session import Session
 from chatapp.session.titles import TitleWriter
 from chatapp.settings.presets import Presets
+from chatapp.store.store import Store
 
 
 class ModelState(Enum):
@@ -90,48 +90,22 @@ class Models(Protocol):
         """
 
 
-class Chats(Protocol):
-    """All conversations that are kept. Methods raise StoreError."""
-
-    async def list_conversations(self, *, deleted: bool = False) -> Sequence[ConversationSummary]:
-        """The pinned ones, then by time, the last one first; or the deleted ones."""
-
-    async def search(self, text: str, limit: int = 50) -> Sequence[SearchHit]:
-        """Messages and titles that hold every word of a text."""
-
-    async def load(self, conversation_id: str) -> Conversation:
-        """A conversation with all of its messages."""
-
-    async def rename(self, conversation_id: str, title: str) -> None:
-        """Give a conversation another title."""
-
-    async def pin(self, conversation_id: str, pinned: bool = True) -> None:
-        """Keep a conversation at the top of the list, or no longer."""
-
-    async def duplicate(self, conversation_id: str) -> str:
-        """Copy a conversation with all that belongs to it. Returns the copy's id."""
-
-    async def delete(self, conversation_id: str) -> None:
-        """Put a conversation aside."""
-
-    async def undelete(self, conversation_id: str) -> None:
-        """Bring it back."""
-
-
-def _template_sampling(template: Template) -> SamplingParams:
-    return SamplingParams().with_values(template.sampling)
-
-
-def _ignore_death(_told: Callable[[str], None]) -> None:
-    pass
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """Everything the interface works with."""
 
     session: Session
     models: Models
+    presets: Presets
+    """All parameters under a name."""
+    sampling_for: Callable[[Template], SamplingParams]
+    """What replies are drawn with in a chat made from a template. Raises PresetError."""
+    save_template: Callable[[Template, SamplingParams], Path]
+    """Keep one of the user's own for the next start; returns its file. Raises TemplateError."""
+    save_setting: Callable[[str, object], None]
+    """Keep a setting for the next start, by its name in the settings file. Raises ChatappError."""
+    watch_engine: Callable[[Callable[[str], None]], None]
+    """Called once with what is to be told, in words, when the engine ends unasked."""
     model: str
     """The reference of the model to load at the start."""
     load_options: LoadOptions = field(default_factory=LoadOptions)
@@ -139,22 +113,14 @@ class Services:
     """What new chats are made from at first."""
     templates: Mapping[str, Template] = field(default_factory=lambda: MappingProxyType({}))
     """By name."""
-    sampling_for: Callable[[Template], SamplingParams] = _template_sampling
-    """What replies are drawn with in a chat made from a template. Raises PresetError."""
-    save_template: Callable[[Template, SamplingParams], Path] | None = None
-    """Keep one of the user's own for the next start; returns its file. Raises TemplateError."""
     formats: Sequence[str] = ("auto",)
     """The names of the prompt formats."""
-    chats: Chats | None = None
+    chats: Store | None = None
     """None where conversations are not kept."""
     export_chat: Callable[[Conversation, Path], Awaitable[None]] | None = None
     """Write a conversation to a file whose suffix says how. Raises ChatappError."""
     import_chat: Callable[[Path], Awaitable[str]] | None = None
     """Read a file into the store; returns the conversation's id. Raises ChatappError."""
-    watch_engine: Callable[[Callable[[str], None]], None] = _ignore_death
-    """Called once with what is to be told, in words, when the engine ends unasked."""
-    save_setting: Callable[[str, object], None] | None = None
-    """Keep a setting for the next start, by its name in the settings file. Raises ChatappError."""
     settings_file: str = ""
     """Where the settings are, to be named to the user."""
     theme: str = ""
@@ -167,8 +133,6 @@ class Services:
     """What the colours of tokens mean at first: one of `token_colours.SCALES`."""
     score_prompt_tokens: int = 0
     """How many tokens that no model wrote are scored by themselves after a reply, at most."""
-    presets: Presets | None = None
-    """All parameters under a name; None where none are kept."""
     keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Other keys for actions, by the action's id (see Help)."""
     vim: bool = False

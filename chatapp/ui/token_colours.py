@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import os
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from operator import neg
@@ -22,6 +23,7 @@ from textual.content import Content
 from textual.style import Style
 
 from chatapp.chat.record import TokenRecord
+from chatapp.chat.whatif import WhatIf
 
 Scale = Literal["probability", "surprisal", "entropy", "rank", "p_end"]
 """What a colour stands for."""
@@ -55,22 +57,13 @@ _DEFINITIONS: dict[Shown, _Definition] = {
         ("≥90 %", "≥50 %", "≥20 %", "≥5 %", "≥1 %", "<1 %"),
     ),
     "surprisal": _Definition(
-        "surprisal, bit",
-        (0.5, 1, 2, 4, 8),
-        False,
-        ("<0.5", "≥0.5", "≥1", "≥2", "≥4", "≥8"),
+        "surprisal, bit", (0.5, 1, 2, 4, 8), False, ("<0.5", "≥0.5", "≥1", "≥2", "≥4", "≥8")
     ),
     "entropy": _Definition(
-        "entropy, bit",
-        (0.5, 1, 2, 3, 5),
-        False,
-        ("<0.5", "≥0.5", "≥1", "≥2", "≥3", "≥5"),
+        "entropy, bit", (0.5, 1, 2, 3, 5), False, ("<0.5", "≥0.5", "≥1", "≥2", "≥3", "≥5")
     ),
     "rank": _Definition(
-        "rank",
-        (2, 3, 6, 11, 51),
-        False,
-        ("1", "2", "3–5", "6–10", "11–50", ">50"),
+        "rank", (2, 3, 6, 11, 51), False, ("1", "2", "3–5", "6–10", "11–50", ">50")
     ),
     "p_end": _Definition(
         "P(end)",
@@ -166,6 +159,43 @@ def legend(scale: Shown, *, dark: bool = True, colour: bool | None = None) -> Co
         padded = f" {label} "
         parts.append(Content.styled(padded, style) if style != Style() else Content(padded))
     return Content(" ").join(parts)
+
+
+IMPOSSIBLE, DIFFERS = "×", "≠"
+"""Behind a token: it could not be drawn; another one would be the most probable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How the tokens of one message are drawn, in place of the scale."""
+
+    styles: Sequence[Style]
+    """By token."""
+    signs: tuple[str, ...] = ()
+    """By token; empty for none."""
+    tokens: tuple[bytes, ...] = ()
+    """What it is made of, for a message whose tokens are not known otherwise."""
+
+    def style(self, index: int) -> Style:
+        """The style of a token; tokens beyond the known ones are plain."""
+        return self.styles[index] if 0 <= index < len(self.styles) else Style()
+
+
+def what_if_look(result: WhatIf, *, dark: bool) -> Look:
+    """A reply under other settings, by the final probability of its tokens."""
+    return Look(
+        tuple(step_style(step_of(one.prob, "probability"), dark=dark) for one in result.tokens),
+        tuple(
+            IMPOSSIBLE if one.impossible else DIFFERS if one.differs else ""
+            for one in result.tokens
+        ),
+    )
+
+
+def with_sign(token: bytes, sign: str) -> bytes:
+    """A token's bytes with a sign behind what is drawn of its first row."""
+    head, newline, tail = token.partition(b"\n")
+    return head + sign.encode() + newline + tail
 
 
 def contrast(first: Color, second: Color) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +19,7 @@ from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.summary import ConversationSummary, SearchHit
 from chatapp.chat.template import NO_TEMPLATE, Template
 from chatapp.session.session import Session
+from chatapp.settings.presets import Presets
 from chatapp.store.chats import grown
 from chatapp.store.store import Store
 from chatapp.ui.app import ChatApp
@@ -201,6 +203,11 @@ def make_services(
         "session": session,
         "models": models or ScriptedModels(),
         "model": "scripted",
+        "presets": Presets(Path("/nowhere")),
+        "sampling_for": lambda template: SamplingParams().with_values(template.sampling),
+        "save_template": None,
+        "save_setting": None,
+        "watch_engine": lambda tell: None,
         "templates": MappingProxyType(TEMPLATES),
         "chats": store,
         "clock": clock or Clock(),

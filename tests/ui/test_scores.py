@@ -12,7 +12,7 @@ from chatapp.chat.conversation import Message
 from chatapp.chat.prompt import Prompt, RenderedPrompt, TokenPiece
 from chatapp.chat.scoring import PLAIN
 from chatapp.chat.template import Template
-from chatapp.ui.chat.score_places import Part, choose, find_places, spread
+from chatapp.ui.chat.scores import Part, choose, find_places, spread
 from chatapp.ui.chat.screen import ChatScreen
 from chatapp.ui.cursor import Cursor
 from chatapp.ui.layout.system import SYSTEM

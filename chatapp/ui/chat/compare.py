@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from chatapp.chat.conversation import Reply
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.search import BeamOptions, ContrastiveOptions
-from chatapp.settings.presets import BUILT_IN
+from chatapp.session.protocols import Running
 from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.models import Models
@@ -54,23 +54,16 @@ class Compare:
     @property
     def names(self) -> list[str]:
         """What can be compared."""
-        presets = self._chat.services.presets
-        own = presets.names() if presets is not None else BUILT_IN
-        return [*own, "now", "beam", "contrastive"]
+        return [*self._chat.services.presets.names(), "now", "beam", "contrastive"]
 
     def _setting(self, name: str) -> Setting:
-        presets = self._chat.services.presets
         if name == "now":
             return Setting("the present settings", self._session.sampling)
         if name == "beam":
             return Setting("beam search, 4 beams", self._limited(BeamOptions()))
         if name == "contrastive":
             return Setting("contrastive search", self._limited(ContrastiveOptions()))
-        if presets is not None:
-            return Setting(_TITLES.get(name, name), presets.load(name))
-        if name in BUILT_IN:
-            return Setting(_TITLES.get(name, name), BUILT_IN[name])
-        raise ChatappError(f"there is no preset {name!r}; there are {', '.join(self.names)}")
+        return Setting(_TITLES.get(name, name), self._chat.services.presets.load(name))
 
     @action("beam", usage="[N]")
     def beam(self, argument: str = "") -> None:
@@ -81,15 +74,12 @@ class Compare:
                 raise CommandError(f"/beam takes a number of beams, not {argument!r}")
             beams = int(argument)
             options = BeamOptions(num_beams=beams, num_return=max(1, min(beams, 4)))
-        title = f"Beam search, {options.num_beams} beams"
-        legend = f"{LEGEND} · enter or 1–4 take as the reply"
-
-        def show(parent: str | None) -> None:
-            running = self._chat.inspector.beam(parent, self._limited(options))
-            screen = SearchScreen(title, running, BeamTree(), legend)
-            self._chat.app.push_screen(screen, lambda taken: self._take_found(taken, parent))
-
-        self._answer(show)
+        self._search(
+            f"Beam search, {options.num_beams} beams",
+            lambda parent: self._chat.inspector.beam(parent, self._limited(options)),
+            BeamTree(),
+            f"{LEGEND} · enter or 1–4 take as the reply",
+        )
 
     @action("contrastive", usage="[K ALPHA]")
     def contrastive(self, argument: str = "") -> None:
@@ -105,33 +95,37 @@ class Compare:
                     f" {argument!r}"
                 ) from None
             options = ContrastiveOptions(top_k=k, penalty_alpha=penalty)
-        title = f"Contrastive search, k {options.top_k}, α {options.penalty_alpha:g}"
-        legend = (
-            "● taken: the highest score · most like: a place in prompt and reply · enter takes it"
+        self._search(
+            f"Contrastive search, k {options.top_k}, α {options.penalty_alpha:g}",
+            lambda parent: self._chat.inspector.contrastive(parent, self._limited(options)),
+            ContrastiveTable(),
+            "● taken: the highest score · most like: a place in prompt and reply · enter takes it",
         )
-
-        def show(parent: str | None) -> None:
-            running = self._chat.inspector.contrastive(parent, self._limited(options))
-            screen = SearchScreen(title, running, ContrastiveTable(), legend)
-            self._chat.app.push_screen(screen, lambda taken: self._take_found(taken, parent))
-
-        self._answer(show)
 
     def _limited(self, options: _Options) -> _Options:
         """The options with the user's own limit of tokens, where there is one."""
         limit = self._session.max_tokens
         return replace(options, max_tokens=limit) if limit else options
 
-    def _take_found(self, taken: tuple[tuple[int, ...], Found] | None, parent: str | None) -> None:
-        if taken is None:
-            return
-        prompt_ids, found = taken
+    def _search(
+        self,
+        title: str,
+        start: Callable[[str | None], Running[Any]],
+        shape: BeamTree | ContrastiveTable,
+        legend: str,
+    ) -> None:
+        def show(parent: str | None) -> None:
+            def take(taken: tuple[tuple[int, ...], Found] | None) -> None:
+                if taken is not None:
+                    self._chat.work(lambda: adopt(*taken), "adopt", "error")
 
-        async def adopt() -> None:
-            reply = await self._chat.inspector.reply_of_ids(prompt_ids, found.ids, found.reason)
-            self._chat.turns.start(self._session.adopt(reply, parent))
+            async def adopt(prompt_ids: tuple[int, ...], found: Found) -> None:
+                reply = await self._chat.inspector.reply_of_ids(prompt_ids, found.ids, found.reason)
+                self._chat.turns.start(self._session.adopt(reply, parent))
 
-        self._chat.work(adopt, "adopt", "error")
+            self._chat.app.push_screen(SearchScreen(title, start(parent), shape, legend), take)
+
+        self._answer(show)
 
     def _answer(self, show: Callable[[str | None], None]) -> None:
         """Show other answers to the message that is to be answered, once a model can write them.

@@ -10,8 +10,9 @@ from pathlib import Path
 from chatapp.chat.conversation import Conversation, Message
 from chatapp.chat.errors import ChatappError, StoreError
 from chatapp.chat.template import Template, parse_template, template_text
+from chatapp.store.store import Store
 from chatapp.ui.chat.base import ChatBase
-from chatapp.ui.services import Chats, Services
+from chatapp.ui.services import Services
 
 _NOT_KEPT = "conversations are not kept in this session"
 
@@ -39,7 +40,7 @@ class Conversations:
         """By name; those that were saved since the start too."""
 
     @property
-    def chats(self) -> Chats:
+    def chats(self) -> Store:
         """All that are kept. Raises StoreError where none are."""
         if self._services.chats is None:
             raise StoreError(_NOT_KEPT)
@@ -163,8 +164,6 @@ class Conversations:
 
         What begins its chats (description, first message) is that of the chat's own template.
         """
-        if self._services.save_template is None:
-            raise ChatappError("templates are not kept in this session")
         now, sampling = self._session.conversation, self._session.sampling
         origin = self.templates.get(now.template, Template(name))
         template = replace(origin, name=name, system=now.system, format=now.format, stop=now.stop)

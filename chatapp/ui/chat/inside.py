@@ -26,11 +26,10 @@ from chatapp.explain.views import Made
 from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.models import Models
-from chatapp.ui.chat.score_places import find_places, parts_of
+from chatapp.ui.chat.scores import find_places, parts_of
 from chatapp.ui.chat.what_if import WhatIf
 from chatapp.ui.drawing import MUTED, piece_style
-from chatapp.ui.look import Look
-from chatapp.ui.token_colours import legend, step_of, step_style
+from chatapp.ui.token_colours import Look, legend, step_of, step_style
 from chatapp.ui.widgets.token_panel import TABS
 from chatapp.ui.xray.inside import PAGES
 from chatapp.ui.xray.inside import Inside as Looked

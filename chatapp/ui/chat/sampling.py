@@ -24,7 +24,6 @@ from chatapp.chat.text import visible_token
 from chatapp.chat.thinking import THINK
 from chatapp.session.grammars import grammar_words, read_grammar
 from chatapp.session.token_names import TokenNameError, parse_bias, token_named, unquoted
-from chatapp.settings.presets import PresetError, Presets
 from chatapp.ui.actions import CommandError, action, path_of
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.conversations import Conversations
@@ -52,6 +51,7 @@ class Sampling:
         self._session = chat.session
         self._conversations = conversations
         self._models = models
+        self._presets = chat.services.presets
         self._what_if = what_if
 
     @action("temp", usage="[N]")
@@ -267,23 +267,9 @@ class Sampling:
         else:
             raise CommandError(f"/order takes {' or '.join(ORDERS)}, not {name!r}")
 
-    @property
-    def _presets(self) -> Presets:
-        """All presets. Raises PresetError where none are kept."""
-        presets = self._chat.services.presets
-        if presets is None:
-            raise PresetError("presets are not kept in this session")
-        return presets
-
-    @property
-    def preset_words(self) -> list[str]:
-        """What /preset takes."""
-        try:
-            return [*self._presets.names(), "save ", "remove "]
-        except PresetError:
-            return []
-
-    @action("preset", usage="[NAME]", values=lambda self: self.preset_words)
+    @action(
+        "preset", usage="[NAME]", values=lambda self: [*self._presets.names(), "save ", "remove "]
+    )
     def preset(self, argument: str = "") -> None:
         """Take a preset; save NAME and remove NAME keep your own."""
         first, _, rest = argument.partition(" ")

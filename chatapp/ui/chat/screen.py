@@ -3,6 +3,7 @@ what the user does; what any of it means is theirs to know."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -294,10 +295,7 @@ class ChatScreen(ChatBase):
         found = [line for line, _ in self.actions.completions(self.prompt.text)]
         if not found:
             return
-        common = found[0]
-        for text in found[1:]:
-            while not text.startswith(common):
-                common = common[:-1]
+        common = os.path.commonprefix(found)  # noqa: RUF071 (no paths)
         self.prompt.take(common if len(common) > len(self.prompt.text) else found[0])
 
     @on(PromptInput.CompletionMoved)

@@ -12,11 +12,10 @@ from types import MappingProxyType
 from chatapp.chat import numbers
 from chatapp.chat.conversation import Conversation, Message, new_id
 from chatapp.chat.errors import ChatappError
-from chatapp.chat.generation import GenerateOptions, GenerationEnd, TokenStep
 from chatapp.chat.prompt import Prompt, Turn
-from chatapp.chat.record import FinishReason
-from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.record import ENDED_WELL
 from chatapp.chat.thinking import answer_in
+from chatapp.session.aside import Aside
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.conversations import Conversations
 from chatapp.ui.chat.messages import Messages
@@ -26,8 +25,6 @@ _REPLY_SHARE = 4
 """One part in so many of the context is left for the reply."""
 _SUMMARY_TOKENS = 200
 _ASK = "Sum up this conversation in at most six short sentences. Keep names, numbers and decisions."
-_ENOUGH = (FinishReason.STOP, FinishReason.STOP_SEQUENCE, FinishReason.LENGTH)
-_GREEDY = SamplingParams(temperature=0.0)
 
 
 class Shorter:
@@ -44,16 +41,12 @@ class Shorter:
 
         `length`: tokens of the context.
         """
-        self._chat.run_worker(self._offer(message, length), group="shorter", exclusive=True)
+        self._chat.work(lambda: self._offer(message, length), "shorter")
 
     async def _offer(self, message: str, length: int) -> None:
         before, written = self._session.conversation, self._chat.prompt.text
-        try:
-            cut = await self._cut(message, length)
-            alone = await self._tokens(self._after(len(before.path()), message))
-        except ChatappError as error:
-            self._chat.say(str(error), "warning")
-            return
+        cut = await self._cut(message, length)
+        alone = await self._tokens(self._after(len(before.path()), message))
         choices = []
         path = before.path()
         if cut is not None:
@@ -129,21 +122,17 @@ class Shorter:
 
     async def _summary(self, messages: Sequence[Message]) -> str:
         """What the model makes of some messages; empty where it failed, which is said."""
-        options = GenerateOptions(
-            sampling=_GREEDY, max_tokens=_SUMMARY_TOKENS, top_logprobs=0, is_aside=True
-        )
-        text: list[str] = []
-        failed = "the model wrote nothing"
         self._chat.say("the model sums up what is left out …")
+        aside = Aside(self._session.engine, self._question(messages), _SUMMARY_TOKENS)
         try:
-            async for event in self._session.engine.generate(self._question(messages), options):
-                if isinstance(event, TokenStep):
-                    text.append(event.record.text)
-                elif isinstance(event, GenerationEnd) and event.reason not in _ENOUGH:
-                    failed, text = event.message or "it was stopped", []
+            written = await aside.write()
         except ChatappError as error:
-            failed, text = str(error), []
-        summary = " ".join(answer_in("".join(text), None).split())
+            text, failed = "", str(error)
+        else:
+            text, failed = written.text, "the model wrote nothing"
+            if written.reason is not None and written.reason not in ENDED_WELL:
+                text, failed = "", written.message or "it was stopped"
+        summary = " ".join(answer_in(text, None).split())
         if not summary:
             self._chat.say(f"it could not be summed up: {failed}; nothing is changed", "warning")
         return summary

@@ -118,13 +118,9 @@ class View:
 
     def _keep_settings(self) -> None:
         """Keep what holds now for the next start."""
-        save = self._chat.services.save_setting
-        if save is None:
-            self._chat.say("settings are not kept in this session", "warning")
-            return
         try:
             for name, value in self._present_settings():
-                save(name, value)
+                self._chat.services.save_setting(name, value)
         except ChatappError as error:
             self._chat.say_error(str(error))
         else:

@@ -23,8 +23,7 @@ from chatapp.chat.whatif import WhatIfToken
 from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.drawing import MUTED
-from chatapp.ui.look import DIFFERS, IMPOSSIBLE, what_if_look
-from chatapp.ui.token_colours import legend
+from chatapp.ui.token_colours import DIFFERS, IMPOSSIBLE, legend, what_if_look
 
 _CANDIDATES, _CANDIDATES_MOST = 50, 1000
 TITLE = "what if: sampling"

@@ -19,7 +19,7 @@ from chatapp.ui.layout.line import EMPTY, Line, alike, indent, wrap
 from chatapp.ui.layout.markdown import GrowingMarkdown
 from chatapp.ui.layout.summary import reply_summary, text_summary
 from chatapp.ui.layout.tokens import TokenLayout
-from chatapp.ui.look import Look, with_sign
+from chatapp.ui.token_colours import Look, with_sign
 
 View = Literal["markdown", "tokens"]
 

@@ -28,8 +28,7 @@ from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.line import EMPTY, Line, indent, wrap
 from chatapp.ui.layout.message import MessageBlock, Place, View
 from chatapp.ui.layout.system import SystemBlock
-from chatapp.ui.look import Look
-from chatapp.ui.token_colours import Scale, token_style
+from chatapp.ui.token_colours import Look, Scale, token_style
 from chatapp.ui.widgets.token_cursor import TokenCursor
 
 WELCOME = (
