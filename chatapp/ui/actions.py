@@ -54,7 +54,6 @@ class Action:
 
     @property
     def values(self) -> list[str]:
-        """What its argument may be."""
         return list(self.choices(self.feature))
 
 

@@ -55,7 +55,6 @@ class ChatApp(App[None]):
     ]
 
     def __init__(self, services: Services) -> None:
-        """Make the application; nothing starts before it runs."""
         super().__init__(driver_class=driver_class())
         self.services = services
         self._interrupted_at = -QUIT_AGAIN_SECONDS
@@ -71,7 +70,6 @@ class ChatApp(App[None]):
         return screen
 
     def get_default_screen(self) -> Screen[None]:
-        """The chat."""
         return ChatScreen(self.services, self._complaints())
 
     def on_mount(self) -> None:
@@ -204,7 +202,6 @@ class ChatApp(App[None]):
 
     @on(ChatScreen.CopyAsked)
     async def copy_asked(self, event: ChatScreen.CopyAsked) -> None:
-        """Copy what the chat wants copied."""
         await self._copy(event.text, event.what)
 
     async def _copy(self, text: str, what: str) -> None:

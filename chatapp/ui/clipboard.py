@@ -59,7 +59,6 @@ async def copy_with_tool(command: Sequence[str], text: str) -> bool:
 
 
 def outcome(what: str, tool: Sequence[str] | None, worked: bool) -> str:
-    """What to tell the user."""
     if tool is not None and worked:
         return f"copied {what}"
     asked = f"asked the terminal to copy {what} (OSC 52; not every terminal does)"

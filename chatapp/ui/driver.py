@@ -113,7 +113,6 @@ class LossyFile:
         self._gone = False
 
     def write(self, text: str) -> int:
-        """Write, or drop."""
         if not self._gone:
             try:
                 return self._file.write(text)
@@ -122,7 +121,6 @@ class LossyFile:
         return len(text)
 
     def flush(self) -> None:
-        """Send on what was written, or drop it."""
         if not self._gone:
             try:
                 self._file.flush()
@@ -130,11 +128,9 @@ class LossyFile:
                 self._gone = True
 
     def fileno(self) -> int:
-        """The number of the file behind."""
         return self._file.fileno()
 
     def isatty(self) -> bool:
-        """Whether the file behind is a terminal."""
         return self._file.isatty()
 
 
@@ -171,7 +167,6 @@ def driver_class() -> type[Driver] | None:
                         self.process_message(message)
 
         def _read(self) -> bytes:
-            """Some bytes; none where the terminal is gone."""
             try:
                 return os.read(self.fileno, _READ_BYTES)
             except OSError:  # EIO

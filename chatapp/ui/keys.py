@@ -27,19 +27,15 @@ def keymap(keys: Mapping[str, str], *, vim: bool) -> dict[str, str]:
     return {**(_VIM if vim else {}), **keys}
 
 
-def action_ids() -> set[str]:
-    """The ids of all that a class of this interface binds keys to."""
-    return {
+def unknown_actions(keys: Mapping[str, str]) -> list[str]:
+    """What the settings give keys to although no class of this interface binds any to it."""
+    known = {
         binding.id
         for owner in key_owners()
         for binding in owner.BINDINGS
-        if isinstance(binding, Binding) and binding.id
+        if isinstance(binding, Binding)
     }
-
-
-def unknown_actions(keys: Mapping[str, str]) -> list[str]:
-    """What the settings give keys to although there is no such action."""
-    return sorted(set(keys) - action_ids())
+    return sorted(key for key in keys if key not in known)
 
 
 def key_owners(base: type[DOMNode] = DOMNode) -> Iterator[type[DOMNode]]:

@@ -42,7 +42,6 @@ class Attached:
     problem: str = ""
 
     def words(self) -> str:
-        """Its name, and what it costs."""
         if self.file is None:
             return sanitise(self.problem)
         size = numbers.size(self.file.size)
@@ -68,12 +67,7 @@ class Attachments:
         count: Callable[[str], Awaitable[int | None]],
         room: Callable[[], Room],
     ) -> None:
-        """Begin with none.
-
-        Args:
-            count: how many tokens a text has; None while that cannot be known.
-            room: how full the context is.
-        """
+        """`count`: how many tokens a text has; None while that cannot be known."""
         self._chat = chat
         self._count = count
         self._room = room

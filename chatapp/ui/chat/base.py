@@ -41,8 +41,28 @@ class ChatBase(Screen[None]):
     services: Services
     session: Session
     turns: Turns
+    # What features ask of the screen itself
+    set_sampling: Callable[[SamplingParams], None]
+    """Draw with these from the next token on, or try them where settings are being tried."""
+    show_sampling: Callable[[], None]
+    """Bring every display of the sampling numbers up to date."""
+    show_token: Callable[[], None]
+    """Show the token pointed at, or the newest one."""
+    show_legend: Callable[[], None]
+    """Say what the colours mean."""
+    show_status: Callable[[], None]
+    """Bring the header up to date."""
+    show_hints: Callable[[], None]
+    """Show the keys of what is focused."""
+    conversation_changed: Callable[[], None]
+    """Another path, another conversation, or another wording is current: show it."""
     _leaving = False
     _panel_wanted: bool | None = None  # as the user said; None leaves it to the size
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """What the controls show and turn."""
+        raise NotImplementedError
 
     @dataclass
     class CopyAsked(Notice):
@@ -54,12 +74,10 @@ class ChatBase(Screen[None]):
 
     @property
     def transcript(self) -> Transcript:
-        """The messages."""
         return self.query_one(Transcript)
 
     @property
     def prompt(self) -> PromptInput:
-        """Where the user writes."""
         return self.query_one("#prompt", PromptInput)
 
     @property
@@ -69,12 +87,10 @@ class ChatBase(Screen[None]):
 
     @property
     def header(self) -> Header:
-        """The first row."""
         return self.query_one(Header)
 
     @property
     def inspector(self) -> Inspector:
-        """Answers questions about replies."""
         return Inspector(self.session)
 
     @property
@@ -160,41 +176,6 @@ class ChatBase(Screen[None]):
         side.display = wanted and width >= PANEL_AT_ALL_FROM_WIDTH
         if folded != (not side.display):
             self.show_token()
-
-    # What features ask of the screen
-
-    @property
-    def sampling(self) -> SamplingParams:
-        """What the controls show and turn."""
-        raise NotImplementedError
-
-    def set_sampling(self, sampling: SamplingParams) -> None:
-        """Draw with these from the next token on, or try them where settings are being tried."""
-        raise NotImplementedError
-
-    def show_sampling(self) -> None:
-        """Bring every display of the sampling numbers up to date."""
-        raise NotImplementedError
-
-    def show_token(self) -> None:
-        """Show the token pointed at, or the newest one."""
-        raise NotImplementedError
-
-    def show_legend(self) -> None:
-        """Say what the colours mean."""
-        raise NotImplementedError
-
-    def show_status(self) -> None:
-        """Bring the header up to date."""
-        raise NotImplementedError
-
-    def show_hints(self) -> None:
-        """Show the keys of what is focused."""
-        raise NotImplementedError
-
-    def conversation_changed(self) -> None:
-        """Another path, another conversation, or another wording is current: show it."""
-        raise NotImplementedError
 
 
 def token_of_words(message: Message, words: str) -> int | None:

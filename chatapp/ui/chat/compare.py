@@ -53,7 +53,6 @@ class Compare:
 
     @property
     def names(self) -> list[str]:
-        """What can be compared."""
         return [*self._chat.services.presets.names(), "now", "beam", "contrastive"]
 
     def _setting(self, name: str) -> Setting:

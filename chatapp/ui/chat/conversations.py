@@ -188,7 +188,6 @@ class Conversations:
 
     @property
     def current(self) -> str:
-        """The id of the open conversation."""
         return self._session.conversation.id
 
     async def rename_chat(self, conversation_id: str, title: str) -> None:

@@ -48,7 +48,6 @@ class Hold:
             self._session.pause()
 
     def take(self, token_ids: Sequence[int]) -> None:
-        """Let these come next, in order."""
         if self._leaving:  # the choice would come a token too late
             self._chat.say("this step is being left; choose when the next one is shown", "warning")
             return
@@ -67,14 +66,12 @@ class Hold:
         self._chat.show_status()
 
     def went_on(self) -> None:
-        """Tokens came: what could have come next is past."""
         if self._wanted:
             self.paused = None  # the next `Paused` follows
         else:
             self.let_go()
 
     def let_go(self) -> None:
-        """Nothing is held any more."""
         self._wanted = False
         if self._told:
             self._told = False

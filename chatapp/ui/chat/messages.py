@@ -208,37 +208,25 @@ class Messages:
     @action("copy", usage="[WHAT]", values=lambda _: ("message", "code", "all"))
     def copy(self, what: str = "") -> None:
         """Copy a message, its code, or all."""
-        match what:
-            case "" | "message":
-                self._copy_message()
-            case "code":
-                self._copy_code()
-            case "all":
-                self._copy_conversation()
-            case _:
-                raise CommandError(f"/copy takes message, code or all, not {what!r}")
-
-    def _copy_message(self) -> None:
         block = self._chat.transcript.current
-        if isinstance(block, SystemBlock):
+        if what not in ("", "message", "code", "all"):
+            raise CommandError(f"/copy takes message, code or all, not {what!r}")
+        if what == "all":
+            path = self._session.conversation.path()
+            texts = [f"{'You' if m.role == 'user' else 'Assistant'}:\n{m.text}" for m in path]
+            self._chat.copy("\n\n".join(texts), "the conversation")
+        elif what != "code" and isinstance(block, SystemBlock):
             self._chat.copy(block.message.text, "the system text")
-        elif (message := self._pointed()) is not None:
+        elif (message := self._pointed()) is None:
+            return
+        elif what != "code":
             thinking = message.reply.thinking if message.reply is not None else None
             self._chat.copy(answer_in(message.text, thinking), "the message")
-
-    def _copy_code(self) -> None:
-        message = self._pointed()
-        blocks = code_blocks(message.text) if message is not None else []
-        if not blocks:
+        elif blocks := code_blocks(message.text):
+            told = "the code" if len(blocks) == 1 else f"{len(blocks)} blocks of code"
+            self._chat.copy("\n\n".join(blocks), told)
+        else:
             self._chat.say("there is no code in this message", "warning")
-            return
-        what = "the code" if len(blocks) == 1 else f"{len(blocks)} blocks of code"
-        self._chat.copy("\n\n".join(blocks), what)
-
-    def _copy_conversation(self) -> None:
-        messages = self._session.conversation.path()
-        texts = [f"{'You' if m.role == 'user' else 'Assistant'}:\n{m.text}" for m in messages]
-        self._chat.copy("\n\n".join(texts), "the conversation")
 
     @action("tree", keys="f4", key_id="chat.tree")
     def tree(self, _: str = "") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 from chatapp.chat.numbers import decimal
@@ -41,6 +42,16 @@ _END_WORDS: dict[EndRule, str] = {
 }
 
 
+def _number(word: str, name: str, text: str = "") -> Callable[[Sampling, str], None]:
+    """The action that sets one of the sampler's numbers, or tells it."""
+
+    @action(word, text or PARAMETERS[name].text, usage="[N]")
+    def turn(self: Sampling, value: str = "") -> None:
+        self._set_number(name, value)
+
+    return turn
+
+
 class Sampling:
     """Sets numbers and rules by name."""
 
@@ -54,25 +65,12 @@ class Sampling:
         self._presets = chat.services.presets
         self._what_if = what_if
 
-    @action("temp", usage="[N]")
-    def temperature(self, value: str = "") -> None:
-        """Temperature (Ctrl+Up, Ctrl+Down): lower is stricter, 0 greedy."""
-        self._set_number("temperature", value)
-
-    @action("top-k", PARAMETERS["top_k"].text, usage="[N]")
-    def top_k(self, value: str = "") -> None:
-        """How many candidates stay."""
-        self._set_number("top_k", value)
-
-    @action("top-p", PARAMETERS["top_p"].text, usage="[N]")
-    def top_p(self, value: str = "") -> None:
-        """Which mass stays."""
-        self._set_number("top_p", value)
-
-    @action("min-p", PARAMETERS["min_p"].text, usage="[N]")
-    def min_p(self, value: str = "") -> None:
-        """From which share of the best one's probability on candidates stay."""
-        self._set_number("min_p", value)
+    temperature = _number(
+        "temp", "temperature", "Temperature (Ctrl+Up, Ctrl+Down): lower is stricter, 0 greedy."
+    )
+    top_k = _number("top-k", "top_k")
+    top_p = _number("top-p", "top_p")
+    min_p = _number("min-p", "min_p")
 
     @action("seed", usage="[N]")
     def seed(self, value: str = "") -> None:
@@ -136,11 +134,7 @@ class Sampling:
             self._chat.say(f"think is {words}, from the next reply on")
 
     def _set_number(self, name: str, text: str) -> None:
-        """Set one of the sampler's numbers from text, or tell it where there is none.
-
-        Raises:
-            ParameterError: no such number, or no such value; the message says what is allowed.
-        """
+        """Raises ParameterError: no such number, or no such value; it says what is allowed."""
         parameter = find(name)
         if not text:
             value = getattr(self._chat.sampling, parameter.name)

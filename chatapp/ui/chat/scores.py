@@ -110,7 +110,6 @@ class Scores:
             self._chat.run_worker(self._score(unasked), group="score", exclusive=True)
 
     def stop(self) -> None:
-        """Withdraw what is being scored."""
         self._chat.workers.cancel_group(self._chat, "score")
 
     def conversation_changed(self) -> None:

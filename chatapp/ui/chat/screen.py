@@ -214,7 +214,6 @@ class ChatScreen(ChatBase):
             self.prompt.focus()
 
     def action_ban(self) -> None:
-        """Ban the candidate under the row cursor, or allow it again."""
         self.sampler.ban_candidate()
 
     def action_bias(self, steps: int) -> None:
@@ -300,12 +299,10 @@ class ChatScreen(ChatBase):
 
     @on(PromptInput.CompletionMoved)
     def choose_completion(self, event: PromptInput.CompletionMoved) -> None:
-        """Choose another completion."""
         self.query_one(Completions).move(event.steps)
 
     @on(PromptInput.EditorAsked)
     async def write_in_editor(self) -> None:
-        """Let the user's own editor change the text."""
         await self.action_act("editor")
 
     def is_for_prompt(self, event: events.Key) -> bool:
@@ -360,7 +357,6 @@ class ChatScreen(ChatBase):
     # A turn
 
     def show_turn(self, news: News) -> None:
-        """Show what came of the turn under way."""
         if isinstance(news, ChatappError):
             self.say_error(str(news))
         elif isinstance(news, BaseException):
@@ -532,19 +528,16 @@ class ChatScreen(ChatBase):
 
     @on(Sparklines.TokenPointed)
     def point_on_curves(self, event: Sparklines.TokenPointed) -> None:
-        """Point at a token of the reply whose curves were clicked."""
         pointed = self.transcript.pointed
         if pointed is not None:
             self.transcript.point(pointed[0].message.id, event.index)
 
     @on(CandidateChosen)
     def take_candidate(self, event: CandidateChosen) -> None:
-        """Take another token and go on from it."""
         self.tokens.take_candidate(event.index, event.token_id)
 
     @on(MoreWanted)
     def list_more(self, event: MoreWanted) -> None:
-        """List the next ranks of the vocabulary below the candidates."""
         event.stop()
         self.tokens.list_more(event)
 
@@ -555,7 +548,6 @@ class ChatScreen(ChatBase):
 
     @on(SamplingPanel.Changed)
     def take_sampling(self, event: SamplingPanel.Changed) -> None:
-        """Take what the panel was turned to."""
         self.set_sampling(event.sampling)
 
     def set_sampling(self, sampling: SamplingParams) -> None:

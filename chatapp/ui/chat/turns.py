@@ -45,14 +45,7 @@ class Turns:
         ready: Callable[[], Awaitable[None]],
         clock: Callable[[], float],
     ) -> None:
-        """Take no turn yet.
-
-        Args:
-            session: whose turns these are.
-            show: shows what comes of one.
-            ready: waits until a model can reply; raises ChatappError where none will.
-            clock: seconds.
-        """
+        """`ready` waits until a model can reply; raises ChatappError where none will."""
         self._session = session
         self._show = show
         self._ready = ready
@@ -69,7 +62,6 @@ class Turns:
 
     @property
     def busy(self) -> bool:
-        """Whether a turn is under way."""
         return self._task is not None
 
     def refuse_busy(self, words: str = BUSY) -> None:

@@ -130,7 +130,6 @@ class WhatIf:
         self._show()
 
     async def close(self) -> None:
-        """Ask nothing any more."""
         self.question = None
         if self._task is not None:
             self._task.cancel()
@@ -168,7 +167,6 @@ class WhatIf:
     # What is shown
 
     def _show(self) -> None:
-        """Show the newest answer."""
         transcript = self._chat.transcript
         if self.question is None:
             transcript.looks = {}
