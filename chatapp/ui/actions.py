@@ -9,19 +9,33 @@ from __future__ import annotations
 import difflib
 import itertools
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from textual.binding import Binding
+from textual.dom import DOMNode
 
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.text import sanitise
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-
+_VIM = {
+    "token.left": "left,h",
+    "token.right": "right,l",
+    "token.up": "up,k",
+    "token.down": "down,j",
+    "token.journey": "J",
+    "transcript.end": "end,G",
+    "candidate.up": "up,k",
+    "candidate.down": "down,j",
+    "list.up": "up,k",
+    "list.down": "down,j",
+    "list.end": "end,G",
+}
+"""Keys besides those of the bindings while texts are edited as in Vim, by the action's id."""
 _MOST_FILES = 2000
 """How many names of a folder are looked at while somebody types."""
 
@@ -132,8 +146,7 @@ class Actions:
     def find(self, name: str) -> Action:
         """The action of that name.
 
-        Raises:
-            CommandError: there is none; the message says which come near.
+        Raises CommandError: there is none; the message says which come near.
         """
         if (found := self._by_name.get(name.lower())) is not None:
             return found
@@ -207,3 +220,27 @@ def read_line(text: str) -> Line | None:
 def message_of(text: str) -> str:
     """What is sent: a doubled slash at the start stands for one."""
     return text[1:] if text.startswith("//") else text
+
+
+def keymap(keys: Mapping[str, str], *, vim: bool) -> dict[str, str]:
+    """The keys that are not those of the bindings: Vim's where wanted, over them the user's own."""
+    return {**(_VIM if vim else {}), **keys}
+
+
+def unknown_actions(keys: Mapping[str, str]) -> list[str]:
+    """What the settings give keys to although no class of this interface binds any to it."""
+    known = {
+        binding.id
+        for owner in key_owners()
+        for binding in owner.BINDINGS
+        if isinstance(binding, Binding)
+    }
+    return sorted(key for key in keys if key not in known)
+
+
+def key_owners(base: type[DOMNode] = DOMNode) -> Iterator[type[DOMNode]]:
+    """The widgets and screens of this interface, and the application."""
+    for owner in base.__subclasses__():
+        if owner.__module__.startswith("chatapp.ui"):
+            yield owner
+        yield from key_owners(owner)

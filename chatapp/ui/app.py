@@ -17,11 +17,11 @@ from textual.command import CommandPalette
 from textual.message import Message
 from textual.screen import Screen
 
+from chatapp.ui.actions import keymap, unknown_actions
 from chatapp.ui.chat.screen import ChatScreen
 from chatapp.ui.clipboard import copy_with_tool, find_tool, outcome
 from chatapp.ui.dialogs.compare import CompareScreen
 from chatapp.ui.driver import driver_class, end_by_force
-from chatapp.ui.keys import keymap, unknown_actions
 from chatapp.ui.palette import ActionsProvider, Palette
 from chatapp.ui.services import Services
 

@@ -20,7 +20,7 @@ import selectors
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from textual import events
@@ -111,27 +111,21 @@ class LossyFile:
     def __init__(self, file: IO[str]) -> None:
         self._file = file
         self._gone = False
+        self.fileno, self.isatty = file.fileno, file.isatty
 
     def write(self, text: str) -> int:
-        if not self._gone:
-            try:
-                return self._file.write(text)
-            except (OSError, ValueError):  # ValueError: it was closed
-                self._gone = True
+        self._try(self._file.write, text)
         return len(text)
 
     def flush(self) -> None:
+        self._try(self._file.flush)
+
+    def _try(self, do: Callable[..., object], *arguments: str) -> None:
         if not self._gone:
             try:
-                self._file.flush()
-            except (OSError, ValueError):
+                do(*arguments)
+            except (OSError, ValueError):  # ValueError: it was closed
                 self._gone = True
-
-    def fileno(self) -> int:
-        return self._file.fileno()
-
-    def isatty(self) -> bool:
-        return self._file.isatty()
 
 
 def driver_class() -> type[Driver] | None:

@@ -15,8 +15,7 @@ from chatapp.chat.errors import ChatappError
 def editor_command(environment: Mapping[str, str]) -> list[str]:
     """The program of $VISUAL or $EDITOR with its arguments.
 
-    Raises:
-        ChatappError: neither is set, or it cannot be read.
+    Raises ChatappError: neither is set, or it cannot be read.
     """
     line = environment.get("VISUAL") or environment.get("EDITOR") or ""
     try:
@@ -31,8 +30,7 @@ def editor_command(environment: Mapping[str, str]) -> list[str]:
 def edit_text(text: str, command: list[str]) -> str:
     """Let an editor change a text; blocks until the editor ends.
 
-    Raises:
-        ChatappError: the editor cannot be run, failed, or left something that is no text.
+    Raises ChatappError: the editor cannot be run, failed, or left something that is no text.
     """
     descriptor, name = tempfile.mkstemp(prefix="chatapp-", suffix=".md")
     path = Path(name)

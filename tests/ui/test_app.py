@@ -8,8 +8,8 @@ from types import MappingProxyType
 import pytest
 from textual.filter import Monochrome
 
+from chatapp.ui.actions import key_owners
 from chatapp.ui.driver import LossyFile
-from chatapp.ui.keys import key_owners
 from tests.ui.host import ask, make_app, notice, ready, until
 from tests.ui.scripted import ScriptedEngine
 

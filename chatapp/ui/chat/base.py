@@ -21,6 +21,7 @@ from chatapp.chat.sampling import SamplingParams
 from chatapp.session.inspector import Inspector
 from chatapp.session.saving import SaveFailed
 from chatapp.session.session import Session
+from chatapp.ui.actions import Actions
 from chatapp.ui.chat.turns import Turns
 from chatapp.ui.services import Services
 from chatapp.ui.widgets.header import Header
@@ -41,6 +42,7 @@ class ChatBase(Screen[None]):
     services: Services
     session: Session
     turns: Turns
+    actions: Actions
     # What features ask of the screen itself
     set_sampling: Callable[[SamplingParams], None]
     """Draw with these from the next token on, or try them where settings are being tried."""

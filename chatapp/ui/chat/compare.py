@@ -129,8 +129,7 @@ class Compare:
     def _answer(self, show: Callable[[str | None], None]) -> None:
         """Show other answers to the message that is to be answered, once a model can write them.
 
-        Raises:
-            CommandError: a reply is under way.
+        Raises CommandError: a reply is under way.
         """
 
         async def begin() -> None:

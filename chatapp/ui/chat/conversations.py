@@ -49,8 +49,7 @@ class Conversations:
     async def begin(self, template: Template | None = None) -> None:
         """Begin an empty conversation from a template, the last one by default.
 
-        Raises:
-            ChatappError: the template's settings cannot be had; nothing is changed.
+        Raises ChatappError: the template's settings cannot be had; nothing is changed.
         """
         sampling = self._services.sampling_for(template) if template is not None else None
         await self._chat.turns.stop()
@@ -148,8 +147,7 @@ class Conversations:
     async def move_to(self, message_id: str, *, ends_there: bool) -> Message:
         """Make a path through a message current; its newest end, unless it ends right there.
 
-        Raises:
-            ConversationError: there is no such message, or it is deleted.
+        Raises ConversationError: there is no such message, or it is deleted.
         """
         conversation = self._session.conversation
         on_path = any(message.id == message_id for message in conversation.path())

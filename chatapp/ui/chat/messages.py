@@ -1,4 +1,7 @@
-"""What is done with whole messages: send, write again, go on, edit, copy, delete, go elsewhere."""
+"""What is done with whole messages: send, write again, go on, edit, copy, delete, go elsewhere.
+
+The notebook does it with all of them, as one text.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,20 @@ from textual.widgets import Static
 
 from chatapp.chat.conversation import Message
 from chatapp.chat.errors import ChatappError
+from chatapp.chat.notebook import parts_of, rewritten, text_of
 from chatapp.chat.text import sanitise
 from chatapp.chat.thinking import answer_in
 from chatapp.ui.actions import CommandError, action, read_line
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.conversations import Conversations
 from chatapp.ui.chat.turns import BUSY
+from chatapp.ui.dialogs.notebook import NotebookScreen
 from chatapp.ui.dialogs.tree import TreeMove, TreeScreen
 from chatapp.ui.dialogs.write import WriteScreen
 from chatapp.ui.drawing import MUTED, renew
 from chatapp.ui.layout.markdown import code_blocks
 from chatapp.ui.layout.system import SystemBlock
+from chatapp.ui.widgets.notices import Notices
 
 
 class Messages:
@@ -251,6 +257,38 @@ class Messages:
             self._chat.say("the path ends here now; Ctrl+R writes a reply")
         else:
             self._chat.say("the path ends here now; your next message goes on from it, as a branch")
+
+    @action("notebook")
+    def notebook(self, _: str = "") -> None:
+        """The whole chat as one text: edit it anywhere, and go on from there."""
+        screen = NotebookScreen(
+            lambda: text_of(self._session.conversation),
+            lambda: self._chat.turns.busy,
+            self._keep_text,
+            self._go_on,
+            self._chat.turns.cancel,
+            lambda: self._chat.query_one(Notices).words,
+            vim=self._chat.prompt.vim,
+        )
+        self._chat.app.push_screen(screen)
+
+    async def _keep_text(self, text: str) -> None:
+        parts = parts_of(text)
+        await self._conversations.change(lambda now: rewritten(now, parts, time.time()))
+
+    async def _go_on(self, text: str) -> None:
+        """Answer the last turn where it is the user's; else write it on."""
+        session, parts = self._session, parts_of(text)
+        if not any(part.role != "system" for part in parts):
+            raise CommandError("there is nothing to go on from; write under a line === user")
+        open_reply = parts[-1].text if parts[-1].role == "assistant" else ""
+        before, said = session.conversation, parts[:-1] if open_reply else parts
+        after = rewritten(before, said, time.time())
+        # Where the path is only shorter, it stays as it is until there is something to follow.
+        if after.messages is not before.messages or after.system != before.system:
+            await self._conversations.change(lambda _: after)
+        self._chat.query_one(Notices).clear()
+        self._chat.turns.start(session.reply_from(after.leaf, open_reply))
 
     def _pointed(self) -> Message | None:
         """The message that actions are about; says so where there is none."""

@@ -110,8 +110,7 @@ class Models:
     async def ready(self) -> None:
         """Wait until a model can reply; one that died is started again.
 
-        Raises:
-            EngineError: there is none; the message says why and what to do.
+        Raises EngineError: there is none; the message says why and what to do.
         """
         if self.state is ModelState.DEAD:
             self.load()

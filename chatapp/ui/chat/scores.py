@@ -213,11 +213,9 @@ def parts_of(conversation: Conversation, leaf: str) -> list[Part]:
 
 
 def find_places(parts: Iterable[Part], tokens: Sequence[TokenPiece]) -> Places:
-    """Where the parts stand that were given.
+    """Where the parts that were given stand among the tokens of the whole prompt.
 
-    Args:
-        parts: what the prompt was made of, in its order.
-        tokens: the whole prompt.
+    `parts`: what the prompt was made of, in its order.
     """
     # Control tokens hold no part; what is no UTF-8 is found in none.
     whole = b"".join(b"\xff" * len(t.bytes) if t.control else t.bytes for t in tokens)
@@ -259,11 +257,8 @@ def _find(whole: bytes, text: bytes, position: int) -> int:
 def choose(places: Places, known: Collection[str], most: int | None) -> Places:
     """Which parts to score now: those that are not known, the newest first.
 
-    Args:
-        places: of all parts, in the order of the conversation.
-        known: the parts that are scored already.
-        most: how many tokens may be scored in all; a part that does not fit is left out. None is
-            any number.
+    `places`: of all parts, in the order of the conversation. `known`: what is scored already.
+    `most`: how many tokens in all; a part that does not fit is left out. None is any number.
     """
     chosen: dict[str, Sequence[int]] = {}
     room = most
@@ -278,10 +273,8 @@ def choose(places: Places, known: Collection[str], most: int | None) -> Places:
 def spread(places: Places, records: Iterable[TokenRecord]) -> Mapping[str, tuple[TokenRecord, ...]]:
     """The records of each part, numbered from 0 within it; a part with a gap is left out.
 
-    Args:
-        places: where the parts stand. The prompt's very first token has no context and so no
-            record, which is no gap.
-        records: `index` is a place in the prompt.
+    A record's `index` is its place in the prompt, whose very first token has no context and so no
+    record, which is no gap.
     """
     by_place = {record.index: record for record in records}
     found: dict[str, tuple[TokenRecord, ...]] = {}

@@ -37,7 +37,6 @@ from chatapp.ui.chat.hold import Hold
 from chatapp.ui.chat.inside import Inside
 from chatapp.ui.chat.messages import Messages
 from chatapp.ui.chat.models import Models
-from chatapp.ui.chat.notebook import Notebook
 from chatapp.ui.chat.sampling import Sampling, rule_words
 from chatapp.ui.chat.scores import Scores
 from chatapp.ui.chat.shorter import Shorter
@@ -71,7 +70,6 @@ _STOPPING = "stopping …"
 FEATURES = (
     ChatMenu,
     Messages,
-    Notebook,
     Tokens,
     Hold,
     WhatIf,
@@ -127,7 +125,6 @@ class ChatScreen(ChatBase):
         self.conversations = Conversations(services, self)
         self.chats = ChatMenu(self, self.conversations)
         self.messages = Messages(self, self.conversations)
-        self.notebook = Notebook(self, self.conversations)
         self.shorter = Shorter(self, self.conversations, self.messages)
         self.hold = Hold(self)
         self.what_if = WhatIf(self)
@@ -138,7 +135,7 @@ class ChatScreen(ChatBase):
         self.compare = Compare(self, self.models)
         self.titles = Titles(self)
         self.attachments = Attachments(self, self._count_tokens, self._room)
-        self.looks = View(self, self.models, self.conversations, lambda: self.actions.all)
+        self.looks = View(self, self.models, self.conversations)
         self.actions = Actions(one for one in vars(self).values() if isinstance(one, FEATURES))
 
     def compose(self) -> ComposeResult:

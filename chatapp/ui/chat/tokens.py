@@ -72,12 +72,7 @@ class Tokens:
             self.take(replace(place, index=index), (token_id,))
 
     def take(self, place: TokenPlace, token_ids: Sequence[int]) -> None:
-        """Take tokens at a place: they come next in a reply that is held there, else it branches.
-
-        Args:
-            place: where.
-            token_ids: one or more, taken in order.
-        """
+        """Take tokens, in order: they come next in a reply that is held there, else it branches."""
         block, held = self._chat.transcript.block_of(place.message_id), self._hold.paused
         if held is None or block is None or not block.live:
             self._messages.branch(place.message_id, place.index, token_ids)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 
 from textual.app import SuspendNotSupported
 
 from chatapp.chat import numbers
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.sampling import PARAMETERS
-from chatapp.ui.actions import Action, CommandError, action
+from chatapp.ui.actions import CommandError, action, keymap
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.conversations import Conversations
 from chatapp.ui.chat.models import Models
@@ -18,7 +17,6 @@ from chatapp.ui.dialogs.dialog import help_for
 from chatapp.ui.dialogs.prompt_view import PromptScreen
 from chatapp.ui.dialogs.settings import SettingsScreen
 from chatapp.ui.editor import edit_text, editor_command
-from chatapp.ui.keys import keymap
 from chatapp.ui.token_colours import SCALES, Scale
 from chatapp.ui.widgets.sampling_panel import MAIN_PARAMETERS
 
@@ -28,18 +26,10 @@ _VIEWS = ("on", "off", *SCALES)
 class View:
     """Changes how the chat is shown, and opens what explains it."""
 
-    def __init__(
-        self,
-        chat: ChatBase,
-        models: Models,
-        conversations: Conversations,
-        actions: Callable[[], Sequence[Action]],
-    ) -> None:
-        """`actions` are what help lists."""
+    def __init__(self, chat: ChatBase, models: Models, conversations: Conversations) -> None:
         self._chat = chat
         self._models = models
         self._conversations = conversations
-        self._actions = actions
 
     # Tokens and colours
 
@@ -86,7 +76,7 @@ class View:
     def help(self, _: str = "") -> None:
         """Help for what is focused, keys and commands."""
         here = str(getattr(self._chat.focused, "HELP", "") or "")
-        self._chat.app.push_screen(help_for(self._chat, here, self._actions()))
+        self._chat.app.push_screen(help_for(self._chat, here, self._chat.actions.all))
 
     @action("settings", keys="f2", key_id="chat.settings")
     def settings(self, _: str = "") -> None:
