@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from chatapp.chat.facts import Progress
+from chatapp.chat.inspection import StepTrace
 from chatapp.chat.record import FinishReason, SamplingSpan, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.thinking import Thinking
-from chatapp.chat.trace import StepTrace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ import math
 from typing import Any
 
 from chatapp.chat.conversation import Reply
-from chatapp.chat.record import Candidate, Removal, TokenRecord
+from chatapp.chat.record import TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.served import SERVERS, UNTOLD, entropy_at_least
 from chatapp.chat.text import escape_json
@@ -46,25 +46,23 @@ def token_json(record: TokenRecord, sampling: SamplingParams | None = None) -> J
 
     `sampling`: what it was drawn with, where that differs from the token before.
     """
-    changed = {} if sampling is None else {"sampling": sampling_json(sampling)}
     return {
         "type": "token",
-        "index": record.index,
-        "id": _id(record.id),
-        "token": record.token,
-        "bytes": list(record.bytes),
-        "text": record.text,
-        "logprob": _finite(record.logprob),
-        "tempered_prob": _finite(record.tempered_prob),
-        "prob": _finite(record.prob),
+        **_told(record, "index id token bytes text logprob tempered_prob prob"),
         "rank": record.rank or None,
-        "entropy_bits": _finite(record.entropy_bits),
+        **_told(record, "entropy_bits"),
         **_bound(record),
-        "p_end": _finite(record.p_end),
-        "temperature": _finite(record.temperature),
-        "top_logprobs": [_candidate_json(candidate) for candidate in record.candidates],
-        "other_prob": _finite(record.other_prob),
-        **changed,
+        **_told(record, "p_end temperature"),
+        "top_logprobs": [
+            {
+                **_told(candidate, "id token bytes logprob tempered_prob prob"),
+                "removed_by": candidate.removed_by
+                and _told(candidate.removed_by, "stage setting threshold value"),
+            }
+            for candidate in record.candidates
+        ],
+        **_told(record, "other_prob"),
+        **({} if sampling is None else {"sampling": sampling_json(sampling)}),
     }
 
 
@@ -76,9 +74,7 @@ def end_json(reply: Reply) -> JsonObject:
         "text": "".join(record.text for record in reply.records),
         "prompt_tokens": _prompt_tokens(reply),
         "completion_tokens": len(reply.records),
-        "seconds": _finite(reply.seconds),
-        "time_to_first_token": _finite(reply.time_to_first_token),
-        "tokens_per_second": _finite(reply.tokens_per_second),
+        **_told(reply, "seconds time_to_first_token tokens_per_second"),
     }
 
 
@@ -97,31 +93,17 @@ def json_line(value: JsonObject) -> str:
     return escape_json(json.dumps(value, ensure_ascii=False, separators=_PARTS, allow_nan=False))
 
 
-def _candidate_json(candidate: Candidate) -> JsonObject:
-    return {
-        "id": _id(candidate.id),
-        "token": candidate.token,
-        "bytes": list(candidate.bytes),
-        "logprob": _finite(candidate.logprob),
-        "tempered_prob": _finite(candidate.tempered_prob),
-        "prob": _finite(candidate.prob),
-        "removed_by": _removal_json(candidate.removed_by),
-    }
-
-
-def _removal_json(removal: Removal | None) -> JsonObject | None:
-    if removal is None:
-        return None
-    return {
-        "stage": removal.stage,
-        "setting": _finite(removal.setting),
-        "threshold": _finite(removal.threshold),
-        "value": _finite(removal.value),
-    }
-
-
-def _id(id_: int) -> int | None:
-    return id_ if id_ < UNTOLD else None
+def _told(value: object, names: str) -> JsonObject:
+    """Some fields of a value, by their names with spaces between."""
+    found = {name: getattr(value, name) for name in names.split()}
+    for name, one in found.items():
+        if isinstance(one, float):
+            found[name] = _finite(one)
+        elif isinstance(one, bytes):
+            found[name] = list(one)
+        elif name == "id" and one >= UNTOLD:
+            found[name] = None
+    return found
 
 
 def _prompt_tokens(reply: Reply) -> int | None:

@@ -8,6 +8,7 @@ same words.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -88,9 +89,8 @@ class Parameter:
 
     def check(self, value: Any) -> float | int:
         """Return the value when it is within the bounds. Raises ParameterError."""
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
         # A NaN is never within, and infinity is none that can be made whole.
-        if not (is_number and self.low <= value <= self.high) or (
+        if not (_is_number(value) and self.low <= value <= self.high) or (
             self.integer and value != int(value)
         ):
             huge = isinstance(value, int) and value > self.high == MOST
@@ -226,7 +226,7 @@ class SamplingParams:
         for parameter in PARAMETERS.values():
             value = parameter.check(getattr(self, parameter.name))
             object.__setattr__(self, parameter.name, value)
-        if self.grammar and self.grammar.partition(":")[0] not in GRAMMARS:
+        if self.grammar and str(self.grammar).partition(":")[0] not in GRAMMARS:
             raise ParameterError(f"a grammar begins with one of {', '.join(GRAMMARS)} and a colon")
         if self.end not in ("allow", "forbid", "force"):
             raise ParameterError(f"end must be allow, forbid or force, not {self.end!r}")
@@ -298,3 +298,77 @@ def find(name: str) -> Parameter:
     if key not in PARAMETERS:
         raise ParameterError(f"no setting is called {name!r}; there are {', '.join(PARAMETERS)}")
     return PARAMETERS[key]
+
+
+def read_table(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that a table of TOML gives, by the names of `SamplingParams`, each checked.
+
+    Raises ParameterError: an unknown name, or a value of another type or out of bounds.
+    """
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        match key:
+            case "order":
+                values[key] = _order(value)
+            case "banned":
+                values[key] = tuple(_list(key, value))
+            case "logit_bias":
+                values[key] = _biases(value)
+            case "end" | "grammar":
+                values[key] = value
+            case _:
+                values[find(key).name] = value
+    checked = SamplingParams().with_values(values)
+    return {name: getattr(checked, name) for name in values}
+
+
+def table_text(sampling: SamplingParams, *, whole: bool = False) -> str:
+    """Parameters as the lines of a table of TOML. `whole`: also those that have their default.
+
+    A preset leaves out what has its default; a template also what it leaves to the user.
+    """
+    names = [name for name, order in ORDERS.items() if order == sampling.order]
+    stages = ", ".join(f'"{stage}"' for stage in sampling.order)
+    pairs = ", ".join(f"[{token}, {bias!r}]" for token, bias in sampling.logit_bias)
+    texts = {name: repr(getattr(sampling, name)) for name in PARAMETERS} | {
+        "order": f'"{names[0]}"' if names else f"[{stages}]",
+        "end": f'"{sampling.end}"',
+        "grammar": toml_string(sampling.grammar),
+        "banned": f"{list(sampling.banned)}  # ids of one model's tokens",
+        "logit_bias": f"[{pairs}]  # id and bias",
+    }
+    plain = SamplingParams()
+    told = [name for name in texts if whole or getattr(sampling, name) != getattr(plain, name)]
+    return "".join(f"{name} = {texts[name]}\n" for name in told)
+
+
+def toml_string(text: str) -> str:
+    """A basic string of TOML: JSON's, but that DEL has to be escaped too."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _order(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        if value not in ORDERS:
+            raise ParameterError(f"order must be {' or '.join(ORDERS)} or a list of stages")
+        return ORDERS[value]
+    if isinstance(value, list) and all(isinstance(stage, str) for stage in value):
+        return tuple(value)
+    raise ParameterError("order must be a name or a list of stages")
+
+
+def _biases(value: object) -> tuple[tuple[int, float], ...]:
+    pairs = [_list("logit_bias", pair) for pair in _list("logit_bias", value)]
+    if any(len(pair) != 2 or not _is_number(pair[1]) for pair in pairs):
+        raise ParameterError("logit_bias must be a list of pairs of a token's id and a number")
+    return tuple((token, float(bias)) for token, bias in pairs)
+
+
+def _list(key: str, value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise ParameterError(f"{key} must be a list, not {value!r}")
+    return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -8,7 +8,6 @@ the files are is `chatapp.settings.library`'s business.
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,8 +15,13 @@ from types import MappingProxyType
 from typing import Any
 
 from chatapp.chat.errors import ChatappError
-from chatapp.chat.sampling import ParameterError, SamplingParams
-from chatapp.chat.sampling_table import read_table, table_text
+from chatapp.chat.sampling import (
+    ParameterError,
+    SamplingParams,
+    read_table,
+    table_text,
+    toml_string,
+)
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -78,15 +82,10 @@ def template_text(template: Template, sampling: SamplingParams) -> str:
     `sampling`: what its chats are to be drawn with.
     """
     texts = [(key, getattr(template, key)) for key in _TEXTS if key != "preset"]
-    lines = [f"{key} = {_quoted(text)}" for key, text in texts if text]
+    lines = [f"{key} = {toml_string(text)}" for key, text in texts if text]
     if template.stop:
-        lines.append(f"stop = [{', '.join(map(_quoted, template.stop))}]")
+        lines.append(f"stop = [{', '.join(map(toml_string, template.stop))}]")
     return "\n".join([*lines, "", "[sampling]", table_text(sampling, whole=True)])
-
-
-def _quoted(text: str) -> str:
-    """A basic string of TOML: JSON's, but that DEL has to be escaped too."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _text(key: str, value: Any) -> str:

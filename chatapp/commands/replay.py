@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from chatapp.chat.errors import ChatappError, EngineError
 from chatapp.chat.record import SamplingSpan
-from chatapp.chat.sampling import ParameterError, SamplingParams
-from chatapp.chat.sampling_table import read_table
+from chatapp.chat.sampling import ParameterError, SamplingParams, read_table
 from chatapp.commands.replies import write_replies
 from chatapp.commands.running import DONE, Interrupts
 

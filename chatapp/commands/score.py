@@ -21,8 +21,8 @@ from chatapp.commands.question import read_pipe
 from chatapp.commands.running import DONE, follow
 
 if TYPE_CHECKING:
+    from chatapp.chat.inspection import ScoreEvent
     from chatapp.chat.prompt import TokenPiece
-    from chatapp.chat.scoring import ScoreEvent
     from chatapp.commands.setup import Setup
 
 TOKEN_CELLS = 24
@@ -89,8 +89,8 @@ async def _score(setup: Setup, text: str, args: argparse.Namespace) -> int:
 
 
 def write_rows(event: ScoreEvent) -> None:
+    from chatapp.chat.inspection import ScoreEnd, ScoreStart
     from chatapp.chat.record import TokenRecord
-    from chatapp.chat.scoring import ScoreEnd, ScoreStart
 
     match event:
         case ScoreStart():
@@ -111,9 +111,9 @@ def write_rows(event: ScoreEvent) -> None:
 
 
 def write_lines(event: ScoreEvent, model: str) -> None:
+    from chatapp.chat.inspection import ScoreEnd, ScoreStart
     from chatapp.chat.jsonlines import token_json
     from chatapp.chat.record import TokenRecord
-    from chatapp.chat.scoring import ScoreEnd, ScoreStart
 
     match event:
         case ScoreStart():

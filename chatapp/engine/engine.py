@@ -15,9 +15,9 @@ from chatapp.chat.bench import BenchEvent, BenchOptions, BenchResult
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import IsCancelled, LoadOptions, ModelFacts, ModelSource, Progress, Report
 from chatapp.chat.generation import GenerateOptions, GenerationEvent, PromptRead, TokenStep
+from chatapp.chat.inspection import ScoreEnd, ScoreEvent, ScoreStart
 from chatapp.chat.prompt import Prompt, PromptFormat, RenderedPrompt, TokenPiece, Turn
 from chatapp.chat.record import perplexity
-from chatapp.chat.scoring import ScoreEnd, ScoreEvent, ScoreStart
 from chatapp.chat.search import (
     BeamEvent,
     BeamOptions,

@@ -10,11 +10,11 @@ import textwrap
 from dataclasses import replace
 
 from chatapp.chat.facts import Report
+from chatapp.chat.inspection import StageTrace
 from chatapp.chat.numbers import bits, count, decimal, percent, size, temperature
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.text import sanitise, visible_token
-from chatapp.chat.trace import StageTrace
 from chatapp.chat.xray import Attribution, Passage
 from chatapp.explain import views
 from chatapp.explain.cells import fit_token

@@ -14,12 +14,12 @@ from typing import Literal
 from rich.cells import cell_len
 
 from chatapp.chat.facts import Report
+from chatapp.chat.inspection import StageTrace
 from chatapp.chat.numbers import count, decimal, percent, size
 from chatapp.chat.numbers import tokens as token_count
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.record import TokenRecord
 from chatapp.chat.text import sanitise, visible_token
-from chatapp.chat.trace import StageTrace
 from chatapp.chat.xray import (
     Analogy,
     Anatomy,

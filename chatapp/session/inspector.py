@@ -12,11 +12,10 @@ from dataclasses import replace
 from chatapp.chat.conversation import Reply
 from chatapp.chat.errors import EngineError
 from chatapp.chat.generation import GenerateOptions, PromptRead
-from chatapp.chat.inspection import ReplyStep
+from chatapp.chat.inspection import PLAIN, ReplyStep, ScoreEvent, WhatIf
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.record import FinishReason, SamplingSpan, TokenRecord
 from chatapp.chat.sampling import SamplingParams
-from chatapp.chat.scoring import PLAIN, ScoreEvent
 from chatapp.chat.search import (
     BeamEvent,
     BeamOptions,
@@ -25,7 +24,6 @@ from chatapp.chat.search import (
     ContrastiveOptions,
     SeveralEvent,
 )
-from chatapp.chat.whatif import WhatIf
 from chatapp.session.growing import GrowingReply
 from chatapp.session.protocols import Comparison, Running
 from chatapp.session.session import Session

@@ -17,13 +17,14 @@ from chatapp.chat.inspection import (
     CandidatePage,
     FoundToken,
     ReplyStep,
+    ScoreEvent,
     SpeltText,
     TracedStep,
+    WhatIf,
     WrittenReply,
 )
 from chatapp.chat.prompt import Prompt, RenderedPrompt, TokenPiece
 from chatapp.chat.sampling import SamplingParams
-from chatapp.chat.scoring import ScoreEvent
 from chatapp.chat.search import (
     BeamEvent,
     BeamOptions,
@@ -31,7 +32,6 @@ from chatapp.chat.search import (
     ContrastiveOptions,
     SeveralEvent,
 )
-from chatapp.chat.whatif import WhatIf
 from chatapp.chat.xray import (
     Analogy,
     Anatomy,

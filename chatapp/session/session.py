@@ -27,11 +27,10 @@ from chatapp.chat.generation import (
     PromptRead,
     TokenStep,
 )
-from chatapp.chat.inspection import WrittenReply
+from chatapp.chat.inspection import PLAIN, WrittenReply
 from chatapp.chat.prompt import Prompt, PromptFormat, Turn
 from chatapp.chat.record import FinishReason, TokenRecord
 from chatapp.chat.sampling import SamplingParams
-from chatapp.chat.scoring import PLAIN
 from chatapp.chat.template import Template
 from chatapp.chat.text import sanitise
 from chatapp.session.growing import (

@@ -13,8 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from chatapp.chat.errors import ChatappError
-from chatapp.chat.sampling import ParameterError, SamplingParams
-from chatapp.chat.sampling_table import read_table, table_text
+from chatapp.chat.sampling import ParameterError, SamplingParams, read_table, table_text
 from chatapp.chat.template import Template
 from chatapp.settings.paths import FILE_NAME, FILE_NAME_WORDS, write_file
 

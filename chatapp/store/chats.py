@@ -14,10 +14,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from chatapp.chat.conversation import Conversation, ConversationError, Message, new_id
+from chatapp.chat.conversation import (
+    Conversation,
+    ConversationError,
+    ConversationSummary,
+    Message,
+    SearchHit,
+    new_id,
+)
 from chatapp.chat.errors import StoreError
 from chatapp.chat.record import FinishReason
-from chatapp.chat.summary import ConversationSummary, SearchHit
 from chatapp.store.database import Database, Refused
 from chatapp.store.packing import PackingError
 from chatapp.store.replies import remove_reply, write_reply

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from chatapp.chat.summary import SearchHit
+from chatapp.chat.conversation import SearchHit
 from chatapp.store.unicode import well_formed
 
 _BEGIN, _END = "\ufdd0", "\ufdd1"

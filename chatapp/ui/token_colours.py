@@ -22,8 +22,8 @@ from textual.color import Color
 from textual.content import Content
 from textual.style import Style
 
+from chatapp.chat.inspection import WhatIf
 from chatapp.chat.record import TokenRecord
-from chatapp.chat.whatif import WhatIf
 
 Scale = Literal["probability", "surprisal", "entropy", "rank", "p_end"]
 """What a colour stands for."""

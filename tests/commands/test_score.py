@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from chatapp.chat.errors import ChatappError, UsageError
+from chatapp.chat.inspection import ScoreEnd, ScoreStart
 from chatapp.chat.prompt import TokenPiece
-from chatapp.chat.scoring import ScoreEnd, ScoreStart
 from chatapp.commands.score import read_text, write_lines, write_rows
 from tests.conftest import Call, one_line
 from tests.ui.scripted import make_records

@@ -17,11 +17,10 @@ import pytest
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import LoadOptions, ModelSource
 from chatapp.chat.generation import GenerateOptions, GenerationEnd, PromptRead, TokenStep
-from chatapp.chat.inspection import ReplyStep, WrittenReply
+from chatapp.chat.inspection import PLAIN, ReplyStep, WrittenReply
 from chatapp.chat.prompt import Prompt, Turn
 from chatapp.chat.record import FinishReason, SamplingSpan
 from chatapp.chat.sampling import ParameterError, SamplingParams
-from chatapp.chat.scoring import PLAIN
 from chatapp.engine.decoding.controls import Controls
 from chatapp.engine.engine import LocalEngine
 from chatapp.engine.runtimes.folder_tokenizer import FolderTokenizer

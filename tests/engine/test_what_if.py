@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from chatapp.chat.errors import EngineError
+from chatapp.chat.inspection import WhatIf, WhatIfToken
 from chatapp.chat.sampling import LLAMA_CPP_ORDER, SamplingParams
-from chatapp.chat.whatif import WhatIf, WhatIfToken
 from chatapp.engine.look.history import LogitRow
 from chatapp.engine.look.what_if import ReplyUnderTest
 from chatapp.engine.sampler.alive import Array

@@ -9,11 +9,11 @@ import pytest
 from rich.cells import cell_len
 
 from chatapp.chat import xray
+from chatapp.chat.inspection import StageTrace, TracedToken
 from chatapp.chat.numbers import percent
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.record import Removal
 from chatapp.chat.sampling import SamplingParams
-from chatapp.chat.trace import StageTrace, TracedToken
 from chatapp.explain import views
 from chatapp.explain.views import View, kind_of
 from tests.explain import values

@@ -10,10 +10,10 @@ import pytest
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.generation import GenerateOptions, GenerationEnd, PromptRead, TokenStep
+from chatapp.chat.inspection import ScoreEnd, ScoreEvent, ScoreStart
 from chatapp.chat.prompt import Prompt, PromptFormat, Turn
 from chatapp.chat.record import FinishReason, SamplingSpan, TokenRecord
 from chatapp.chat.sampling import SamplingParams
-from chatapp.chat.scoring import ScoreEnd, ScoreEvent, ScoreStart
 from chatapp.chat.search import (
     BeamEnd,
     BeamOptions,

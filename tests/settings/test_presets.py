@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chatapp.chat.sampling import LLAMA_CPP_ORDER, ParameterError, SamplingParams
-from chatapp.chat.sampling_table import table_text
+from chatapp.chat.sampling import LLAMA_CPP_ORDER, ParameterError, SamplingParams, table_text
 from chatapp.chat.template import Template
 from chatapp.settings.presets import BUILT_IN, PresetError, Presets, parse_preset, with_preset
 

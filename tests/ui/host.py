@@ -11,12 +11,11 @@ from typing import Any
 
 from textual.pilot import Pilot
 
-from chatapp.chat.conversation import Conversation, Message
+from chatapp.chat.conversation import Conversation, ConversationSummary, Message, SearchHit
 from chatapp.chat.errors import FetchError, StoreError
 from chatapp.chat.facts import ModelSource, Progress
 from chatapp.chat.prompt import PromptFormat
 from chatapp.chat.sampling import SamplingParams
-from chatapp.chat.summary import ConversationSummary, SearchHit
 from chatapp.chat.template import NO_TEMPLATE, Template
 from chatapp.session.session import Session
 from chatapp.settings.presets import Presets

@@ -21,17 +21,25 @@ from chatapp.chat.generation import (
     TokenStep,
 )
 from chatapp.chat.inspection import (
+    PLAIN,
     CandidatePage,
     FoundToken,
     ReplyStep,
+    ScoreEnd,
+    ScoreEvent,
+    ScoreStart,
     SpeltText,
+    StageTrace,
+    StepTrace,
     TracedStep,
+    TracedToken,
+    WhatIf,
+    WhatIfToken,
     WrittenReply,
 )
 from chatapp.chat.prompt import Prompt, TokenPiece
 from chatapp.chat.record import Candidate, FinishReason, Removal
 from chatapp.chat.sampling import SamplingParams
-from chatapp.chat.scoring import PLAIN, ScoreEnd, ScoreEvent, ScoreStart
 from chatapp.chat.search import (
     Beam,
     BeamEnd,
@@ -50,8 +58,6 @@ from chatapp.chat.search import (
     Hypothesis,
     SeveralEvent,
 )
-from chatapp.chat.trace import StageTrace, StepTrace, TracedToken
-from chatapp.chat.whatif import WhatIf, WhatIfToken
 from tests.ui.scripted import (
     FACTS,
     ScriptedEngine,

@@ -21,9 +21,8 @@ from textual.pilot import Pilot
 from chatapp.chat.errors import EngineError
 from chatapp.chat.facts import LoadOptions, ModelFacts, ModelSource, Progress
 from chatapp.chat.generation import GenerateOptions
-from chatapp.chat.inspection import ReplyStep, TracedStep
+from chatapp.chat.inspection import PLAIN, ReplyStep, ScoreEvent, TracedStep
 from chatapp.chat.prompt import Prompt, TokenPiece
-from chatapp.chat.scoring import PLAIN, ScoreEvent
 from chatapp.session.titles import TitleWriter
 from chatapp.store.store import Store
 from chatapp.ui.app import ChatApp

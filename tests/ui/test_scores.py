@@ -9,8 +9,8 @@ import pytest
 from textual.widgets import Static
 
 from chatapp.chat.conversation import Message
+from chatapp.chat.inspection import PLAIN
 from chatapp.chat.prompt import Prompt, RenderedPrompt, TokenPiece
-from chatapp.chat.scoring import PLAIN
 from chatapp.chat.template import Template
 from chatapp.ui.chat.scores import Part, choose, find_places, spread
 from chatapp.ui.chat.screen import ChatScreen

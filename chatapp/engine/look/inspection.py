@@ -23,12 +23,12 @@ from chatapp.chat.inspection import (
     ReplyStep,
     SpeltText,
     TracedStep,
+    WhatIf,
     WrittenReply,
 )
 from chatapp.chat.prompt import PromptFormat
 from chatapp.chat.record import Candidate
 from chatapp.chat.sampling import SamplingParams
-from chatapp.chat.whatif import WhatIf
 from chatapp.engine.look.history import Held, LogitHistory, LogitRow, recompute
 from chatapp.engine.look.replay import Before, state_before
 from chatapp.engine.look.what_if import ReplyUnderTest

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from chatapp.chat.facts import IsCancelled, Report
+from chatapp.chat.inspection import PLAIN
 from chatapp.chat.record import FinishReason, TokenRecord
-from chatapp.chat.scoring import PLAIN
 from chatapp.engine.decoding.reply_text import ReplyText
 from chatapp.engine.look.teacher_forcing import force
 from chatapp.engine.runtimes.base import KVSequence, Runtime

@@ -21,8 +21,8 @@ from functools import cached_property
 import numpy as np
 
 from chatapp.chat.errors import EngineError
+from chatapp.chat.inspection import WhatIf, WhatIfToken
 from chatapp.chat.sampling import SamplingParams
-from chatapp.chat.whatif import WhatIf, WhatIfToken
 from chatapp.engine.look.history import LogitRow
 from chatapp.engine.sampler.alive import Alive
 from chatapp.engine.sampler.chain import (

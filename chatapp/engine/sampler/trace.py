@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from chatapp.chat.trace import StageTrace, StepTrace, TracedToken
+from chatapp.chat.inspection import StageTrace, StepTrace, TracedToken
 from chatapp.engine.sampler.alive import Alive
 from chatapp.engine.sampler.lookup import Lookup
 

@@ -15,11 +15,11 @@ from functools import partial
 from textual.content import Content
 
 from chatapp.chat.errors import ChatappError
+from chatapp.chat.inspection import WhatIf as Answer
+from chatapp.chat.inspection import WhatIfToken
 from chatapp.chat.numbers import count, decimal
 from chatapp.chat.record import Candidate, TokenRecord
 from chatapp.chat.sampling import SamplingParams
-from chatapp.chat.whatif import WhatIf as Answer
-from chatapp.chat.whatif import WhatIfToken
 from chatapp.ui.actions import CommandError, action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.drawing import MUTED

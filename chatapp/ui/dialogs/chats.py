@@ -20,8 +20,8 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widgets import Input, Static
 
+from chatapp.chat.conversation import ConversationSummary, SearchHit
 from chatapp.chat.errors import ChatappError
-from chatapp.chat.summary import ConversationSummary, SearchHit
 from chatapp.chat.text import sanitise
 from chatapp.ui.chat.conversations import Conversations, Place
 from chatapp.ui.dialogs.dialog import Dialog

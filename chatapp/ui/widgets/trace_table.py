@@ -16,10 +16,9 @@ from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
 
-from chatapp.chat.inspection import TracedStep
+from chatapp.chat.inspection import StageTrace, TracedStep, TracedToken
 from chatapp.chat.numbers import count, decimal, percent, percent_figure, temperature
 from chatapp.chat.record import Candidate
-from chatapp.chat.trace import StageTrace, TracedToken
 from chatapp.explain.cells import fit, fit_token
 from chatapp.explain.removal import cut_by, setting_text, shortfall, stage_name
 
