@@ -12,8 +12,7 @@ from dataclasses import replace
 from chatapp.chat.facts import Report
 from chatapp.chat.inspection import StageTrace
 from chatapp.chat.numbers import bits, count, decimal, percent, size, temperature
-from chatapp.chat.prompt import TokenPiece
-from chatapp.chat.record import FinishReason, TokenRecord
+from chatapp.chat.record import FinishReason
 from chatapp.chat.text import sanitise, visible_token
 from chatapp.chat.xray import Attribution, Passage
 from chatapp.explain import views
@@ -67,11 +66,8 @@ class Journey:
             Page("end", self._end, ""),
         )
 
-    async def _pieces(self) -> tuple[TokenPiece, ...]:
-        return await self._engine.pieces(self._before)
-
     async def _text(self, _: Report) -> Made:
-        pieces = await self._pieces()
+        pieces = await self._engine.pieces(self._before)
         text = b"".join(piece.bytes for piece in pieces).decode("utf-8", "replace")
 
         def view(width: int) -> View:
@@ -90,7 +86,7 @@ class Journey:
         return view
 
     async def _tokens(self, _: Report) -> Made:
-        pieces = await self._pieces()
+        pieces = await self._engine.pieces(self._before)
         first = max(0, len(pieces) - 10)
         lines = [f"{'place':>6} {'id':>8}  token"]
         lines += [
@@ -130,7 +126,6 @@ class Journey:
     async def _position(self, report: Report) -> Made:
         place = len(self._before) - 1
         found = await self._engine.positions(place, on_progress=report)
-
         return lambda width: replace(views.positions(found, width), title="4 · Position")
 
     async def _parts_found(self, report: Report) -> Attribution:
@@ -148,45 +143,28 @@ class Journey:
             Passage(ids=self._before), layer=most.layer, on_progress=report
         )
 
-        def view(width: int) -> View:
-            made = views.attention(found, width, most=10)
-            return View(
-                "5 · Attention",
-                "In every layer the last token looks back and fetches from earlier tokens what it"
-                f" needs. This is where layer {most.layer} looked, the layer whose attention spoke"
-                f" most for {self._word}.",
-                made.lines,
-                made.remark,
-            )
-
-        return view
+        return lambda width: replace(
+            views.attention(found, width, most=10),
+            title="5 · Attention",
+            sentence="In every layer the last token looks back and fetches from earlier tokens what"
+            f" it needs. This is where layer {most.layer} looked, the layer whose attention spoke"
+            f" most for {self._word}.",
+        )
 
     async def _parts(self, report: Report) -> Made:
         found = await self._parts_found(report)
         largest = sorted(found.parts, key=lambda part: -abs(part.value))[:12]
-        kept = Attribution(
-            found.tokens,
-            found.token,
-            found.target,
-            tuple(sorted(largest, key=lambda part: part.layer)),
-            found.sum,
-            found.logit,
+        kept = replace(found, parts=tuple(sorted(largest, key=lambda part: part.layer)))
+        return lambda width: replace(
+            views.attribution(kept, width),
+            title="6 · Attention and MLP, layer after layer",
+            sentence="Behind attention in each layer an MLP works on what was fetched; both add"
+            f" something to the vector. These twelve of {len(found.parts)} parts did most for"
+            f" or against {self._word}.",
+            remark="What each adds to the logit in the end; all parts together are the logit."
+            " Stages 3 to 7 are computed from the weights in float32; what follows was recorded"
+            " while the reply was written, so the last digits may differ.",
         )
-
-        def view(width: int) -> View:
-            made = views.attribution(kept, width)
-            return View(
-                "6 · Attention and MLP, layer after layer",
-                "Behind attention in each layer an MLP works on what was fetched; both add"
-                f" something to the vector. These twelve of {len(found.parts)} parts did most for"
-                f" or against {self._word}.",
-                made.lines,
-                "What each adds to the logit in the end; all parts together are the logit. Stages 3"
-                " to 7 are computed from the weights in float32; what follows was recorded while"
-                " the reply was written, so the last digits may differ.",
-            )
-
-        return view
 
     async def _layers(self, report: Report) -> Made:
         found = await self._engine.lens(Passage(ids=self._before), on_progress=report)
@@ -195,7 +173,7 @@ class Journey:
             made = views.lens(found, width)
             step = max(1, (len(made.lines) - 2) // 12)
             kept = (made.lines[0], *made.lines[1:-1:step], made.lines[-1])
-            return View("7 · The prediction grows", made.sentence, kept, made.remark)
+            return replace(made, title="7 · The prediction grows", lines=kept)
 
         return view
 
@@ -228,17 +206,17 @@ class Journey:
     async def _softmax(self, _: Report) -> Made:
         stages, names = await self._traced()
         model = stages[0]
-        tempered = next((one for one in stages if one.temperature is not None), None)
+        tempered = next((one for one in stages if one.temperature is not None), model)
         setting = self._record.temperature
         head = f"at T = {temperature(setting)}"
         lines = [f"{'token':<{TOKEN_WIDTH}} {'model':>9} {head:>12}"]
-        after = {one.id: one.prob for one in (tempered or model).tokens}
+        after = {one.id: one.prob for one in tempered.tokens}
         for one in model.tokens:
             lines.append(
                 f"{fit_token(names[one.id], TOKEN_WIDTH)} {percent(one.prob):>9}"
                 f" {percent(after[one.id]):>12}  {bar(after[one.id], _BAR)}{self._mark(one.id)}"
             )
-        others = (tempered or model).other_prob
+        others = tempered.other_prob
         lines.append(
             f"{'all others':<{TOKEN_WIDTH}} {percent(model.other_prob):>9} {percent(others):>12}"
             f"  {bar(others, _BAR)}"
@@ -319,8 +297,12 @@ class Journey:
 
     async def _again(self, _: Report) -> Made:
         following = self._reply.records[self._index : self._index + 12]
-        head = f"{'token':<{TOKEN_WIDTH}} {'model':>9} {'final':>9} {'rank':>6} {'entropy':>10}"
-        lines = [head, *map(_row, following)]
+        lines = [f"{'token':<{TOKEN_WIDTH}} {'model':>9} {'final':>9} {'rank':>6} {'entropy':>10}"]
+        lines += [
+            f"{fit_token(one.bytes, TOKEN_WIDTH)} {percent(one.model_prob):>9}"
+            f" {percent(one.prob):>9} {count(one.rank):>6} {bits(one.entropy_bits):>10}"
+            for one in following
+        ]
         left = len(self._reply.records) - self._index - len(following)
         more = f" {count(left)} more follow." if left > 0 else ""
         view = View(
@@ -342,14 +324,11 @@ class Journey:
             for one in shown
         ]
         reason = self._reply.finish_reason
-        why = _ENDS[reason] if reason is not None else "it has not ended yet"
+        how = f"ended because {_ENDS[reason]}" if reason is not None else "goes on still"
         view = View(
             "14 · The end",
-            "An end is a token like any other, with a probability at every step. This reply ended"
-            f" because {why}."
-            if reason is not None
-            else "An end is a token like any other, with a probability at every step. This reply"
-            " goes on still.",
+            "An end is a token like any other, with a probability at every step. This reply"
+            f" {how}.",
             tuple(lines),
             f"P(end): the model's probability of all end tokens, before each of the last"
             f" {len(shown)} of {count(len(records))} tokens was taken.",
@@ -358,10 +337,3 @@ class Journey:
 
     def _mark(self, token_id: int) -> str:
         return "  ←" if token_id == self._record.id else ""
-
-
-def _row(record: TokenRecord) -> str:
-    return (
-        f"{fit_token(record.bytes, TOKEN_WIDTH)} {percent(record.model_prob):>9}"
-        f" {percent(record.prob):>9} {count(record.rank):>6} {bits(record.entropy_bits):>10}"
-    )

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from chatapp.chat.facts import LoadOptions, ModelSource, Progress
 from chatapp.chat.xray import Passage
 from chatapp.cli import build_parser
-from chatapp.commands.inspect import Answer, Asked
+from chatapp.commands.inspect import Answer, look
 from chatapp.link.client import EngineClient
 from chatapp.settings.paths import Paths
 from tests.conftest import Call
@@ -86,9 +86,9 @@ async def test_every_view_answers_in_the_form_that_was_promised(
     async def ask(*arguments: str) -> Answer:
         args = build_parser().parse_args(["inspect", *arguments])
         stand: Any = Stand()
-        answer: Answer = await args.answer(Asked(stand, args, lambda _: None, 80))
+        answer = await look(stand, args, lambda _: None)
         json.dumps(answer.json, allow_nan=False)
-        assert all(cell_len(row) <= 80 for row in answer.view.rows(80))
+        assert all(cell_len(row) <= 80 for row in answer.view(80).rows(80))
         return answer
 
     try:

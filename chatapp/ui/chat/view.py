@@ -13,7 +13,7 @@ from chatapp.ui.actions import CommandError, action, keymap
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.conversations import Conversations
 from chatapp.ui.chat.models import Models
-from chatapp.ui.dialogs.dialog import help_for
+from chatapp.ui.dialogs.dialog import HelpScreen
 from chatapp.ui.dialogs.prompt_view import PromptScreen
 from chatapp.ui.dialogs.settings import SettingsScreen
 from chatapp.ui.editor import edit_text, editor_command
@@ -76,7 +76,7 @@ class View:
     def help(self, _: str = "") -> None:
         """Help for what is focused, keys and commands."""
         here = str(getattr(self._chat.focused, "HELP", "") or "")
-        self._chat.app.push_screen(help_for(self._chat, here, self._chat.actions.all))
+        self._chat.app.push_screen(HelpScreen(self._chat, here, self._chat.actions.all))
 
     @action("settings", keys="f2", key_id="chat.settings")
     def settings(self, _: str = "") -> None:

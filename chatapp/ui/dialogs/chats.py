@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -103,12 +103,12 @@ class ChatsScreen(Dialog[Place | None]):
         Binding("pageup", "page(-1)", "page up", show=False, id="chats.pageup"),
         Binding("pagedown", "page(1)", "page down", show=False, id="chats.pagedown"),
         Binding("tab", "other", "to the list and back", id="chats.other", priority=True),
-        Binding("r", "rename", "give the chat another title", id="chats.rename"),
-        Binding("p", "pin", "keep the chat on top, or no longer", id="chats.pin"),
-        Binding("c", "duplicate", "make a copy of the chat", id="chats.duplicate"),
-        Binding("x", "export", "write the chat to a file", id="chats.export"),
-        Binding("d,delete", "delete", "delete the chat", id="chats.delete"),
-        Binding("u", "undelete", "bring back what was deleted last", id="chats.undelete"),
+        Binding("r", "act('rename')", "give the chat another title", id="chats.rename"),
+        Binding("p", "act('pin')", "keep the chat on top, or no longer", id="chats.pin"),
+        Binding("c", "act('duplicate')", "make a copy of the chat", id="chats.duplicate"),
+        Binding("x", "act('export')", "write the chat to a file", id="chats.export"),
+        Binding("d,delete", "act('delete')", "delete the chat", id="chats.delete"),
+        Binding("u", "act('undelete')", "bring back what was deleted last", id="chats.undelete"),
     ]
 
     def __init__(
@@ -219,95 +219,60 @@ class ChatsScreen(Dialog[Place | None]):
 
     # What is done with a chat
 
-    def action_rename(self) -> None:
+    def action_act(self, name: str) -> None:
+        """Do something with the chat that is highlighted, and say what was done."""
+        self.work(partial(self._act, name, self._highlighted()), "act")
 
-        async def do(summary: ConversationSummary) -> str:
-            screen = LineScreen("Another title", summary.title, "keeps it")
-            title = await self.app.push_screen_wait(screen)
-            if title is None:
-                return ""
-            await self._conversations.rename_chat(summary.id, title)
-            return f"it is called {_one_line(title)} now"
+    async def _act(self, name: str, summary: ConversationSummary | None) -> None:
+        try:
+            if name == "undelete":
+                title = await self._conversations.undelete_chat()
+                done = "nothing was deleted" if title is None else f"{_one_line(title)} is back"
+                await self._renew()
+            elif summary is None:
+                done = "there is no chat here"
+            else:
+                done = await self._do(name, summary)
+                await self._renew(summary.id)
+        except ChatappError as error:
+            done = str(error)
+        self.say(done)
 
-        self._act(do)
+    async def _do(self, name: str, summary: ConversationSummary) -> str:
+        """Do it, and return what was done. Raises ChatappError."""
+        conversations, id_ = self._conversations, summary.id
+        match name:
+            case "rename":
+                title = await self._asked("Another title", summary.title, "keeps it")
+                if title is None:
+                    return ""
+                await conversations.rename_chat(id_, title)
+                return f"it is called {_one_line(title)} now"
+            case "pin":
+                await conversations.chats.pin(id_, not summary.pinned)
+                return "no longer pinned" if summary.pinned else "pinned: it stays on top"
+            case "duplicate":
+                await conversations.chats.duplicate(id_)
+                return "copied, with all that belongs to it"
+            case "export":
+                name = re.sub(r"[^\w-]+", "-", summary.title.lower()).strip("-") or "chat"
+                title = "Export to file (.md, .html, .json, .jsonl)"
+                file = await self._asked(title, f"{name}.md", "writes the file")
+                if file is None:
+                    return ""
+                path = Path(file).expanduser()  # noqa: ASYNC240 (no file is looked at)
+                await conversations.export_chat(id_, path)
+                return f"written to {path}"
+        await conversations.delete_chat(id_)
+        self._current = conversations.current
+        return "deleted; u brings it back, for 30 days"
 
-    def action_pin(self) -> None:
-        """Keep the chat on top, or no longer."""
-
-        async def do(summary: ConversationSummary) -> str:
-            await self._conversations.chats.pin(summary.id, not summary.pinned)
-            return "no longer pinned" if summary.pinned else "pinned: it stays on top"
-
-        self._act(do)
-
-    def action_duplicate(self) -> None:
-
-        async def do(summary: ConversationSummary) -> str:
-            await self._conversations.chats.duplicate(summary.id)
-            return "copied, with all that belongs to it"
-
-        self._act(do)
-
-    def action_export(self) -> None:
-
-        async def do(summary: ConversationSummary) -> str:
-            name = re.sub(r"[^\w-]+", "-", summary.title.lower()).strip("-") or "chat"
-            screen = LineScreen(
-                "Export to file (.md, .html, .json, .jsonl)", f"{name}.md", "writes the file"
-            )
-            file = await self.app.push_screen_wait(screen)
-            if file is None:
-                return ""
-            path = _path(file)
-            await self._conversations.export_chat(summary.id, path)
-            return f"written to {path}"
-
-        self._act(do)
-
-    def action_delete(self) -> None:
-
-        async def do(summary: ConversationSummary) -> str:
-            await self._conversations.delete_chat(summary.id)
-            self._current = self._conversations.current
-            return "deleted; u brings it back, for 30 days"
-
-        self._act(do)
-
-    def action_undelete(self) -> None:
-
-        async def do() -> None:
-            title = await self._conversations.undelete_chat()
-            await self._renew()
-            self.say(f"{_one_line(title)} is back" if title is not None else "nothing was deleted")
-
-        self._work(do)
+    async def _asked(self, title: str, text: str, what_happens: str) -> str | None:
+        return await self.app.push_screen_wait(LineScreen(title, text, what_happens))
 
     def say(self, words: str) -> None:
         """Tell the user something."""
         self.query_one("#chats-words", Static).update(Content(sanitise(words)))
-
-    def _act(self, do: Callable[[ConversationSummary], Awaitable[str]]) -> None:
-        """Do something with the chat that is highlighted, and say what was done."""
-        summary = self._highlighted()
-
-        async def work() -> None:
-            if summary is None:
-                self.say("there is no chat here")
-                return
-            words = await do(summary)
-            await self._renew(summary.id)
-            self.say(words)
-
-        self._work(work)
-
-    def _work(self, work: Callable[[], Awaitable[None]]) -> None:
-        async def run() -> None:
-            try:
-                await work()
-            except ChatappError as error:
-                self.say(str(error))
-
-        self.work(run, "act")
 
     async def _renew(self, chosen: str | None = None) -> None:
         """Read the list anew, and stay on a chat."""
@@ -342,10 +307,6 @@ def marked(text: str, marks: Sequence[tuple[int, int]]) -> Content:
         end = last
     pieces.append(Content(_one_line(text[end:])))
     return Content("").join(pieces)
-
-
-def _path(text: str) -> Path:
-    return Path(text).expanduser()
 
 
 def _one_line(text: str) -> str:

@@ -6,7 +6,6 @@ Help is for where the user is, then all keys and commands: read from the tables 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
@@ -27,6 +26,7 @@ from chatapp.ui.layout.line import EMPTY, Line, indent, wrap
 from chatapp.ui.widgets.lines_view import LinesView
 
 _KEY_WIDTH = 28
+_GAP = Content("    ")
 
 
 class Dialog(ModalScreen[ScreenResultType]):
@@ -48,7 +48,7 @@ class Dialog(ModalScreen[ScreenResultType]):
                 yield Static(Content.styled(keys, MUTED), markup=False)
 
     def action_help(self) -> None:
-        self.app.push_screen(help_for(self, self.HELP, ()))
+        self.app.push_screen(HelpScreen(self, self.HELP))
 
     def action_leave(self) -> None:
         self.dismiss(None)
@@ -96,16 +96,6 @@ class Dialog(ModalScreen[ScreenResultType]):
         self.dismiss(result)  # a callback would wait for what it returns, and so for itself
 
 
-@dataclass(frozen=True, slots=True)
-class KeyHelp:
-    """What some keys do."""
-
-    keys: tuple[str, ...]
-    text: str
-    id: str
-    """What the settings file calls it."""
-
-
 class HelpScreen(Dialog[None]):
     """What can be done here, and everywhere."""
 
@@ -113,19 +103,29 @@ class HelpScreen(Dialog[None]):
         Binding("escape,q,f1,enter", "leave", "leave", id="help.leave"),
     ]
 
-    def __init__(
-        self,
-        here: str,
-        keys_here: Sequence[KeyHelp],
-        keys_everywhere: Sequence[KeyHelp],
-        commands: Iterable[Action],
-    ) -> None:
-        """`here` is the help of what is focused."""
+    def __init__(self, screen: Screen[Any], here: str, commands: Iterable[Action] = ()) -> None:
+        """Help for a screen: the keys of what is focused on it, then all others.
+
+        Args:
+            screen: whose keys hold now.
+            here: what is to be said about what is focused.
+            commands: what can be written in the prompt.
+        """
         super().__init__()
         self._here = here
-        self._keys_here = keys_here
-        self._keys_everywhere = keys_everywhere
-        self._commands = tuple(commands)
+        focused: dict[str, tuple[list[str], str]] = {}
+        everywhere: dict[str, tuple[list[str], str]] = {}
+        for key, active in screen.active_bindings.items():
+            binding = active.binding
+            if binding.id and binding.description:
+                table = focused if active.node is screen.focused else everywhere
+                text = f"{binding.description}  ({binding.id})"  # so the settings file calls it
+                table.setdefault(binding.id, ([], text))[0].append(format_key(key))
+        self._sections = {
+            "Keys here": [(", ".join(keys), text) for keys, text in focused.values()],
+            "Keys everywhere": [(", ".join(keys), text) for keys, text in everywhere.values()],
+            "Commands in the prompt": [(f"/{c.name} {c.usage}".rstrip(), c.text) for c in commands],
+        }
 
     def compose(self) -> ComposeResult:
         lines = LinesView(self._lines, id="help-lines")
@@ -135,37 +135,10 @@ class HelpScreen(Dialog[None]):
         self.query_one(LinesView).focus()
 
     def _lines(self, width: int) -> list[Line]:
-        lines: list[Line] = []
-        if self._here:
-            lines += [*wrap(Content(self._here), width), EMPTY]
-        lines += _section("Keys here", [_key_row(key) for key in self._keys_here], width)
-        lines += _section(
-            "Keys everywhere", [_key_row(key) for key in self._keys_everywhere], width
-        )
-        rows = [(f"/{c.name} {c.usage}".rstrip(), c.text) for c in self._commands]
-        lines += _section("Commands in the prompt", rows, width)
+        lines = [*wrap(Content(self._here), width), EMPTY] if self._here else []
+        for title, rows in self._sections.items():
+            lines += _section(title, rows, width)
         return lines
-
-
-def help_for(screen: Screen[Any], here: str, commands: Iterable[Action]) -> HelpScreen:
-    """Help for a screen: the keys of what is focused on it, then all others.
-
-    Args:
-        screen: whose keys hold now.
-        here: what is to be said about what is focused.
-        commands: what can be written in the prompt.
-    """
-    keys_here: dict[str, KeyHelp] = {}
-    everywhere: dict[str, KeyHelp] = {}
-    for key, active in screen.active_bindings.items():
-        binding = active.binding
-        if not binding.id or not binding.description:
-            continue
-        table = keys_here if active.node is screen.focused else everywhere
-        before = table.get(binding.id)
-        keys = (*before.keys, key) if before else (key,)
-        table[binding.id] = KeyHelp(keys, binding.description, binding.id)
-    return HelpScreen(here, [*keys_here.values()], [*everywhere.values()], commands)
 
 
 def _section(title: str, rows: Sequence[tuple[str, str]], width: int) -> list[Line]:
@@ -180,10 +153,3 @@ def _section(title: str, rows: Sequence[tuple[str, str]], width: int) -> list[Li
         rest = Content(" " * (_KEY_WIDTH + 2))
         lines += indent(wrap(Content(right), width - _KEY_WIDTH - 2), first, rest)
     return [*lines, EMPTY]
-
-
-_GAP = Content("    ")
-
-
-def _key_row(key: KeyHelp) -> tuple[str, str]:
-    return ", ".join(format_key(name) for name in key.keys), f"{key.text}  ({key.id})"

@@ -15,7 +15,7 @@ from chatapp.chat.facts import Progress
 from chatapp.chat.generation import PromptRead
 from chatapp.chat.search import BeamEvent, ContrastiveEvent
 from chatapp.session.protocols import Running
-from chatapp.ui.dialogs.dialog import Dialog, help_for
+from chatapp.ui.dialogs.dialog import Dialog, HelpScreen
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.searches import BeamTree, ContrastiveTable, Found
 from chatapp.ui.widgets.lines_view import LinesView
@@ -89,7 +89,7 @@ class SearchScreen(Dialog[tuple[tuple[int, ...], Found] | None]):
                       f"only {len(found)} can be taken")  # fmt: skip
 
     def action_help(self) -> None:
-        self.app.push_screen(help_for(self, self._legend, ()))
+        self.app.push_screen(HelpScreen(self, self._legend))
 
     def action_leave(self) -> None:
         """Stop the search; once it is over, leave."""

@@ -99,26 +99,48 @@ class Inside:
         number = (-1 if self.head is None else self.head) + steps
         self.head = None if number < 0 else min(number, heads - 1)
 
-    async def _tokens(self, _: Report) -> Made:
-        pieces = self.pieces
-        if self.written:
-            pieces = await self._engine.tokenize(self.written)
-        elif not pieces:
-            return _nothing("Write a text below: its tokens appear as you write.")
-        return lambda width: views.tokens(pieces[-200:], width)
-
     async def make(self, name: str, report: Report) -> Made:
         """A page by its name. Raises EngineError."""
+        engine, place, text = self._engine, self.place, Passage(ids=self.ids)
         if not self.ids and name not in _WITHOUT_TEXT:
-            return _nothing()
-        made: Made = await getattr(self, f"_{name}".replace(" ", "_"))(report)
-        return made
+            return _words_alone("There is no text yet: send a message, and look again.")
+        match name:
+            case "tokens":
+                pieces = await engine.tokenize(self.written) if self.written else self.pieces
+                if not self.written and not pieces:
+                    return _words_alone("Write a text below: its tokens appear as you write.")
+                return partial(views.tokens, pieces[-200:])
+            case "attention":
+                return partial(views.attention, await self.looked_at(report))
+            case "heads":
+                heads = await engine.head_profiles(text, place, on_progress=report)
+                return partial(views.head_profiles, heads, self.pieces[place])
+            case "heat map":
+                return partial(views.heat_map, await self._all_rows(report), mark=place)
+            case "layers":
+                lens = await engine.lens(text, max(0, place - 1), on_progress=report)
+                return partial(views.lens, lens)
+            case "parts":
+                parts = await engine.attribution(
+                    text, max(0, place - 1), by_head=self.head is not None, on_progress=report
+                )
+                return partial(views.attribution, parts)
+            case "words":
+                return await self._words(report)
+            case "position":
+                return partial(views.positions, await engine.positions(place, on_progress=report))
+            case "anatomy":
+                return partial(views.anatomy, await engine.anatomy(), measured=self.measured)
+        begin = Passage(ids=self.ids[:_CACHE_TOKENS])
+        kept = await engine.cache_run(begin, on_progress=report)
+        turn = f"This text fills {size(kept.kv_bytes_per_token * len(self.ids))}. {self.turn}"
+        return partial(views.cache_run, kept, turn=turn)
 
     def word(self) -> Made:
         """The token, and the word that it belongs to."""
         place = views.word_at(self.pieces, self.place)
         pieces = self.pieces[place.start : place.stop]
-        return lambda width: views.tokens(pieces, width, place.start)
+        return partial(views.tokens, pieces, first=place.start)
 
     async def looked_at(self, report: Report) -> Attention:
         """What the token looked at. Raises EngineError."""
@@ -126,19 +148,9 @@ class Inside:
             Passage(ids=self.ids), self.place, self.layer, self.head, on_progress=report
         )
 
-    async def _attention(self, report: Report) -> Made:
-        found = await self.looked_at(report)
-        return lambda width: views.attention(found, width)
-
-    async def _heads(self, report: Report) -> Made:
-        passage = Passage(ids=self.ids)
-        found = await self._engine.head_profiles(passage, self.place, on_progress=report)
-        piece = self.pieces[self.place]
-        return lambda width: views.head_profiles(found, piece, width)
-
-    async def _heat_map(self, report: Report) -> Made:
-        whole = len(self.ids) <= MOST_FOR_ALL
-        ids = self.ids if whole else self.ids[: self.place + 1]
+    async def _all_rows(self, report: Report) -> Attention:
+        """What all tokens looked at, as far as that can be told; kept for the next token."""
+        ids = self.ids if len(self.ids) <= MOST_FOR_ALL else self.ids[: self.place + 1]
         key = (len(ids), self.layer, self.head)
         if self._heat is None or self._heat[0] != key:
             found = await self._engine.attention(
@@ -149,56 +161,27 @@ class Inside:
                 on_progress=report,
             )
             self._heat = key, found
-        shown, place = self._heat[1], self.place
-        return lambda width: views.heat_map(shown, width, place)
-
-    async def _layers(self, report: Report) -> Made:
-        found = await self._engine.lens(
-            Passage(ids=self.ids), max(0, self.place - 1), on_progress=report
-        )
-        return lambda width: views.lens(found, width)
-
-    async def _parts(self, report: Report) -> Made:
-        found = await self._engine.attribution(
-            Passage(ids=self.ids),
-            max(0, self.place - 1),
-            by_head=self.head is not None,
-            on_progress=report,
-        )
-        return lambda width: views.attribution(found, width)
+        return self._heat[1]
 
     async def _words(self, report: Report) -> Made:
         words = self.written.strip()
         if not words and self.ids:
             words = f"id:{self.ids[self.place]}"
         if not words:
-            return _nothing("Write a word below, a sum such as woman - man + uncle, or some words.")
+            return _words_alone(
+                "Write a word below, a sum such as woman - man + uncle, or some words."
+            )
         if _SUM.search(words):
-            found = await self._engine.analogy(words, on_progress=report)
-            return lambda width: views.analogy(found, width)
+            return partial(views.analogy, await self._engine.analogy(words, on_progress=report))
         if self.is_map:
             mapped = await self._engine.embedding_map(words.split(), on_progress=report)
             return lambda width: views.word_map(mapped, width, max(6, self.rows - 4), self.mark)
         near = await self._engine.neighbors(
             words, self.matrix, self.by, count=14, on_progress=report
         )
-        return lambda width: views.neighbors(near, width)
-
-    async def _position(self, report: Report) -> Made:
-        found = await self._engine.positions(self.place, on_progress=report)
-        return lambda width: views.positions(found, width)
-
-    async def _anatomy(self, _: Report) -> Made:
-        found = await self._engine.anatomy()
-        return lambda width: views.anatomy(found, width, measured=self.measured)
-
-    async def _cache(self, report: Report) -> Made:
-        passage = Passage(ids=self.ids[:_CACHE_TOKENS])
-        found = await self._engine.cache_run(passage, on_progress=report)
-        turn = f"This text fills {size(found.kv_bytes_per_token * len(self.ids))}. {self.turn}"
-        return lambda width: views.cache_run(found, width, turn=turn)
+        return partial(views.neighbors, near)
 
 
-def _nothing(words: str = "There is no text yet: send a message, and look again.") -> Made:
+def _words_alone(words: str) -> Made:
     view = View("", words, ())
     return lambda _: view

@@ -17,7 +17,7 @@ from textual.widgets import Input, Static
 from chatapp.chat.errors import ChatappError
 from chatapp.chat.text import visible_token
 from chatapp.explain.views import Made, Page
-from chatapp.ui.dialogs.dialog import Dialog, help_for
+from chatapp.ui.dialogs.dialog import Dialog, HelpScreen
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.widgets.page_view import PageView
 from chatapp.ui.xray.inside import Inside
@@ -98,13 +98,11 @@ class PagesScreen(Dialog[int]):
             yield Static(Content(""), markup=False, id="inside-keys")
 
     def on_mount(self) -> None:
-        """Begin with the first page."""
         self.query_one(PageView).focus()
         self._show()
 
     @property
     def page(self) -> Page:
-        """The page that is shown."""
         return self._pages[self._at]
 
     @property
@@ -123,11 +121,9 @@ class PagesScreen(Dialog[int]):
             self.dismiss(self._inside.place)
 
     def action_turn(self, steps: int) -> None:
-        """To another page."""
         self.action_jump((self._at + steps) % len(self._pages))
 
     def action_jump(self, number: int) -> None:
-        """To a page by its number."""
         if number < len(self._pages):
             self._at = number
             self._forget_words()
@@ -171,8 +167,7 @@ class PagesScreen(Dialog[int]):
             self.app.push_screen(PagesScreen(self._inside, self.page.deep))
 
     def action_help(self) -> None:
-        """The keys."""
-        self.app.push_screen(help_for(self, _JOURNEY_HELP if self._journey else _HELP, ()))
+        self.app.push_screen(HelpScreen(self, _JOURNEY_HELP if self._journey else _HELP))
 
     @on(Input.Changed)
     def take_words(self, event: Input.Changed) -> None:
