@@ -7,15 +7,15 @@ import asyncio
 import gc
 import os
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from chatapp.chat.errors import ChatappError, ImportFailed
+from chatapp.chat.errors import ChatappError
 from chatapp.chat.facts import Report
+from chatapp.commands.chats import imported
 from chatapp.commands.options import add_generation_options, add_resume
 from chatapp.commands.output import tell, write_private_file
 
@@ -240,14 +240,9 @@ def _read_whole(file: Path) -> bytes:
 
 async def _import(store: Store, file: Path) -> str:
     """Bring the conversations of a file in. Returns the id of the last one. Raises ChatappError."""
-    from chatapp.store.formats.import_file import import_text
-
     try:
         data = await asyncio.to_thread(_read_whole, file)
-        found = import_text(data, time.time())
     except OSError as error:
         raise ChatappError(f"cannot read {file}: {error.strerror}") from None
-    except ImportFailed as error:
-        raise ImportFailed(f"{file} cannot be imported: {error}") from None
-    added = [await store.add(conversation) for conversation in found.conversations]
+    added = [await store.add(conversation) for conversation in imported(file, data).conversations]
     return added[-1].id

@@ -145,15 +145,19 @@ async def _export(store: Store, args: argparse.Namespace) -> int:
     return DONE
 
 
-async def _import(store: Store, args: argparse.Namespace) -> int:
+def imported(name: object, data: bytes) -> ImportedFile:
+    """The conversations of a file that is called so. Raises ImportFailed, which names it."""
     from chatapp.store.formats.import_file import import_text
 
-    files: list[tuple[str, ImportedFile]] = []
-    for name in args.files:  # all of them first: where one is of no use, nothing is brought in
-        try:
-            files.append((name, import_text(_read_file(name), time.time())))
-        except ImportFailed as error:
-            raise ImportFailed(f"{name} cannot be imported: {error}") from None
+    try:
+        return import_text(data, time.time())
+    except ImportFailed as error:
+        raise ImportFailed(f"{name} cannot be imported: {error}") from None
+
+
+async def _import(store: Store, args: argparse.Namespace) -> int:
+    # All of them first: where one is of no use, nothing is brought in.
+    files = [(name, imported(name, _read_file(name))) for name in args.files]
     brought: list[dict[str, object]] = []
     for name, found in files:
         for conversation in found.conversations:

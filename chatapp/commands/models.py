@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from chatapp.chat.numbers import count, size
@@ -18,6 +18,7 @@ from chatapp.commands.progress import ProgressLine
 from chatapp.commands.running import DONE, INTERRUPTED
 
 if TYPE_CHECKING:
+    from chatapp.models.catalog import CatalogEntry
     from chatapp.models.installed import ModelInfo
     from chatapp.settings.paths import Paths
 
@@ -63,31 +64,34 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace, paths: Paths) -> int:
-    from chatapp.models.fitting import Fit, fit, machine
+    from chatapp.models.facts import FileFacts, InstalledModel
+    from chatapp.models.fitting import fit, machine
     from chatapp.models.installed import fetchable, installed
     from chatapp.settings.config import load_settings
 
     settings, this = load_settings(paths, os.environ, {}), machine()
     here = installed(paths, settings.model_folders)
     rows: list[tuple[str, ...]] = [("MODEL", "FORMAT", "SIZE", "MEMORY", "SPEED", "STATE")]
-
-    def add(
-        model: Any, ref: str, installed: bool, found: Fit | None, state: str, names: Sequence[str]
-    ) -> None:
+    models: list[InstalledModel | CatalogEntry] = [*here, *fetchable(here)]
+    for model in models:
+        if isinstance(model, InstalledModel):
+            names = ["name", "kind", "path", "size", "weight_format", "origin", "problem"]
+            ref, is_here = model.ref, not model.problem
+            facts: FileFacts | CatalogEntry | None = model.facts
+            state = f"installed ({model.origin})" if is_here else f"damaged: {model.problem}"
+        else:
+            names = ["name", "kind", "weight_format", "size", "license", "description"]
+            ref, is_here, facts = model.id, False, model
+            state = f"can be fetched: {model.description}"
+        found = None if facts is None else fit(facts, model.kind, this, settings.context_length)
         if args.json:
-            told = {name: plain(getattr(model, name)) for name in names} | {"installed": installed}
-            takes = (
-                {}
-                if found is None
-                else {
-                    "memory": found.memory,
-                    "context": found.context,
-                    "fits": found.fits,
-                    "most_tokens_per_second": round(found.most_per_second, 1),
-                }
-            )
-            write_json({"ref": ref, **told, **takes})
-            return
+            told = {"ref": ref, **{name: plain(getattr(model, name)) for name in names}}
+            told["installed"] = is_here
+            if found is not None:
+                told |= {"memory": found.memory, "context": found.context, "fits": found.fits}
+                told["most_tokens_per_second"] = round(found.most_per_second, 1)
+            write_json(told)
+            continue
         row = [ref, model.weight_format, size(model.size) if model.size else "", "", "", state]
         if found is not None and found.memory:
             row[2] = f"{'~' * found.estimated}{size(found.size)}"
@@ -95,17 +99,6 @@ def _list(args: argparse.Namespace, paths: Paths) -> int:
             fast = f"≤ {found.most_per_second:.0f} tok/s"
             row[4] = fast if found.fits else "does not fit"
         rows.append(tuple(row))
-
-    for model in here:
-        facts, kind = model.facts, model.kind
-        found = None if facts is None else fit(facts, kind, this, settings.context_length)
-        state = f"damaged: {model.problem}" if model.problem else f"installed ({model.origin})"
-        told = ("name", "kind", "path", "size", "weight_format", "origin", "problem")
-        add(model, model.ref, not model.problem, found, state, told)
-    for entry in fetchable(here):
-        found = fit(entry, entry.kind, this, settings.context_length)
-        names = ("name", "kind", "weight_format", "size", "license", "description")
-        add(entry, entry.id, False, found, f"can be fetched: {entry.description}", names)
     if not args.json:
         write_table(rows)
     return DONE
@@ -115,14 +108,15 @@ def _search(args: argparse.Namespace, paths: Paths) -> int:
     from chatapp.models import hub
     from chatapp.models.fitting import fit, machine
     from chatapp.models.installed import repo_files
+    from chatapp.settings.config import load_settings
 
     rows: list[tuple[str, ...]] = []
     if hub.is_repo_id(args.text):
-        this = machine()
+        this, context = machine(), load_settings(paths, os.environ, {}).context_length
         for entry in repo_files(args.text):
             if args.json:
                 write_json({"ref": entry.id, "size": entry.size})
-            rows.append((entry.id, fit(entry, "gguf", this).words))
+            rows.append((entry.id, fit(entry, "gguf", this, context).words))
     else:
         for one in hub.search(args.text):
             if args.json:

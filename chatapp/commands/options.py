@@ -7,11 +7,12 @@ above the environment and the settings file, and what was not given leaves them 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
-from chatapp.chat.errors import UsageError
-from chatapp.chat.sampling import MOST, MOST_SEED, PARAMETERS, Parameter, ParameterError
+from chatapp.chat.errors import ChatappError, UsageError
+from chatapp.chat.sampling import MOST, MOST_SEED, PARAMETERS, Parameter
 
 _MODEL_HELP = "catalog id, Hub repo id, folder, .gguf file, or a server's http://host:8000/v1#model"
 
@@ -26,34 +27,34 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
+def _group(parser: argparse.ArgumentParser, title: str) -> Callable[..., object]:
+    """Adds options without defaults."""
+    return partial(parser.add_argument_group(title).add_argument, default=argparse.SUPPRESS)
+
+
 def add_generation_options(parser: argparse.ArgumentParser) -> None:
-    before = list(parser._actions)
-    add = parser.add_argument_group("model and prompt").add_argument
+    add = _group(parser, "model and prompt")
     add("-m", "--model", metavar="REF", help=_MODEL_HELP)
     add("-s", "--system", metavar="TEXT", help="system text, in place of the template's")
     add("--template", metavar="NAME", help="system-prompt template; 'none' adds nothing")
     add("--format", metavar="NAME", help="how turns become text: auto, model, chatml, transcript…")
     add("--think", metavar="on|off", help="whether a model that can do either thinks first")
-    add = parser.add_argument_group("sampling").add_argument
+    add = _group(parser, "sampling")
     for name in _SAMPLING:
         _add_number(add, PARAMETERS[name])
     add("--seed", type=whole("seed", 0), metavar="N", help="same seed, same reply")
     add("--max-tokens", type=whole("max-tokens", 0), metavar="N", help="0: as many as fit")
     add("--stop", action="append", metavar="TEXT", help="end the reply before this text; repeat")
-    add = parser.add_argument_group("more sampling").add_argument
+    add = _group(parser, "more sampling")
     for name, parameter in PARAMETERS.items():
         if name not in _SAMPLING:
             _add_number(add, parameter)
     _add_machine(parser)
-    _without_defaults(parser, before)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    before = list(parser._actions)
-    add = parser.add_argument_group("model").add_argument
-    add("-m", "--model", metavar="REF", help=_MODEL_HELP)
+    _group(parser, "model")("-m", "--model", metavar="REF", help=_MODEL_HELP)
     _add_machine(parser)
-    _without_defaults(parser, before)
 
 
 def add_subcommand(
@@ -82,27 +83,20 @@ def add_top_logprobs(parser: argparse.ArgumentParser) -> None:
 
 def add_resume(parser: argparse.ArgumentParser, latest: str, one: str) -> None:
     """Add -c and --resume, and what they do in words; they have no defaults, like all here."""
-    add = parser.add_mutually_exclusive_group().add_argument
-    add(
-        "-c",
-        "--continue",
-        dest="latest",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help=latest,
-    )
-    add("--resume", metavar="ID", default=argparse.SUPPRESS, help=one)
+    group = parser.add_mutually_exclusive_group()
+    add = partial(group.add_argument, default=argparse.SUPPRESS)
+    add("-c", "--continue", dest="latest", action="store_true", help=latest)
+    add("--resume", metavar="ID", help=one)
 
 
 def _add_number(add: Callable[..., object], parameter: Parameter) -> None:
     flags = ("-t",) if parameter.name == "temperature" else ()
     option = "--" + parameter.name.replace("_", "-")
-    reader = _reader(parameter)
-    add(*flags, option, dest=parameter.name, type=reader, metavar="N", help=parameter.text)
+    add(*flags, option, type=reader(parameter.parse), metavar="N", help=parameter.text)
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("machine").add_argument
+    add = _group(parser, "machine")
     add("--runtime", metavar="NAME", help="auto, llama.cpp (for .gguf files) or transformers")
     add("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
     add("--dtype", metavar="NAME", help="auto, float32, bfloat16 or float16")
@@ -116,22 +110,18 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     add("--offline", action="store_true", help="never touch the network")
 
 
-def _without_defaults(parser: argparse.ArgumentParser, before: Sequence[argparse.Action]) -> None:
-    for action in parser._actions:
-        if action not in before:
-            action.default = argparse.SUPPRESS
-
-
 def flags_given(args: argparse.Namespace) -> dict[str, object]:
     """The options that were on the command line, by their setting's name."""
     return {name: value for name, value in vars(args).items() if name not in ("command", "run")}
 
 
-def _reader(parameter: Parameter) -> Callable[[str], float | int]:
-    def read(text: str) -> float | int:
+def reader(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """For an option's `type`: what the parser raises is said of the option."""
+
+    def read(text: str) -> Any:
         try:
-            return parameter.parse(text)
-        except ParameterError as error:
+            return parse(text)
+        except ChatappError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return read

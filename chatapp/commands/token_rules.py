@@ -10,13 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from chatapp.chat.errors import UsageError
 from chatapp.chat.sampling import ORDERS, TRANSFORMERS_ORDER
 from chatapp.chat.served import SERVERS
-from chatapp.session.grammars import GrammarError, read_grammar
-from chatapp.session.token_names import Bias, TokenNameError, parse_bias, token_named
+from chatapp.commands.options import reader
+from chatapp.session.grammars import read_grammar
+from chatapp.session.token_names import TokenNameError, parse_bias, token_named
 
 if TYPE_CHECKING:
     from chatapp.session.session import Session
@@ -28,7 +29,7 @@ def add_token_rules(parser: argparse.ArgumentParser) -> None:
     add(
         "--logit-bias",
         action="append",
-        type=_bias,
+        type=reader(parse_bias),
         default=[],
         metavar="TOKEN=VALUE",
         help="add to a token's logit; repeat",
@@ -37,13 +38,13 @@ def add_token_rules(parser: argparse.ArgumentParser) -> None:
     add("--end", choices=("allow", "forbid", "force"), help="what may become of the reply's end")
     add(
         "--schema",
-        type=_grammar,
+        type=reader(lambda file: read_grammar(Path(file))),
         metavar="FILE",
         help="hold the reply to a JSON schema (.json), a grammar (.lark) or a pattern (.regex)",
     )
     add(
         "--order",
-        type=_order,
+        type=reader(_order),
         metavar="ORDER",
         help="of the stages: transformers, llama.cpp, or all of them with commas between",
     )
@@ -66,33 +67,19 @@ async def use_token_rules(session: Session, args: argparse.Namespace) -> None:
     biases = [(await id_of("--logit-bias", bias.token), bias.value) for bias in args.logit_bias]
     banned = [await id_of("--ban", token) for token in args.ban]
     sampling = session.sampling
-    changes: dict[str, Any] = {
-        "logit_bias": (*sampling.logit_bias, *(one for one in biases if one[1] > -math.inf)),
-        "banned": (*sampling.banned, *banned, *(id_ for id_, bias in biases if bias == -math.inf)),
-    }
-    if args.end is not None:
-        changes["end"] = args.end
-    if args.schema is not None:
-        if session.facts.runtime in SERVERS:
-            raise UsageError("--schema: only a model on this machine can be held to it")
-        changes["grammar"] = args.schema
-    if args.order is not None:
-        changes["order"] = args.order
-    session.set_sampling(replace(sampling, **changes))
-
-
-def _bias(text: str) -> Bias:
-    try:
-        return parse_bias(text)
-    except TokenNameError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _grammar(file: str) -> str:
-    try:
-        return read_grammar(Path(file))
-    except GrammarError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    if args.schema is not None and session.facts.runtime in SERVERS:
+        raise UsageError("--schema: only a model on this machine can be held to it")
+    banned += [id_ for id_, bias in biases if bias == -math.inf]
+    session.set_sampling(
+        replace(
+            sampling,
+            logit_bias=(*sampling.logit_bias, *(one for one in biases if one[1] > -math.inf)),
+            banned=(*sampling.banned, *banned),
+            end=args.end or sampling.end,
+            grammar=args.schema or sampling.grammar,
+            order=args.order or sampling.order,
+        )
+    )
 
 
 def _order(text: str) -> Sequence[str]:
@@ -100,7 +87,7 @@ def _order(text: str) -> Sequence[str]:
         return ORDERS[text]
     names = tuple(name.strip().replace("-", "_") for name in text.split(","))
     if sorted(names) != sorted(TRANSFORMERS_ORDER):
-        raise argparse.ArgumentTypeError(
+        raise UsageError(
             f"order must be {' or '.join(ORDERS)}, or name each of"
             f" {','.join(TRANSFORMERS_ORDER)} once, not {text!r}"
         )
