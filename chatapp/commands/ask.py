@@ -2,7 +2,7 @@
 
 Standard output carries only the answer; progress and notices go to standard error. The reply is
 sampled; several are (--n), it is searched for (--decoder), or a recorded one is written again
-(--replay): whichever it is, it comes as events, and `replies` or `searches` writes them.
+(--replay): whichever it is, it comes as events, and `replies` writes them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ from chatapp.commands.options import (
 )
 from chatapp.commands.output import check_standard_output
 from chatapp.commands.question import Question, prompt_with, read_question, tell_files
-from chatapp.commands.replies import write_replies
+from chatapp.commands.replies import write_replies, write_search
 from chatapp.commands.running import DONE, FAILED, Interrupts
-from chatapp.commands.searches import write_search
 from chatapp.commands.token_rules import add_token_rules, use_token_rules
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from chatapp.chat.search import BeamEvent, BeamOptions, ContrastiveEvent, ContrastiveOptions
     from chatapp.commands.setup import Setup
     from chatapp.session.protocols import Running
-    from chatapp.session.session import Session
 
 
 def add_parser(commands: Any) -> None:
@@ -170,6 +168,7 @@ async def _ask(
     search: BeamOptions | ContrastiveOptions | None,
     interrupts: Interrupts,
 ) -> int:
+    from chatapp.chat.search import BeamOptions
     from chatapp.commands.setup import open_conversation
     from chatapp.session.inspector import Columns
 
@@ -182,7 +181,17 @@ async def _ask(
         await use_token_rules(session, args)
         await tell_files(session, question)
         if search is not None:
-            return await _search(session, args, question.message, search, interrupts)
+            assert session.facts is not None  # its model is loaded
+            prompt, engine = prompt_with(session, question.message), session.engine
+            searching: Running[BeamEvent] | Running[ContrastiveEvent]
+            if isinstance(search, BeamOptions):
+                searching = engine.beam(prompt, search)
+            else:
+                searching = engine.contrastive(prompt, search, session.options().stop)
+            interrupts.stop_gently = searching.cancel
+            name = session.facts.name
+            found = await write_search(searching, args.decoder, name, as_json=args.json)
+            return DONE if found else FAILED
         if args.n > 1:
             # Seeds that follow from one number, so that it alone brings all of them back.
             first = session.options()
@@ -205,25 +214,3 @@ async def _ask(
     if not interrupts.interrupted and (errors := [one.error for one in replies if one.error]):
         raise EngineError(errors[0])
     return DONE if all(reply.records for reply in replies) else FAILED
-
-
-async def _search(
-    session: Session,
-    args: argparse.Namespace,
-    message: str,
-    options: BeamOptions | ContrastiveOptions,
-    interrupts: Interrupts,
-) -> int:
-    """Answer by a search. Returns the exit status."""
-    from chatapp.chat.search import BeamOptions
-
-    assert session.facts is not None  # its model is loaded
-    prompt, engine = prompt_with(session, message), session.engine
-    search: Running[BeamEvent] | Running[ContrastiveEvent]
-    if isinstance(options, BeamOptions):
-        search = engine.beam(prompt, options)
-    else:
-        search = engine.contrastive(prompt, options, session.options().stop)
-    interrupts.stop_gently = search.cancel
-    name = session.facts.name
-    return DONE if await write_search(search, args.decoder, name, as_json=args.json) else FAILED

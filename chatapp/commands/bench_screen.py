@@ -80,13 +80,11 @@ def _rate(tokens: int, seconds: float) -> float:
 
 
 async def _rate_on_screen(arguments: Sequence[str]) -> float:
-    import fcntl
     import pty
-    import struct
     import termios
 
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    termios.tcsetwinsize(slave, (ROWS, COLUMNS))
     with tempfile.TemporaryDirectory() as home:
         terminal = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
         process = await asyncio.create_subprocess_exec(

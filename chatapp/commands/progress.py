@@ -61,9 +61,12 @@ class ProgressLine:
             if fresh or complete or now - self._drawn >= DRAW_SECONDS:
                 self._drawn = now
                 self._draw(sanitise(progress.stage), self._numbers(progress, now))
-        elif progress.unit != "bytes" and now - self._began < QUIET_SECONDS:
             return
-        elif fresh or self._is_due(progress, now, complete):
+        if progress.unit != "bytes" and now - self._began < QUIET_SECONDS:
+            return
+        more, share = progress.done - self._told, PLAIN_SHARE * progress.total
+        due = more > 0 if complete else now - self._drawn >= PLAIN_SECONDS or 0 < share <= more
+        if fresh or due:
             self._drawn, self._told = now, progress.done
             self._write(f"{sanitise(progress.stage)}{self._numbers(progress, now)}\n")
 
@@ -73,12 +76,6 @@ class ProgressLine:
             self._write(_ERASE_LINE)
             self._open = False
         self._stage = ""
-
-    def _is_due(self, progress: Progress, now: float, complete: bool) -> bool:
-        if complete:
-            return self._told < progress.done
-        share = PLAIN_SHARE * progress.total
-        return now - self._drawn >= PLAIN_SECONDS or 0 < share <= progress.done - self._told
 
     def _numbers(self, progress: Progress, now: float) -> str:
         done, total = progress.done, progress.total

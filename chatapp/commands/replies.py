@@ -1,10 +1,11 @@
-"""Replies on standard output while they are written: as text, or as JSON lines."""
+"""Replies on standard output while they are written or searched for: as text, or as JSON lines."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable
 from typing import TYPE_CHECKING, Any
 
+from chatapp.chat.errors import EngineError
 from chatapp.chat.thinking import ThinkingWatch
 from chatapp.commands.output import plain, tell, write, write_json
 from chatapp.commands.running import follow
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from chatapp.chat.conversation import Reply
     from chatapp.chat.generation import TokenStep
     from chatapp.chat.sampling import SamplingParams
+    from chatapp.chat.search import BeamEvent, ContrastiveEvent
     from chatapp.chat.thinking import Thinking
+    from chatapp.session.protocols import Running
 
 
 class TextReplies:
@@ -133,6 +136,92 @@ async def write_replies(
 
     await follow(events, take)
     return [reply(place) for place in range(count)]
+
+
+async def write_search(
+    search: Running[BeamEvent] | Running[ContrastiveEvent],
+    decoder: str,
+    model: str,
+    *,
+    as_json: bool,
+) -> bool:
+    """Write what a search finds, and return whether it found anything. Raises EngineError.
+
+    As JSON a beam search has one line a level ("beam_step", with every extension that was looked
+    at), a contrastive search one line a token with the candidates it weighed.
+    """
+    from chatapp.chat.generation import PromptRead
+    from chatapp.chat.search import BeamEnd, BeamStep, ContrastiveEnd, ContrastiveStep
+
+    found: list[str] = []
+    shown = TextReplies()
+
+    def take(event: Any) -> None:
+        line: dict[str, Any]
+        match event:
+            case PromptRead():
+                line = {
+                    "type": "start",
+                    "model": model,
+                    "decoder": decoder,
+                    "prompt_tokens": len(event.prompt_ids),
+                    "cached_tokens": event.cached_tokens,
+                    "prompt_ids": event.prompt_ids,
+                }
+            case BeamStep():
+                extensions = [_with_token(one) for one in event.extensions]
+                line = {"type": "beam_step", "index": event.index, "extensions": extensions}
+            case ContrastiveStep():
+                found.append(event.text)
+                token = event.candidates[event.chosen].token
+                line = {
+                    "type": "token",
+                    "index": event.index,
+                    "id": token.id,
+                    "token": token.token,
+                    "bytes": list(token.bytes),
+                    "text": event.text,
+                    "candidates": [_with_token(one) for one in event.candidates],
+                }
+                if not as_json:
+                    shown.text(event.text)
+            case ContrastiveEnd():
+                line = end(event, event.reason, "".join(found), len(found))
+                if not as_json:
+                    shown.end()
+            case BeamEnd(hypotheses):
+                found.extend(one.text for one in hypotheses)
+                best = hypotheses[0] if hypotheses else None
+                line = (
+                    end(event, best.reason, best.text, len(best.ids), search_ended=event.reason)
+                    if best
+                    else end(event, None, "", 0, search_ended=event.reason)
+                )
+                line["hypotheses"] = [plain(one) for one in hypotheses]
+                for one in line["hypotheses"]:
+                    one["finish_reason"] = one.pop("reason")
+                for place, one in enumerate(() if as_json else hypotheses):
+                    if len(hypotheses) > 1:
+                        write(heading(place, len(hypotheses), f" · score {one.score:.4f}"))
+                    write(one.text, end="" if one.text.endswith("\n") else "\n")
+        if as_json:
+            write_json(line)
+
+    def end(event: Any, reason: object, text: str, tokens: int, **more: object) -> dict[str, Any]:
+        if event.reason == "error":
+            raise EngineError(event.message)
+        if event.message:
+            tell(event.message)
+        told = {"text": text, "completion_tokens": tokens, "seconds": event.seconds}
+        return {"type": "end", "finish_reason": reason, **more, **told}
+
+    await follow(search, take)
+    return bool(found)
+
+
+def _with_token(one: Any) -> dict[str, Any]:
+    """An extension or a candidate, its token's id and text among its own fields."""
+    return {**plain(one), "id": one.token.id, "token": one.token.token}
 
 
 def heading(place: int, count: int, about: str = "") -> str:

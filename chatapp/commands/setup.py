@@ -14,7 +14,7 @@ import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from chatapp.chat.errors import ModelError, StoreError, UsageError
 from chatapp.chat.facts import ModelSource, Report
@@ -75,25 +75,20 @@ class Setup:
 
     def change_as_flagged(self, session: Session) -> None:
         """Let what the command line says hold in a conversation that is resumed."""
-        conversation = session.conversation
-        if "template" in self.flags:
-            session.set_sampling(self.sampling_for(self.template))
-            conversation = replace(
-                conversation,
-                template=self.template.name,
-                system=self.template.system,
-                stop=self.template.stop,
-                format=self.template.format,
-            )
-        if "system" in self.flags:
-            conversation = replace(conversation, system=self.template.system)
-        if "format" in self.flags:
-            conversation = replace(conversation, format=self.template.format)
-        if "think" in self.flags:
-            conversation = replace(conversation, think=THINK[self.settings.think])
-        session.conversation = conversation
-        given = {name: value for name, value in self.flags.items() if name in PARAMETERS}
-        session.set_sampling(session.sampling.with_values(given))
+        given, template = self.flags.keys(), self.template
+        changes: dict[str, Any] = {}
+        if "template" in given:
+            session.set_sampling(self.sampling_for(template))
+            changes |= {"template": template.name, "stop": template.stop}
+        if given & {"template", "system"}:
+            changes["system"] = template.system
+        if given & {"template", "format"}:
+            changes["format"] = template.format
+        if "think" in given:
+            changes["think"] = THINK[self.settings.think]
+        session.conversation = replace(session.conversation, **changes)
+        numbers = {name: value for name, value in self.flags.items() if name in PARAMETERS}
+        session.set_sampling(session.sampling.with_values(numbers))
 
     @property
     def model(self) -> str:

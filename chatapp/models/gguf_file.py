@@ -5,7 +5,8 @@ memory (ggml-org/llama.cpp#27188). Here every count, length and offset is held a
 the file first, so that the reading takes time and memory in proportion to a header of known bounds;
 a file that passes is safe to hand on. Only the header is read, never the weights.
 
-The format: ggml, docs/gguf.md, versions 2 and 3.
+The format: ggml, docs/gguf.md, versions 2 and 3. Its tables stand here because importing the gguf
+package takes half a second; a test compares the two.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from typing import Any, BinaryIO, NamedTuple
 
 from chatapp.models.errors import DamagedModel, RefusedModel
 from chatapp.models.facts import FileFacts, kv_values, most_common
-from chatapp.models.gguf_types import ARRAY, BLOCKS, FILE_TYPES, SCALARS, STRING
 
 MAX_VALUES = 65_536
 MAX_TENSORS = 65_536
@@ -39,6 +39,38 @@ MAX_ELEMENTS = 2**63 - 1
 """Of one tensor, ggml's bound."""
 KEPT_STRING_BYTES = 4096
 """Longer strings (chat templates) are passed over, not kept."""
+
+SCALARS: Mapping[int, str] = {
+    0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
+    12: "<d",
+}  # fmt: skip
+"""Value type → its `struct` format, little-endian."""
+
+STRING = 8
+ARRAY = 9
+
+BLOCKS: Mapping[int, tuple[str, int, int]] = {
+    0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 40),
+    10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210), 15: ("Q8_K", 256, 292), 16: ("IQ2_XXS", 256, 66),
+    17: ("IQ2_XS", 256, 74), 18: ("IQ3_XXS", 256, 98), 19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136), 24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4),
+    27: ("I64", 1, 8), 28: ("F64", 1, 8), 29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2),
+    34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36),
+    41: ("Q1_0", 128, 18),
+}  # fmt: skip
+"""Tensor type → its name, the elements of a block, and the bytes of a block."""
+
+FILE_TYPES: Mapping[int, str] = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
+    11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S",
+    17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS",
+    23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M",
+    30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0",
+}  # fmt: skip
+"""`general.file_type` → what the mixture of tensor types is called."""
 
 _NOT_CAUSAL = frozenset(
     {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "modern-bert", "clip", "t5encoder"}

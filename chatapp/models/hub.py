@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from chatapp.models.catalog import has_quantization, is_part, is_quantization
 from chatapp.models.errors import SourceFailed
-from chatapp.models.safetensors_folder import INDEX, SINGLE
+from chatapp.models.safetensors_folder import INDEX, PICKLES, SINGLE
 
 ASK_SECONDS = 10.0
 
@@ -197,7 +197,7 @@ def model_files(repo: str, listing: Listing) -> tuple[RepoFile, ...]:
         return (*side, *weights)
     if ggufs := gguf_names(listing.files):
         raise SourceFailed(f"{repo} holds GGUF files; name one of them: {_some(repo, ggufs)}")
-    if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in names):
+    if any(name.endswith(PICKLES) for name in names):
         raise SourceFailed(
             f"{repo} has only pickled weights, which can run code when opened; "
             "use one with safetensors or GGUF weights"

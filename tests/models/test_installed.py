@@ -11,7 +11,7 @@ from chatapp.models.catalog import catalog, find, hub_entry
 from chatapp.models.errors import RefusedModel, UnknownModel
 from chatapp.models.fetch import fetch
 from chatapp.models.installed import fetchable, info, installed, remove
-from chatapp.models.verified import remembered_sha256
+from chatapp.models.local import remembered_sha256
 from chatapp.settings.paths import Paths
 from tests.models.samples import folder_files, gguf_bytes, write_folder
 from tests.models.server import Server
