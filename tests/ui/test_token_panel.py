@@ -11,6 +11,7 @@ import pytest
 from rich.cells import cell_len
 from textual import on
 from textual.app import App, ComposeResult
+from textual.color import Color
 from textual.message import Message
 from textual.widget import Widget
 
@@ -164,7 +165,7 @@ async def test_bars_follow_the_column_of_choice() -> None:
         candidates.focus()
 
         def bars() -> list[int]:
-            solid = candidates.get_visual_style("candidates--bar").rich_style.color
+            solid = Color.parse(app.theme_variables["primary"]).rich_color
             return [
                 sum(
                     part.text.count("█")

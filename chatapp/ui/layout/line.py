@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from textual.content import Content
+from textual.strip import Strip
+from textual.style import Style
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,12 @@ class Line:
 
 
 EMPTY = Line(Content(""))
+
+
+def strip(content: Content, width: int, base: Style) -> Strip:
+    """A row as a widget of that width and style draws it."""
+    drawn = Strip(content.render_segments(base), content.cell_length)
+    return drawn.adjust_cell_length(width, base.rich_style)
 
 
 def wrap(content: Content, width: int) -> list[Line]:

@@ -1,20 +1,25 @@
 """The candidate table as text: which columns fit, and what stands in each cell.
 
-Nothing here knows about widgets; `candidates` draws these cells.
+Nothing here knows about widgets; `candidates` shows these rows.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from textual.content import Content
+
+from chatapp.chat.inspection import CandidatePage
 from chatapp.chat.numbers import UNKNOWN, count, decimal, percent, percent_figure, temperature
 from chatapp.chat.record import Candidate, TokenRecord
 from chatapp.chat.served import id_words
 from chatapp.explain.cells import fit, fit_token
 from chatapp.explain.plots import bar
 from chatapp.explain.removal import cut_by, cut_by_variants, shortfall
+from chatapp.ui.drawing import MUTED
 
 Column = Literal["model", "T", "final"]
 """The three probabilities of a candidate."""
@@ -115,6 +120,13 @@ class Row:
     note: str = ""
     """What stands beside or in place of the bar: what cut the candidate."""
 
+    def drawn(self, style: str, bar_style: str = "$primary") -> Content:
+        """The whole row, its words and figures in a style."""
+        words = self.marks + self.token + "".join(self.figures)
+        bars = [(" ", style), (self.bar, bar_style), (self.rest, "$primary 35%")]
+        note = (f" {self.note}", MUTED) if self.note else ""
+        return Content.assemble((words, style), *(bars if self.bar or self.rest else ()), note)
+
 
 def probability(candidate: Candidate | TokenRecord, column: Column) -> float:
     """One of the three probabilities of a candidate, or of a token."""
@@ -142,14 +154,24 @@ def rank_words(one: Candidate | TokenRecord, record: TokenRecord) -> str:
     return f">{count(sum(other.rank > 0 for other in record.candidates))}" if known else UNKNOWN
 
 
-def head(record: TokenRecord, layout: Layout, followed: Column) -> Row:
+def head(record: TokenRecord, layout: Layout, followed: Column) -> Content:
     """The names of the columns; a narrow table gives the unit in its last row, the sum."""
     names = {"model": "model", "T": f"T {temperature(record.temperature)}", "final": "final"}
     unit = " %" if layout.figure > _FIGURE else ""
-    figures = tuple(_right(names[column] + unit, layout.figure) for column in layout.columns)
+    figures: list[Content] = []
+    for column in layout.columns:
+        text = _right(names[column] + unit, layout.figure)
+        start, style = len(text) - len(text.lstrip()), MUTED
+        if column == followed:
+            style = "underline $foreground"
+        figures.append(Content(text).stylize(MUTED, 0, start).stylize(style, start))
     name = names[followed]
     bar_name = f"bar: {name}" if layout.bar >= 5 + len(name) else name
-    return Row(" " * MARKS, fit("token", layout.token), figures, fit(bar_name, layout.bar))
+    return Content.assemble(
+        (" " * MARKS + fit("token", layout.token), MUTED),
+        *figures,
+        (f" {fit(bar_name, layout.bar)}", MUTED),
+    )
 
 
 def candidate_row(
@@ -244,6 +266,34 @@ def sum_row(record: TokenRecord, layout: Layout) -> Row:
         ),
         figures=tuple(figures),
         bar="",
+    )
+
+
+def without_gap(candidates: Sequence[Candidate]) -> int:
+    """How many candidates at the start are the most probable ones; a token that was taken from
+    further down stands after them."""
+    last = candidates[-1].rank if candidates else 0
+    return len(candidates) - int(last > len(candidates))
+
+
+def with_page(record: TokenRecord, page: CandidatePage, places: int) -> TokenRecord:
+    """The record with more of the vocabulary listed, and less of it among the others."""
+    listed = record.candidates[:places]
+    known = {candidate.id for candidate in page.candidates}
+    extra = tuple(one for one in record.candidates[places:] if one.id not in known)
+    candidates = (*listed, *page.candidates, *extra)
+    rest = page.vocabulary - len(candidates)
+
+    def others(probabilities: Iterable[float]) -> float:
+        return max(0.0, 1.0 - math.fsum(probabilities)) if rest else 0.0
+
+    return replace(
+        record,
+        candidates=candidates,
+        other_count=rest,
+        other_model_prob=others(one.model_prob for one in candidates),
+        other_tempered_prob=others(one.tempered_prob for one in candidates),
+        other_prob=others(one.prob for one in candidates),
     )
 
 

@@ -11,35 +11,39 @@ import math
 from typing import ClassVar
 
 from rich.segment import Segment
-from rich.style import Style
+from rich.style import Style as RichStyle
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.content import Content
 from textual.geometry import Size
 from textual.message import Message
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from textual.style import Style
 
 from chatapp.chat.inspection import CandidatePage
 from chatapp.chat.record import Candidate, TokenRecord
 from chatapp.explain.cells import fit
-from chatapp.ui.widgets.candidate_pages import with_page, without_gap
+from chatapp.ui.drawing import MUTED
+from chatapp.ui.layout.line import strip
 from chatapp.ui.widgets.candidate_rows import (
     COLUMNS,
     Column,
     Frame,
     Layout,
-    Row,
     candidate_row,
     detail,
     head,
     others_row,
     sum_row,
     told_column,
+    with_page,
+    without_gap,
 )
 
 LEGEND = "● taken  × cut  pale: model  bars: ←/→"
-
+_REST = "$foreground 80%"
 
 MORE_CANDIDATES = 100
 """How many ranks join the list at a time when a user scrolls on."""
@@ -76,32 +80,8 @@ class CandidateList(ScrollView, can_focus=True):
         min-height: 1;
         overflow-x: hidden;
         scrollbar-size-vertical: 1;
-        & .candidates--head { color: $foreground 60%; }
-        & .candidates--followed { color: $foreground; text-style: underline; }
-        & .candidates--bar { color: $primary; }
-        & .candidates--pale { color: $primary 35%; }
-        & .candidates--taken { color: $text-accent; text-style: bold; }
-        & .candidates--cut { color: $foreground 60%; }
-        & .candidates--note { color: $foreground 60%; }
-        & .candidates--rest { color: $foreground 80%; }
-        & .candidates--detail { color: $foreground 80%; }
-        & .candidates--cursor { background: $foreground 10%; }
-        & .candidates--cursor-focus { background: $primary 40%; }
     }
     """
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "candidates--head",
-        "candidates--followed",
-        "candidates--bar",
-        "candidates--pale",
-        "candidates--taken",
-        "candidates--cut",
-        "candidates--note",
-        "candidates--rest",
-        "candidates--detail",
-        "candidates--cursor",
-        "candidates--cursor-focus",
-    }
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "move(-1)", "candidate", id="candidate.up", show=False),
@@ -134,16 +114,14 @@ class CandidateList(ScrollView, can_focus=True):
     brief: reactive[bool] = reactive(False)
     """Whether one column of figures is enough, without sums and details."""
 
-    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
-        super().__init__(id=id)
-        self._record: TokenRecord | None = None
-        self._shown: TokenRecord | None = None
-        """What was given, without what was added to it."""
-        self._taken_id: int | None = None
-        self._places = 0
-        """How many of the listed candidates are the most probable ones, without a gap."""
-        self._asked = False
-        self._frame = Frame(False, ())
+    _record: TokenRecord | None = None
+    _shown: TokenRecord | None = None
+    """What was given, without what was added to it."""
+    _taken_id: int | None = None
+    _places = 0
+    """How many of the listed candidates are the most probable ones, without a gap."""
+    _asked = False
+    _frame = Frame(False, ())
 
     # What is shown
 
@@ -283,88 +261,57 @@ class CandidateList(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """One line of the screen: head, candidate or foot."""
-        width = self._width
-        record = self._record
-        plain = self.visual_style.rich_style
+        record, content, width = self._record, Content(""), self._width
+        base = self.visual_style
         if record is None:
-            return Strip.blank(width, plain)
+            return strip(content, width, base)
         layout = Layout.of(width, self._column, brief=self.brief)
-        segments: list[Segment] = []
         rows = min(self._visible_rows, len(record.candidates))
         place = y - int(self._frame.head)
         if place < 0:
-            segments = self._head(record, layout)
-        elif place < rows:
-            segments = self._row(record, place + self.scroll_offset.y, layout)
-        elif place - rows < len(self._frame.foot):
-            segments = self._foot(record, self._frame.foot[place - rows], layout)
-        return Strip(segments).adjust_cell_length(width, plain)
+            content = head(record, layout, self._column)
+        elif place < rows and (row := place + self.scroll_offset.y) < len(record.candidates):
+            drawn = strip(self._row(record, row, layout), width, base)
+            if row != self.row:
+                return drawn
+            ground = "on $primary 40%" if self.has_focus else "on $foreground 10%"
+            back = RichStyle(bgcolor=(base + Style.parse(ground)).rich_style.bgcolor)
+            return Strip(Segment.apply_style(drawn, post_style=back), width)
+        elif 0 <= place - rows < len(self._frame.foot):
+            content = self._foot(record, self._frame.foot[place - rows], layout)
+        return strip(content, width, base)
 
-    def _head(self, record: TokenRecord, layout: Layout) -> list[Segment]:
-        cells = head(record, layout, self._column)
-        style, followed = self._style("candidates--head"), self._style("candidates--followed")
-        segments = [Segment(cells.marks + cells.token, style)]
-        for column, figure in zip(layout.columns, cells.figures, strict=True):
-            name = figure.lstrip()
-            segments.append(Segment(figure[: len(figure) - len(name)], style))
-            segments.append(Segment(name, followed if column == self._column else style))
-        segments.append(Segment(f" {cells.bar}", style))
-        return segments
-
-    def _row(self, record: TokenRecord, place: int, layout: Layout) -> list[Segment]:
-        if place >= len(record.candidates):
-            return []
+    def _row(self, record: TokenRecord, place: int, layout: Layout) -> Content:
         candidate = record.candidates[place]
         taken = candidate.id == self._taken_id
-        under_cursor = place == self.row
         cells = candidate_row(
             candidate,
             layout,
             self._column,
             taken=taken,
-            under_cursor=under_cursor,
+            under_cursor=place == self.row,
             above=record.candidates[place - 1] if place > self.scroll_offset.y else None,
         )
-        name = "candidates--taken" if taken else "candidates--cut" if candidate.removed_by else None
-        text = self._style(name) if name else self.visual_style.rich_style
-        segments = self._cells(cells, text, self._style("candidates--bar"))
-        if under_cursor:
-            ground = "candidates--cursor-focus" if self.has_focus else "candidates--cursor"
-            back = Style(bgcolor=self._style(ground).bgcolor)
-            padded = Strip(segments).adjust_cell_length(self._width, text)
-            return [Segment(part, (style or text) + back) for part, style, _ in padded]
-        return segments
+        style = "bold $text-accent" if taken else MUTED if candidate.removed_by else ""
+        content = cells.drawn(style)
+        blank = " " * (self.size.width - content.cell_length)
+        return Content.assemble(content, (blank, style)) if place == self.row else content
 
-    def _cells(self, cells: Row, text: Style, bar_style: Style) -> list[Segment]:
-        segments = [Segment(cells.marks + cells.token + "".join(cells.figures), text)]
-        if cells.bar or cells.rest:
-            pale = self._style("candidates--pale")
-            segments += [Segment(" ", text), Segment(cells.bar, bar_style)]
-            segments.append(Segment(cells.rest, pale))
-        if cells.note:
-            segments.append(Segment(f" {cells.note}", self._style("candidates--note")))
-        return segments
-
-    def _foot(self, record: TokenRecord, name: str, layout: Layout) -> list[Segment]:
-        rest = self._style("candidates--rest")
+    def _foot(self, record: TokenRecord, name: str, layout: Layout) -> Content:
         if name == "others":
-            cells = others_row(record, layout, self._column)
-            return self._cells(cells, rest, self._style("candidates--bar") + Style(dim=True))
+            return others_row(record, layout, self._column).drawn(_REST, "dim $primary")
         if name == "sum":
-            return self._cells(sum_row(record, layout), rest, rest)
+            return sum_row(record, layout).drawn(_REST)
         if name == "legend":
-            return [Segment(fit(LEGEND, self._width), self._style("candidates--head"))]
+            return Content.styled(fit(LEGEND, self._width), MUTED)
         candidate = self.candidate
         if candidate is None:
-            return []
+            return Content("")
         lines = detail(record, candidate, self._width, taken=candidate.id == self._taken_id)
         if "detail2" not in self._frame.foot:
             lines = (lines[0], f"{lines[1]} {lines[2]}", "")
         text = lines[int(name.removeprefix("detail"))]
-        return [Segment(fit(text, self._width), self._style("candidates--detail"))]
-
-    def _style(self, name: str) -> Style:
-        return self.get_visual_style(name).rich_style
+        return Content.styled(fit(text, self._width), _REST)
 
     # Keys and mouse
 

@@ -16,6 +16,7 @@ from textual.style import Style
 
 from chatapp.chat.conversation import Reply
 from chatapp.chat.record import TokenRecord
+from chatapp.ui.layout.line import strip
 from chatapp.ui.layout.summary import reply_summary
 from chatapp.ui.layout.tokens import TokenLayout
 from chatapp.ui.token_colours import Scale, token_style
@@ -140,8 +141,7 @@ class ReplyColumn(ScrollView, can_focus=True):
         if row >= self._layout_of.height or not self.records:
             return Strip.blank(self._inner, base.rich_style)
         content = self._layout_of.row(row, self._style, self.cursor).content
-        strip = Strip(content.render_segments(base), content.cell_length)
-        return strip.adjust_cell_length(self._inner, base.rich_style)
+        return strip(content, self._inner, base)
 
     def _style(self, index: int) -> Style:
         dark = self.app.current_theme.dark

@@ -8,7 +8,7 @@ from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from chatapp.ui.layout.line import EMPTY, Line
+from chatapp.ui.layout.line import EMPTY, Line, strip
 
 
 class LinesView(ScrollView, can_focus=True):
@@ -49,9 +49,7 @@ class LinesView(ScrollView, can_focus=True):
     def render_line(self, y: int) -> Strip:
         row = y + self.scroll_offset.y
         line = self._lines[row] if row < len(self._lines) else EMPTY
-        base = self.visual_style
-        strip = Strip(line.content.render_segments(base), line.content.cell_length)
-        return strip.adjust_cell_length(self._width, base.rich_style)
+        return strip(line.content, self._width, self.visual_style)
 
     @property
     def _width(self) -> int:

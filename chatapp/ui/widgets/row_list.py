@@ -20,6 +20,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from chatapp.ui.drawing import MUTED
+from chatapp.ui.layout.line import strip
 
 _SIGN, _NO_SIGN = "▸ ", "  "
 """Marks the highlighted row, where colours can't be seen too."""
@@ -123,7 +124,6 @@ class RowList(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         row, line = divmod(y + self.scroll_offset.y, self._row_height)
-        base = self.visual_style
         content = Content("")
         if row < self.count:
             lines = self._rows[row].lines(self._width - len(_SIGN))
@@ -137,8 +137,7 @@ class RowList(ScrollView, can_focus=True):
                 content = content.stylize_before(style)
         elif not self.count and y == 0:
             content = Content.styled(self._empty, MUTED)
-        strip = Strip(content.render_segments(base), content.cell_length)
-        return strip.adjust_cell_length(self._width, base.rich_style)
+        return strip(content, self._width, self.visual_style)
 
     @property
     def _width(self) -> int:
