@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from rich.segment import Segment
+from rich.style import Style as RichStyle
 from textual.content import Content
 from textual.strip import Strip
 from textual.style import Style
@@ -37,6 +39,19 @@ def strip(content: Content, width: int, base: Style) -> Strip:
     """A row as a widget of that width and style draws it."""
     drawn = Strip(content.render_segments(base), content.cell_length)
     return drawn.adjust_cell_length(width, base.rich_style)
+
+
+Parts = Sequence[tuple[str, str]]
+"""A row that needs no wrapping, as words and their styles: drawn in half the time."""
+
+
+def strip_of(parts: Parts, width: int, base: Style, ground: str = "") -> Strip:
+    """The same of a row in parts; `ground` stands behind them, their colours stay."""
+    segments = [Segment(text, (base + Style.parse(style)).rich_style) for text, style in parts]
+    if ground:
+        back = RichStyle(bgcolor=(base + Style.parse(ground)).rich_style.bgcolor)
+        segments = [*Segment.apply_style(segments, post_style=back)]
+    return Strip(segments).adjust_cell_length(width, base.rich_style)
 
 
 def wrap(content: Content, width: int) -> list[Line]:

@@ -10,8 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from textual.content import Content
-
 from chatapp.chat.inspection import CandidatePage
 from chatapp.chat.numbers import UNKNOWN, count, decimal, percent, percent_figure, temperature
 from chatapp.chat.record import Candidate, TokenRecord
@@ -20,6 +18,7 @@ from chatapp.explain.cells import fit, fit_token
 from chatapp.explain.plots import bar
 from chatapp.explain.removal import cut_by, cut_by_variants, shortfall
 from chatapp.ui.drawing import MUTED
+from chatapp.ui.layout.line import Parts
 
 Column = Literal["model", "T", "final"]
 """The three probabilities of a candidate."""
@@ -120,12 +119,14 @@ class Row:
     note: str = ""
     """What stands beside or in place of the bar: what cut the candidate."""
 
-    def drawn(self, style: str, bar_style: str = "$primary") -> Content:
+    def parts(self, style: str, bar_style: str = "$primary") -> Parts:
         """The whole row, its words and figures in a style."""
-        words = self.marks + self.token + "".join(self.figures)
-        bars = [(" ", style), (self.bar, bar_style), (self.rest, "$primary 35%")]
-        note = (f" {self.note}", MUTED) if self.note else ""
-        return Content.assemble((words, style), *(bars if self.bar or self.rest else ()), note)
+        parts = [(self.marks + self.token + "".join(self.figures), style)]
+        if self.bar or self.rest:
+            parts += [(" ", style), (self.bar, bar_style), (self.rest, "$primary 35%")]
+        if self.note:
+            parts.append((f" {self.note}", MUTED))
+        return parts
 
 
 def probability(candidate: Candidate | TokenRecord, column: Column) -> float:
@@ -154,24 +155,19 @@ def rank_words(one: Candidate | TokenRecord, record: TokenRecord) -> str:
     return f">{count(sum(other.rank > 0 for other in record.candidates))}" if known else UNKNOWN
 
 
-def head(record: TokenRecord, layout: Layout, followed: Column) -> Content:
+def head(record: TokenRecord, layout: Layout, followed: Column) -> Parts:
     """The names of the columns; a narrow table gives the unit in its last row, the sum."""
     names = {"model": "model", "T": f"T {temperature(record.temperature)}", "final": "final"}
     unit = " %" if layout.figure > _FIGURE else ""
-    figures: list[Content] = []
+    parts = [(" " * MARKS + fit("token", layout.token), MUTED)]
     for column in layout.columns:
         text = _right(names[column] + unit, layout.figure)
-        start, style = len(text) - len(text.lstrip()), MUTED
-        if column == followed:
-            style = "underline $foreground"
-        figures.append(Content(text).stylize(MUTED, 0, start).stylize(style, start))
+        word = text.lstrip()
+        parts.append((text[: len(text) - len(word)], MUTED))
+        parts.append((word, "underline $foreground" if column == followed else MUTED))
     name = names[followed]
     bar_name = f"bar: {name}" if layout.bar >= 5 + len(name) else name
-    return Content.assemble(
-        (" " * MARKS + fit("token", layout.token), MUTED),
-        *figures,
-        (f" {fit(bar_name, layout.bar)}", MUTED),
-    )
+    return [*parts, (f" {fit(bar_name, layout.bar)}", MUTED)]
 
 
 def candidate_row(

@@ -10,23 +10,19 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-from rich.segment import Segment
-from rich.style import Style as RichStyle
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.content import Content
 from textual.geometry import Size
 from textual.message import Message
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
-from textual.style import Style
 
 from chatapp.chat.inspection import CandidatePage
 from chatapp.chat.record import Candidate, TokenRecord
 from chatapp.explain.cells import fit
 from chatapp.ui.drawing import MUTED
-from chatapp.ui.layout.line import strip
+from chatapp.ui.layout.line import Parts, strip_of
 from chatapp.ui.widgets.candidate_rows import (
     COLUMNS,
     Column,
@@ -261,27 +257,26 @@ class CandidateList(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """One line of the screen: head, candidate or foot."""
-        record, content, width = self._record, Content(""), self._width
-        base = self.visual_style
+        record, width, base = self._record, self._width, self.visual_style
         if record is None:
-            return strip(content, width, base)
+            return Strip.blank(width, base.rich_style)
+        parts: Parts = ()
+        ground = ""
         layout = Layout.of(width, self._column, brief=self.brief)
         rows = min(self._visible_rows, len(record.candidates))
         place = y - int(self._frame.head)
+        row = place + self.scroll_offset.y
         if place < 0:
-            content = head(record, layout, self._column)
-        elif place < rows and (row := place + self.scroll_offset.y) < len(record.candidates):
-            drawn = strip(self._row(record, row, layout), width, base)
-            if row != self.row:
-                return drawn
-            ground = "on $primary 40%" if self.has_focus else "on $foreground 10%"
-            back = RichStyle(bgcolor=(base + Style.parse(ground)).rich_style.bgcolor)
-            return Strip(Segment.apply_style(drawn, post_style=back), width)
+            parts = head(record, layout, self._column)
+        elif place < rows and row < len(record.candidates):
+            parts = self._row(record, row, layout)
+            if row == self.row:
+                ground = "on $primary 40%" if self.has_focus else "on $foreground 10%"
         elif 0 <= place - rows < len(self._frame.foot):
-            content = self._foot(record, self._frame.foot[place - rows], layout)
-        return strip(content, width, base)
+            parts = self._foot(record, self._frame.foot[place - rows], layout)
+        return strip_of(parts, width, base, ground)
 
-    def _row(self, record: TokenRecord, place: int, layout: Layout) -> Content:
+    def _row(self, record: TokenRecord, place: int, layout: Layout) -> Parts:
         candidate = record.candidates[place]
         taken = candidate.id == self._taken_id
         cells = candidate_row(
@@ -293,25 +288,27 @@ class CandidateList(ScrollView, can_focus=True):
             above=record.candidates[place - 1] if place > self.scroll_offset.y else None,
         )
         style = "bold $text-accent" if taken else MUTED if candidate.removed_by else ""
-        content = cells.drawn(style)
-        blank = " " * (self.size.width - content.cell_length)
-        return Content.assemble(content, (blank, style)) if place == self.row else content
+        # The blanks behind the one under the cursor are its own.
+        return [
+            *cells.parts(style),
+            *([(" " * self.size.width, style)] if place == self.row else []),
+        ]
 
-    def _foot(self, record: TokenRecord, name: str, layout: Layout) -> Content:
+    def _foot(self, record: TokenRecord, name: str, layout: Layout) -> Parts:
         if name == "others":
-            return others_row(record, layout, self._column).drawn(_REST, "dim $primary")
+            return others_row(record, layout, self._column).parts(_REST, "dim $primary")
         if name == "sum":
-            return sum_row(record, layout).drawn(_REST)
+            return sum_row(record, layout).parts(_REST)
         if name == "legend":
-            return Content.styled(fit(LEGEND, self._width), MUTED)
+            return [(fit(LEGEND, self._width), MUTED)]
         candidate = self.candidate
         if candidate is None:
-            return Content("")
+            return ()
         lines = detail(record, candidate, self._width, taken=candidate.id == self._taken_id)
         if "detail2" not in self._frame.foot:
             lines = (lines[0], f"{lines[1]} {lines[2]}", "")
         text = lines[int(name.removeprefix("detail"))]
-        return Content.styled(fit(text, self._width), _REST)
+        return [(fit(text, self._width), _REST)]
 
     # Keys and mouse
 

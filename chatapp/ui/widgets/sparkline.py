@@ -9,18 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
-from rich.segment import Segment
-from rich.style import Style
 from textual import events
 from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
 from chatapp.chat.record import TokenRecord
+from chatapp.ui.drawing import MUTED
+from chatapp.ui.layout.line import Parts, strip_of
 
 LEVELS = "▁▂▃▄▅▆▇█"
+
+_CURSOR = "bold $foreground on $foreground 20%"
+_CHANGE = "$foreground 80%"
 
 _LABEL_WIDTH = 8
 _RANGE_WIDTH = 13
@@ -60,54 +62,12 @@ def _level(value: float, high: float) -> str:
     return LEVELS[min(max(int(value / high * 8), 0), 7)]
 
 
-class _Values:
-    """The two numbers of every token, kept so that a streaming reply costs only its new ones."""
-
-    def __init__(self) -> None:
-        self.p_end: list[float] = []
-        self.entropy: list[float] = []
-        self._first: TokenRecord | None = None
-        self._last: TokenRecord | None = None
-
-    def take(self, records: Sequence[TokenRecord]) -> None:
-        """Follow a reply, whether it grew or is another one."""
-        known = len(self.p_end)
-        grew = (
-            0 < known <= len(records)
-            and records[0] is self._first
-            and records[known - 1] is self._last
-        )
-        if not grew:
-            self.p_end.clear()
-            self.entropy.clear()
-            known = 0
-        for place in range(known, len(records)):
-            self.p_end.append(records[place].p_end)
-            self.entropy.append(records[place].entropy_bits)
-        self._first = records[0] if records else None
-        self._last = records[-1] if records else None
-
-
 class Sparklines(Widget):
     """P(end) and entropy along a reply; a click points at a token."""
 
     DEFAULT_CSS = """
-    Sparklines {
-        height: 3;
-        & .sparklines--label { color: $foreground 60%; }
-        & .sparklines--end { color: $warning; }
-        & .sparklines--entropy { color: $text-primary; }
-        & .sparklines--cursor { color: $foreground; background: $foreground 20%; text-style: bold; }
-        & .sparklines--change { color: $foreground 80%; }
-    }
+    Sparklines { height: 3; }
     """
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "sparklines--label",
-        "sparklines--end",
-        "sparklines--entropy",
-        "sparklines--cursor",
-        "sparklines--change",
-    }
 
     @dataclass
     class TokenPointed(Message):
@@ -118,7 +78,11 @@ class Sparklines(Widget):
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
         super().__init__(id=id)
-        self._values = _Values()
+        # Kept so that a streaming reply costs only its new tokens.
+        self._p_end: list[float] = []
+        self._entropy: list[float] = []
+        self._first: TokenRecord | None = None
+        self._last: TokenRecord | None = None
         self._cursor: int | None = None
         self._changes: Collection[int] = ()
 
@@ -129,75 +93,69 @@ class Sparklines(Widget):
         sampling_changed_at: Collection[int] = (),
     ) -> None:
         """Draw a reply's curves; None marks no token."""
-        self._values.take(records)
+        known = len(self._p_end)
+        grew = 0 < known <= len(records) and records[0] is self._first
+        if not grew or records[known - 1] is not self._last:
+            known = 0
+        new = records[known:]
+        self._p_end[known:] = [record.p_end for record in new]
+        self._entropy[known:] = [record.entropy_bits for record in new]
+        self._first, self._last = (records[0], records[-1]) if records else (None, None)
         self._cursor = cursor
         self._changes = sampling_changed_at
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
         """One of: P(end), entropy, the marks."""
-        width = self.size.width
-        plain = self.visual_style.rich_style
-        drawn = {0: self._end_line, 1: self._entropy_line, 2: self._mark_line}.get(y)
-        if drawn is None or not self._values.p_end:
-            return Strip.blank(width, plain)
-        return Strip(drawn()).adjust_cell_length(width, plain)
-
-    def _end_line(self) -> list[Segment]:
-        line = curve(self._values.p_end, self._curve_width, 1.0)
-        # Without a line for the marks the note about the cells stands here; 0–100 % is plain.
-        note = line.per_cell > 1 and self.size.height < 3
-        span = f"highest of {line.per_cell}" if note else "0–100 %"
-        return self._curve_segments("P(end)", line, span, "sparklines--end")
-
-    def _entropy_line(self) -> list[Segment]:
-        high = self._entropy_high
-        line = curve(self._values.entropy, self._curve_width, high)
-        return self._curve_segments("entropy", line, f"0–{high:.1f} bit", "sparklines--entropy")
+        width = self._curve_width
+        parts: Parts = ()
+        if not self._p_end:
+            pass
+        elif y == 0:
+            line = curve(self._p_end, width, 1.0)
+            # Without a line for the marks the note about the cells stands here; 0–100 % is plain.
+            note = line.per_cell > 1 and self.size.height < 3
+            span = f"highest of {line.per_cell}" if note else "0–100 %"
+            parts = self._curve_parts("P(end)", line, span, "$warning")
+        elif y == 1:
+            high = self._entropy_high
+            line = curve(self._entropy, width, high)
+            parts = self._curve_parts("entropy", line, f"0–{high:.1f} bit", "$text-primary")
+        elif y == 2:
+            parts = self._marks()
+        return strip_of(parts, self.size.width, self.visual_style)
 
     @property
     def _entropy_high(self) -> float:
         """The top of the entropy curve: the largest value, rounded up to what is printed."""
-        finite = [value for value in self._values.entropy if math.isfinite(value)]
+        finite = [value for value in self._entropy if math.isfinite(value)]
         return max(1.0, math.ceil(max(finite, default=0.0) * 10) / 10)
 
-    def _curve_segments(self, label: str, line: Curve, span: str, name: str) -> list[Segment]:
-        muted = self._style("sparklines--label")
-        segments = [Segment(label.ljust(_LABEL_WIDTH), muted)]
-        style = self._style(name)
+    def _curve_parts(self, label: str, line: Curve, span: str, style: str) -> Parts:
         cell = self._cell_of(self._cursor, line.per_cell)
-        if cell is None or cell >= len(line.text):
-            segments.append(Segment(line.text, style))
-        else:
-            segments += [
-                Segment(line.text[:cell], style),
-                Segment(line.text[cell], self._style("sparklines--cursor")),
-                Segment(line.text[cell + 1 :], style),
-            ]
+        at = len(line.text) if cell is None else cell
+        parts = [
+            (label.ljust(_LABEL_WIDTH), MUTED),
+            (line.text[:at], style),
+            (line.text[at : at + 1], _CURSOR),
+            (line.text[at + 1 :], style),
+        ]
         if self._has_ranges:
             gap = self._curve_width - len(line.text)
-            segments.append(Segment(" " * gap + span.rjust(_RANGE_WIDTH), muted))
-        return segments
+            parts.append((" " * gap + span.rjust(_RANGE_WIDTH), MUTED))
+        return parts
 
-    def _mark_line(self) -> list[Segment]:
+    def _marks(self) -> Parts:
         """Where the cursor is, where the sampling changed, and how many tokens a cell is."""
         width = self._curve_width
-        per_cell = max(1, -(-len(self._values.p_end) // width)) if width else 1
-        muted, change = self._style("sparklines--label"), self._style("sparklines--change")
-        marks: dict[int, Segment] = {}
-        for index in self._changes:
-            cell = self._cell_of(index, per_cell)
-            if cell is not None and cell < width:
-                marks[cell] = Segment("╵", change)
-        cell = self._cell_of(self._cursor, per_cell)
-        if cell is not None and cell < width:
-            marks[cell] = Segment("▲", self._style("sparklines--cursor"))
-        label = "╵ change" if self._changes else ""
-        segments = [Segment(label.ljust(_LABEL_WIDTH), change)]
-        segments += [marks.get(place, Segment(" ", muted)) for place in range(width)]
+        per_cell = max(1, -(-len(self._p_end) // width)) if width else 1
+        cells = {self._cell_of(index, per_cell): ("╵", _CHANGE) for index in self._changes}
+        cells[self._cell_of(self._cursor, per_cell)] = ("▲", _CURSOR)
+        parts = [(("╵ change" if self._changes else "").ljust(_LABEL_WIDTH), _CHANGE)]
+        parts += [cells.get(place, (" ", MUTED)) for place in range(width)]
         if per_cell > 1 and self._has_ranges:
-            segments.append(Segment(f"highest of {per_cell}".rjust(_RANGE_WIDTH), muted))
-        return segments
+            parts.append((f"highest of {per_cell}".rjust(_RANGE_WIDTH), MUTED))
+        return parts
 
     @property
     def _has_ranges(self) -> bool:
@@ -209,20 +167,17 @@ class Sparklines(Widget):
         return max(self.size.width - taken, 0)
 
     def _cell_of(self, index: int | None, per_cell: int) -> int | None:
-        if index is None or not 0 <= index < len(self._values.p_end):
+        if index is None or not 0 <= index < len(self._p_end):
             return None
         return index // per_cell
-
-    def _style(self, name: str) -> Style:
-        return self.get_visual_style(name).rich_style
 
     def on_click(self, event: events.Click) -> None:
         width = self._curve_width
         offset = event.get_content_offset(self)
-        if offset is None or not width or not self._values.p_end:
+        if offset is None or not width or not self._p_end:
             return
-        per_cell = -(-len(self._values.p_end) // width)
+        per_cell = -(-len(self._p_end) // width)
         index = (offset.x - _LABEL_WIDTH) * per_cell
-        if 0 <= index < len(self._values.p_end):
+        if 0 <= index < len(self._p_end):
             event.stop()
             self.post_message(self.TokenPointed(index))

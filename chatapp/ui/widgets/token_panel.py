@@ -11,11 +11,8 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Collection, Sequence
-from typing import ClassVar
 
 from rich.cells import cell_len
-from rich.segment import Segment
-from rich.style import Style
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import Vertical
@@ -32,6 +29,7 @@ from chatapp.explain.cells import fit, fit_token
 from chatapp.explain.plots import bar
 from chatapp.explain.removal import cut_by
 from chatapp.ui.drawing import MUTED
+from chatapp.ui.layout.line import Parts, strip_of
 from chatapp.ui.widgets.candidate_rows import NO_TRACE, probability, rank_words, told_column
 from chatapp.ui.widgets.candidates import CandidateList
 from chatapp.ui.widgets.page_view import PageView
@@ -46,6 +44,9 @@ TABS = ("candidates", "trace", "attention", "layers", "token")
 
 NEXT = "next token: nothing taken yet"
 """What stands in the place of the token while a reply is held."""
+
+_TOKEN = "bold $text-accent"
+_VALUE = "bold $foreground"
 
 _ONE_LINE_FROM = 44
 """From which width on the three probabilities stand beside their names."""
@@ -64,33 +65,17 @@ _CURVES_FROM = 10
 class TokenSummary(Widget):
     """One token in a few lines."""
 
-    DEFAULT_CSS = """
-    TokenSummary {
-        height: auto;
-        & .summary--name { color: $foreground 60%; }
-        & .summary--token { color: $text-accent; text-style: bold; }
-        & .summary--bar { color: $primary; }
-        & .summary--value { color: $foreground; text-style: bold; }
-    }
-    """
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "summary--bar",
-        "summary--name",
-        "summary--token",
-        "summary--value",
-    }
+    DEFAULT_CSS = "TokenSummary { height: auto; }"
 
     compact: reactive[bool] = reactive(False, layout=True)
     """Whether lines are scarce."""
     brief: reactive[bool] = reactive(False, layout=True)
     """Whether the token, its share and a sentence are enough."""
 
-    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
-        super().__init__(id=id)
-        self._record: TokenRecord | None = None
-        self._total = 0
-        self._title_words = ""
-        self._taken = True
+    _record: TokenRecord | None = None
+    _total = 0
+    _title_words = ""
+    _taken = True
 
     def show(
         self, record: TokenRecord | None, total: int, *, taken: bool = True, words: str = ""
@@ -114,43 +99,37 @@ class TokenSummary(Widget):
         """As many lines as the width asks for, whatever the numbers are."""
         if self._record is None:
             return 3
-        if not self._taken:
-            return 2
-        if self.brief:
+        if self._taken and self.brief:
             return 2 + (4 if width < _SENTENCE_FROM else 3 if width < _WIDE_FROM else 2)
-        names = 1 if width >= _ONE_LINE_FROM else 2
-        figures = len(_figures(self._record, width, compact=self.compact))
-        return 1 + names + figures
+        return len(self._lines(width))
 
     def render_line(self, y: int) -> Strip:
         width = self.size.width
-        segments = (
-            self._empty(y, width) if self._record is None else self._line(self._record, y, width)
-        )
-        return Strip(segments).adjust_cell_length(width, self.visual_style.rich_style)
+        lines = self._lines(width)
+        return strip_of(lines[y] if y < len(lines) else (), width, self.visual_style)
 
-    def _empty(self, y: int, width: int) -> list[Segment]:
-        lines = textwrap.wrap(NOTHING, max(width, 1))
-        return [Segment(lines[y], self._style("name"))] if y < len(lines) else []
-
-    def _line(self, record: TokenRecord, y: int, width: int) -> list[Segment]:
+    def _lines(self, width: int) -> list[Parts]:
+        record = self._record
+        if record is None:
+            return [[(row, MUTED)] for row in textwrap.wrap(NOTHING, max(width, 1))]
         if not self._taken:
-            if y == 0:
-                return [Segment(fit(NEXT, width), self._style("token"))]
-            return self._joined(_next_figures(record, width)) if y == 1 else []
-        if y == 0:
-            return self._title(record, width)
+            return [[(fit(NEXT, width), _TOKEN)], _joined(_next_figures(record, width))]
+        title = self._title(record, width)
         if self.brief:
-            return self._brief(record, y, width)
-        names = 1 if width >= _ONE_LINE_FROM else 2
-        if y <= names:
-            return self._probabilities(record, width, y - 1)
+            known = probability(record, told_column(record))
+            share = percent(known)
+            drawn = bar(known, width - len(share) - 1)
+            words = how_chosen(record).replace(" %", f"{NO_BREAK_SPACE}%")
+            sentence = textwrap.wrap(words, max(width, 1))
+            return [
+                title,
+                [(f"{share} ", _VALUE), (drawn, "$primary")],
+                *([(row, MUTED)] for row in sentence),
+            ]
         figures = _figures(record, width, compact=self.compact)
-        place = y - 1 - names
-        return self._joined(figures[place]) if place < len(figures) else []
+        return [title, *_probabilities(record, width), *map(_joined, figures)]
 
-    def _title(self, record: TokenRecord, width: int) -> list[Segment]:
-        name, token = self._style("name"), self._style("token")
+    def _title(self, record: TokenRecord, width: int) -> Parts:
         place = f"token {count(record.index + 1)}"
         if width >= _ONE_LINE_FROM:
             place += f" of {count(self._total)}"
@@ -160,48 +139,31 @@ class TokenSummary(Widget):
         room = width - len(place) - len(id_text) - 4
         shown = fit_token(record.bytes, max(room, 1)).rstrip(" ")
         gap = " " * max(width - len(place) - 2 - cell_len(shown) - len(id_text), 1)
-        return [Segment(f"{place}  ", name), Segment(shown, token), Segment(gap + id_text, name)]
+        return [(f"{place}  ", MUTED), (shown, _TOKEN), (gap + id_text, MUTED)]
 
-    def _brief(self, record: TokenRecord, y: int, width: int) -> list[Segment]:
-        """Its final probability as a bar, and below it a sentence."""
-        if y == 1:
-            known = probability(record, told_column(record))
-            share = percent(known)
-            drawn = bar(known, width - len(share) - 1)
-            return [Segment(f"{share} ", self._style("value")), Segment(drawn, self._style("bar"))]
-        words = how_chosen(record).replace(" %", f"{NO_BREAK_SPACE}%")
-        lines = textwrap.wrap(words, max(width, 1))
-        place = y - 2
-        return [Segment(lines[place], self._style("name"))] if place < len(lines) else []
 
-    def _probabilities(self, record: TokenRecord, width: int, y: int) -> list[Segment]:
-        """The three of them on one line, or their names on one and the values on the next."""
-        name, value = self._style("name"), self._style("value")
-        pairs = (
-            ("model", percent(record.model_prob)),
-            (f"T {temperature(record.temperature)}", percent(record.tempered_prob)),
-            ("final", percent(record.prob)),
-        )
-        cell = width // 3
-        if width < _ONE_LINE_FROM:
-            return [Segment(fit(pair[y], cell), value if y else name) for pair in pairs]
-        segments: list[Segment] = []
-        for label, text in pairs:
-            segments.append(Segment(f"{label} ", name))
-            segments.append(Segment(text.ljust(max(cell - len(label) - 1, 0)), value))
-        return segments
+def _probabilities(record: TokenRecord, width: int) -> list[Parts]:
+    """The three of them on one line, or their names on one and the values on the next."""
+    pairs = (
+        ("model", percent(record.model_prob)),
+        (f"T {temperature(record.temperature)}", percent(record.tempered_prob)),
+        ("final", percent(record.prob)),
+    )
+    cell = width // 3
+    if width < _ONE_LINE_FROM:
+        return [[(fit(pair[y], cell), (MUTED, _VALUE)[y]) for pair in pairs] for y in range(2)]
+    parts: list[tuple[str, str]] = []
+    for name, value in pairs:
+        room = max(cell - len(name) - 1, 0)
+        parts += [(f"{name} ", MUTED), (value.ljust(room), _VALUE)]
+    return [parts]
 
-    def _joined(self, figures: Sequence[tuple[str, str]]) -> list[Segment]:
-        name = self._style("name")
-        segments: list[Segment] = []
-        for label, text in figures:
-            if segments:
-                segments.append(Segment(" · ", name))
-            segments += [Segment(f"{label} ", name), Segment(text, self.visual_style.rich_style)]
-        return segments
 
-    def _style(self, part: str) -> Style:
-        return self.get_visual_style(f"summary--{part}").rich_style
+def _joined(figures: Sequence[tuple[str, str]]) -> Parts:
+    parts: list[tuple[str, str]] = []
+    for name, value in figures:
+        parts += [(" · " if parts else "", MUTED), (f"{name} ", MUTED), (value, "")]
+    return parts
 
 
 def how_chosen(record: TokenRecord) -> str:
@@ -273,8 +235,7 @@ class TokenPanel(Vertical):
         height: 1fr;
         &.-compact Sparklines { height: 2; }
         &.-airy CandidateList, &.-airy Sparklines { margin-top: 1; }
-        &.-short Sparklines { display: none; }
-        &.-brief Sparklines { display: none; }
+        &.-short Sparklines, &.-brief Sparklines { display: none; }
         &.-brief CandidateList { max-height: 10; }
         & #panel-tabs { height: 1; link-style: none; link-color: $foreground 60%; }
         & PageView {

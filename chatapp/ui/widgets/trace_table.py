@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Literal
 
-from rich.segment import Segment
-from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.reactive import reactive
 from textual.strip import Strip
@@ -21,6 +19,8 @@ from chatapp.chat.numbers import count, decimal, percent, percent_figure, temper
 from chatapp.chat.record import Candidate
 from chatapp.explain.cells import fit, fit_token
 from chatapp.explain.removal import cut_by, setting_text, shortfall, stage_name
+from chatapp.ui.drawing import MUTED
+from chatapp.ui.layout.line import Parts, strip_of
 
 Figures = Literal["probability", "logit"]
 
@@ -34,21 +34,7 @@ _SUM_DUST = 1e-6
 class TraceTable(Widget, can_focus=True):
     """One traced step, with a row cursor."""
 
-    DEFAULT_CSS = """
-    TraceTable {
-        height: 1fr;
-        & .trace--head { color: $foreground 60%; }
-        & .trace--taken { color: $text-accent; text-style: bold; }
-        & .trace--cut { color: $foreground 60%; }
-        & .trace--cursor { background: $primary 40%; }
-    }
-    """
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "trace--head",
-        "trace--taken",
-        "trace--cut",
-        "trace--cursor",
-    }
+    DEFAULT_CSS = "TraceTable { height: 1fr; }"
     HELP = (
         "Each column is one stage, in the order they ran; below its name stands what it was set to."
         " A figure is the candidate's probability after the stage, among what was still in play;"
@@ -108,44 +94,42 @@ class TraceTable(Widget, can_focus=True):
         width, height = self.size.width, self.size.height
         rows = max(1, min(height - _HEAD - len(_FOOT), len(self._traced.candidates)))
         self._top = min(max(self._top, self.row - rows + 1), self.row)
+        parts: Parts = ()
+        ground = ""
         if y < _HEAD:
-            segments = self._head(y)
+            parts = self._head(y)
         elif y < _HEAD + rows:
-            segments = self._candidate(self._top + y - _HEAD)
+            place = self._top + y - _HEAD
+            parts = self._candidate(place)
+            ground = "on $primary 40%" if place == self.row else ""
         elif y - _HEAD - rows < len(_FOOT):
-            segments = self._foot(_FOOT[y - _HEAD - rows])
-        else:
-            segments = []
-        return Strip(segments).adjust_cell_length(width, self.visual_style.rich_style)
+            parts = self._foot(_FOOT[y - _HEAD - rows])
+        return strip_of(parts, width, self.visual_style, ground)
 
-    def _head(self, y: int) -> list[Segment]:
-        style = self._style("head")
+    def _head(self, y: int) -> Parts:
         stages = self._traced.trace.stages
         left = self.first_stage
         right = len(stages) - left - len(self._stages)
         more = (f"‹ {left} " if left else "") + (f"{right} ›" if right > 0 else "")
         what = "probability, %" if self.figures == "probability" else "logit"
-        segments = [Segment(fit(("after: " + more, what)[y], _TOKEN), style)]
+        parts = [(fit(("after: " + more, what)[y], _TOKEN), MUTED)]
         for stage in self._stages:
             name = stage_name(stage.stage)
             text = name if y == 0 else _setting(stage)
-            segments.append(Segment(fit(text, _COLUMN - 1).rjust(_COLUMN), style))
-        return segments
+            parts.append((fit(text, _COLUMN - 1).rjust(_COLUMN), MUTED))
+        return parts
 
-    def _candidate(self, place: int) -> list[Segment]:
+    def _candidate(self, place: int) -> Parts:
         if place >= len(self._traced.candidates):
             return []
         one = self._traced.candidates[place]
         taken = one.id == self._taken
-        name = "taken" if taken else "cut" if one.removed_by else ""
-        style = self._style(name) if name else self.visual_style.rich_style
-        if place == self.row:
-            style += Style(bgcolor=self._style("cursor").bgcolor)
+        style = "bold $text-accent" if taken else MUTED if one.removed_by else ""
         mark = "›" if place == self.row else " "
         state = "●" if taken else "×" if one.removed_by else " "
         text = f"{mark}{state} {fit_token(one.bytes, _TOKEN - 4)} "
         cells = "".join(self._cell(stage.tokens[place]).rjust(_COLUMN) for stage in self._stages)
-        return [Segment(text + cells, style)]
+        return [(text + cells, style)]
 
     def _cell(self, token: TracedToken) -> str:
         if token.removed:
@@ -154,15 +138,18 @@ class TraceTable(Widget, can_focus=True):
             return "·" if token.logit is None else decimal(token.logit)
         return "·" if token.logit is None else percent_figure(token.prob)
 
-    def _foot(self, name: str) -> list[Segment]:
-        head = self._style("head")
+    def _foot(self, name: str) -> Parts:
         one = self._traced.candidates[self.row]
         match name:
             case "others":
-                rest = self._alive_others()
+                listed = len(self._traced.candidates)
+                others = max(self._traced.trace.stages[0].alive - listed, 0)
                 # Beside logits it says what it is: there is none of so many tokens.
                 write = percent_figure if self.figures == "probability" else percent
-                return self._summed(rest, [write(stage.other_prob) for stage in self._stages])
+                return self._summed(
+                    f"   {count(others)} others",
+                    [write(stage.other_prob) for stage in self._stages],
+                )
             case "sum":
                 return self._summed("   sum", [_total(stage) for stage in self._stages])
             case "alive":
@@ -171,19 +158,14 @@ class TraceTable(Widget, can_focus=True):
                 return self._summed("   drew", [_drawn(stage) for stage in self._stages])
             case "detail":
                 words = f"id {one.id} · rank {count(one.rank)} · ln p {decimal(one.logprob)}"
-                return [Segment(words, self.visual_style.rich_style)]
+                return [(words, "")]
             case "cut":
-                return [Segment(_fate(one), self.visual_style.rich_style)]
-        return [Segment(self._draw_words(), head)]
+                return [(_fate(one), "")]
+        return [(self._draw_words(), MUTED)]
 
-    def _alive_others(self) -> str:
-        listed = len(self._traced.candidates)
-        everything = self._traced.trace.stages[0].alive
-        return f"   {count(max(everything - listed, 0))} others"
-
-    def _summed(self, label: str, cells: list[str]) -> list[Segment]:
+    def _summed(self, label: str, cells: list[str]) -> Parts:
         text = fit(label, _TOKEN) + "".join(cell.rjust(_COLUMN) for cell in cells)
-        return [Segment(text, self._style("head"))]
+        return [(text, MUTED)]
 
     def _draw_words(self) -> str:
         draw = self._traced.draw
@@ -193,9 +175,6 @@ class TraceTable(Widget, can_focus=True):
         if self._traced.recomputed:
             words += " · the model read the reply again for this"
         return words + (f" · {self._traced.note}" if self._traced.note else "")
-
-    def _style(self, part: str) -> Style:
-        return self.get_visual_style(f"trace--{part}").rich_style
 
 
 def _setting(stage: StageTrace) -> str:
