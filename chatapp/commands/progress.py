@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Self, TextIO
 
+from chatapp.chat import numbers
 from chatapp.chat.facts import Progress
-from chatapp.chat.numbers import size
 from chatapp.chat.text import sanitise
 
 DRAW_SECONDS = 0.1
@@ -122,14 +122,10 @@ class ProgressLine:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: 8 s, 2 min 05 s, 1 h 02 min."""
+    """Seconds in words, none in parts: 8 s, 2 min 05 s, 1 h 02 min."""
     whole = max(round(seconds), 0)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return f"{whole} s" if whole < 60 else numbers.duration(whole)
 
 
 def _amount(count: float, unit: str) -> str:
-    return size(round(count)) if unit == "bytes" else f"{count:,.0f} {unit}"
+    return numbers.size(round(count)) if unit == "bytes" else f"{count:,.0f} {unit}"

@@ -146,13 +146,10 @@ def sha256_of(path: Path, watch: Watch | None = None) -> str:
 
 def remembered_sha256(paths: Paths, file: Path) -> str:
     """The hash a file had when it was last read whole; empty when that is not known any more."""
-    try:
-        record = _records(paths).get(str(file.resolve()))
-        if isinstance(record, dict) and record.get("stamp") == _stamp(file):
-            sha256 = record.get("sha256")
-            return sha256 if isinstance(sha256, str) else ""
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        match _records(paths).get(str(file.resolve())):
+            case {"sha256": str(sha256), "stamp": stamp} if stamp == _stamp(file):
+                return sha256
     return ""
 
 
