@@ -13,13 +13,13 @@ import sys
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from chatapp.chat.bench import BenchOptions, BenchResult, Quality
 from chatapp.commands.options import add_json, add_model_options, add_subcommand, whole
 from chatapp.commands.output import plain, write, write_json
 from chatapp.commands.progress import ProgressLine
 from chatapp.commands.running import DONE, INTERRUPTED, follow
 
 if TYPE_CHECKING:
-    from chatapp.chat.bench import BenchOptions, BenchResult, Quality
     from chatapp.chat.facts import ModelFacts
     from chatapp.commands.setup import Setup
 
@@ -57,7 +57,6 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from chatapp.chat.bench import BenchOptions
     from chatapp.commands.setup import Setup
     from chatapp.settings.paths import assets
 
@@ -100,16 +99,14 @@ async def _bench(setup: Setup, options: BenchOptions, *, as_json: bool) -> int:
     if getattr(result, "cancelled", False):
         return INTERRUPTED
     if as_json:
-        write_json(as_object(result, facts))
+        write_json(_object(result, facts))
     else:
-        write(as_text(result, facts))
+        write(_quality(result, facts) if isinstance(result, Quality) else _table(result, facts))
     return DONE
 
 
-def as_object(result: BenchResult | Quality, facts: ModelFacts) -> dict[str, Any]:
+def _object(result: BenchResult | Quality, facts: ModelFacts) -> dict[str, Any]:
     """For JSON; a ratio is to what `base` names, the median of the rounds."""
-    from chatapp.chat.bench import Quality
-
     names = ["runtime", "dtype"]
     if not isinstance(result, Quality):
         names += ["weight_format", "device", "threads", "load_seconds"]
@@ -134,12 +131,6 @@ def as_object(result: BenchResult | Quality, facts: ModelFacts) -> dict[str, Any
         "rounds": options.rounds,
         "measured": measured,
     }
-
-
-def as_text(result: BenchResult | Quality, facts: ModelFacts) -> str:
-    from chatapp.chat.bench import Quality
-
-    return _quality(result, facts) if isinstance(result, Quality) else _table(result, facts)
 
 
 def _table(result: BenchResult, facts: ModelFacts) -> str:
