@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from rich.cells import cell_len
 
 from chatapp.chat.facts import LoadOptions, ModelSource, Progress
@@ -69,14 +71,19 @@ def test_two_tokenizers_beside_each_other(call: Call, tiny_gguf: str, tmp_path: 
     assert found["beside"]["model"] != found["model"]
 
 
-async def test_every_view_answers_in_the_form_that_was_promised(
-    tmp_path: Path, paths: Paths
-) -> None:
-    folder = save_model(tmp_path / "llama", "llama")
-    engine = EngineClient.at(paths)
-    source = ModelSource("llama", str(folder), "folder")
-    await engine.load(source, LoadOptions(), lambda _: None)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EngineClient]:
+    """A tiny model on transformers, started once."""
+    home = tmp_path_factory.mktemp("inspected")
+    folder = save_model(home / "llama", "llama")
+    engine = EngineClient.at(Paths(*(home / name for name in ("config", "data", "cache", "state"))))
+    await engine.load(ModelSource("llama", str(folder), "folder"), LoadOptions(), lambda _: None)
+    yield engine
+    await engine.close()
 
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_every_view_answers_in_the_form_that_was_promised(engine: EngineClient) -> None:
     class Stand:
         """A session as far as the command knows one."""
 
@@ -91,87 +98,85 @@ async def test_every_view_answers_in_the_form_that_was_promised(
         assert all(cell_len(row) <= 80 for row in answer.view(80).rows(80))
         return answer
 
-    try:
-        near = (await ask("neighbors", "id:5", "--matrix", "output", "--by", "dot")).json
-        assert set(near) == {"id", "token", "matrix", "by", "neighbors"}
-        assert (near["id"], near["matrix"], near["by"]) == (5, "output", "dot")
-        assert set(near["neighbors"][0]) == {"id", "token", "score"}
-        sums = (await ask("analogy", "id:5 - id:6 + id:7", "--count", "3")).json
-        assert [term["sign"] for term in sums["terms"]] == [1, -1, 1]
-        assert {5, 6, 7} <= {one["id"] for one in sums["results"] if one["is_input"]}
-        assert set(sums["results"][0]) == {"rank", "id", "token", "score", "is_input"}
-        assert set((await ask("similarity", "a", "b")).json) == {"embedding", "hidden"}
-        points = await ask("map", "id:5", "id:6", "id:7")
-        assert set(points.json) == {"method", "explained", "points"}
-        assert points.picture is not None and "</svg>" in points.picture()
-        row = (await ask("attention", TEXT, "--layer", "0", "--head", "1", "--token", "2")).json
-        assert (row["layer"], row["head"], row["token"], len(row["row"])) == (0, 1, 2, 3)
-        every = await ask("attention", TEXT, "--all")
-        assert len(every.json["rows"]) == len(every.json["tokens"])
-        assert every.json["head"] is None
-        assert every.picture is not None and "</svg>" in every.picture()
-        heads = (await ask("attention", TEXT, "--heads")).json["heads"]
-        assert {(one["layer"], one["head"]) for one in heads} == {
-            (layer, head) for layer in range(2) for head in range(4)
-        }
-        layers = (await ask("lens", TEXT)).json["layers"]
-        assert [one["layer"] for one in layers] == [0, 1, 2]
-        assert set(layers[0]) == {"layer", "top", "kl_bits", "rank"}
-        assert (layers[-1]["rank"], layers[-1]["kl_bits"]) == (1, 0)
-        parts = (await ask("attribution", TEXT, "--target", "id:5", "--heads")).json
-        assert parts["sum"] == pytest.approx(parts["logit"], abs=1e-3)
-        assert parts["sum"] == pytest.approx(sum(one["value"] for one in parts["parts"]))
-        assert parts["target"]["id"] == 5
-        assert {one.get("head") for one in parts["parts"]} >= {0, 1, 2, 3}
-        assert (await ask("positions", "3")).json["kind"] == "rotary"
-        built = (await ask("anatomy", "--measure")).json
-        assert built["tokens_per_second"] > 0
-        assert sum(one["parameters"] for one in built["parts"]) == built["parameters"]
-        kept = (await ask("cache", TEXT)).json["points"][0]
-        assert (kept["passes_with"], kept["passes_without"]) == (8, 36)
-        chat = (await ask("tokens", "hello", "--chat")).json
-        assert b"hello" in bytes(byte for one in chat["tokens"] for byte in one["bytes"])
-    finally:
-        await engine.close()
+    near = (await ask("neighbors", "id:5", "--matrix", "output", "--by", "dot")).json
+    assert set(near) == {"id", "token", "matrix", "by", "neighbors"}
+    assert (near["id"], near["matrix"], near["by"]) == (5, "output", "dot")
+    assert set(near["neighbors"][0]) == {"id", "token", "score"}
+    sums = (await ask("analogy", "id:5 - id:6 + id:7", "--count", "3")).json
+    assert [term["sign"] for term in sums["terms"]] == [1, -1, 1]
+    assert {5, 6, 7} <= {one["id"] for one in sums["results"] if one["is_input"]}
+    assert set(sums["results"][0]) == {"rank", "id", "token", "score", "is_input"}
+    assert set((await ask("similarity", "a", "b")).json) == {"embedding", "hidden"}
+    points = await ask("map", "id:5", "id:6", "id:7")
+    assert set(points.json) == {"method", "explained", "points"}
+    assert points.picture is not None and "</svg>" in points.picture()
+    row = (await ask("attention", TEXT, "--layer", "0", "--head", "1", "--token", "2")).json
+    assert (row["layer"], row["head"], row["token"], len(row["row"])) == (0, 1, 2, 3)
+    every = await ask("attention", TEXT, "--all")
+    assert len(every.json["rows"]) == len(every.json["tokens"])
+    assert every.json["head"] is None
+    assert every.picture is not None and "</svg>" in every.picture()
+    heads = (await ask("attention", TEXT, "--heads")).json["heads"]
+    assert {(one["layer"], one["head"]) for one in heads} == {
+        (layer, head) for layer in range(2) for head in range(4)
+    }
+    layers = (await ask("lens", TEXT)).json["layers"]
+    assert [one["layer"] for one in layers] == [0, 1, 2]
+    assert set(layers[0]) == {"layer", "top", "kl_bits", "rank"}
+    assert (layers[-1]["rank"], layers[-1]["kl_bits"]) == (1, 0)
+    parts = (await ask("attribution", TEXT, "--target", "id:5", "--heads")).json
+    assert parts["sum"] == pytest.approx(parts["logit"], abs=1e-3)
+    assert parts["sum"] == pytest.approx(sum(one["value"] for one in parts["parts"]))
+    assert parts["target"]["id"] == 5
+    assert {one.get("head") for one in parts["parts"]} >= {0, 1, 2, 3}
+    assert (await ask("positions", "3")).json["kind"] == "rotary"
+    built = (await ask("anatomy", "--measure")).json
+    assert built["tokens_per_second"] > 0
+    assert sum(one["parameters"] for one in built["parts"]) == built["parameters"]
+    kept = (await ask("cache", TEXT)).json["points"][0]
+    assert (kept["passes_with"], kept["passes_without"]) == (8, 36)
+    chat = (await ask("tokens", "hello", "--chat")).json
+    assert b"hello" in bytes(byte for one in chat["tokens"] for byte in one["bytes"])
 
 
+@pytest.mark.slow
 @pytest.mark.model
-def test_a_sum_of_words_and_a_picture_on_the_real_model(
-    call: Call, home_with_model: Path, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("home_with_model")
+def test_a_sum_of_words_of_the_real_model(call: Call) -> None:
     done = call("inspect", "analogy", "woman - man + uncle", "--json")
     results = json.loads(done.stdout)["results"]
     assert next(one["token"] for one in results if not one["is_input"]) == " aunt"
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("home_with_model")
+def test_a_picture_of_words_of_the_real_model(call: Call, tiny_gguf: str, tmp_path: Path) -> None:
     picture = tmp_path / "map.svg"
     words = ("king", "queen", "prince", "princess", "man", "woman")
     done = call("inspect", "map", *words, "--picture", str(picture))
     assert done.returncode == 0 and all(word in done.stdout for word in words)
     assert all(word in picture.read_text() for word in words)
-    again = call("inspect", "map", *words, "--picture", str(picture))
+    any_words = ("id:5", "id:6", "id:7", "-m", tiny_gguf)
+    again = call("inspect", "map", *any_words, "--picture", str(picture))
     assert again.returncode == 1 and "is there already" in again.stderr
 
 
-async def test_a_question_that_is_withdrawn_is_given_up(tmp_path: Path, paths: Paths) -> None:
-    folder = save_model(tmp_path / "llama", "llama")
-    engine = EngineClient.at(paths)
-    await engine.load(ModelSource("llama", str(folder), "folder"), LoadOptions(), lambda _: None)
-    try:
-        heard = asyncio.Event()
-        told: list[str] = []
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_question_that_is_withdrawn_is_given_up(engine: EngineClient) -> None:
+    heard = asyncio.Event()
+    told: list[str] = []
 
-        def report(progress: Progress) -> None:
-            told.append(progress.stage)
-            heard.set()
+    def report(progress: Progress) -> None:
+        told.append(progress.stage)
+        heard.set()
 
-        long = Passage(ids=(5,) * 128)
-        asked = asyncio.ensure_future(engine.cache_run(long, on_progress=report))
-        async with asyncio.timeout(60):
-            await heard.wait()
-            asked.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await asked
-            known = len(told)
-            await engine.positions(3, on_progress=lambda _: None)  # its turn came
-        assert len(told) == known < 128  # of as many steps that would have been measured
-    finally:
-        await engine.close()
+    long = Passage(ids=(5,) * 128)
+    asked = asyncio.ensure_future(engine.cache_run(long, on_progress=report))
+    async with asyncio.timeout(60):
+        await heard.wait()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        known = len(told)
+        await engine.positions(3, on_progress=lambda _: None)  # its turn came
+    assert len(told) == known < 128  # of as many steps that would have been measured

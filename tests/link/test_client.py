@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from chatapp.chat.errors import EngineDied, EngineError
 from chatapp.chat.facts import LoadOptions, ModelSource, Progress
@@ -32,14 +33,27 @@ async def client(paths: Paths) -> AsyncIterator[EngineClient]:
     await client.close()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def transformers_client(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[EngineClient]:
+    """One that has begun transformers stays; that takes most of ten seconds."""
+    home = tmp_path_factory.mktemp("home")
+    client = EngineClient(Paths(*(home / name for name in ("config", "data", "cache", "state"))))
+    yield client
+    await client.close()
+
+
 async def load(client: EngineClient, source: ModelSource) -> list[Progress]:
     seen: list[Progress] = []
     await client.load(source, LoadOptions(device="cpu", threads=1), seen.append)
     return seen
 
 
-async def test_a_whole_conversation(client: EngineClient, tmp_path: Path) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_whole_conversation(transformers_client: EngineClient, tmp_path: Path) -> None:
     """On transformers; the other tests have a GGUF, which starts without torch."""
+    client = transformers_client
     folder = save_model(tmp_path / "qwen2", "qwen2")
     progress = await load(client, ModelSource("tiny", str(folder), "folder"))
     assert any(step.stage == "loading weights" and step.done == step.total for step in progress)
@@ -147,9 +161,11 @@ async def test_closing_leaves_no_process(paths: Paths, tiny: ModelSource) -> Non
         os.kill(process_id, 0)
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_what_cannot_be_loaded_is_refused_in_words(
-    client: EngineClient, tiny: ModelSource, tmp_path: Path
+    transformers_client: EngineClient, tiny: ModelSource, tmp_path: Path
 ) -> None:
+    client = transformers_client
     (tmp_path / "nothing").mkdir()
     (tmp_path / "no model").mkdir()
     (tmp_path / "no model" / "config.json").write_text('{"model_type": "no-such-thing"}')

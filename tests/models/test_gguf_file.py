@@ -178,10 +178,10 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile(check: Callable[[bytes], FileFacts], name: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(DamagedModel) as caught:
         check(HOSTILE[name])
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     assert "\n" not in str(caught.value)
 
 

@@ -58,7 +58,7 @@ async def test_an_interrupted_reply_is_there_again_and_goes_on_from_its_ids(
         terminal.wait_for(f"word{SEEN}")
         program = terminal.program()
         program.send_signal(number)
-        assert not psutil.wait_procs([program], timeout=20)[1]
+        assert not psutil.wait_procs([program], timeout=60)[1]
     conversation = await last_kept(tmp_path)
     cut = reply_at(conversation)
     assert cut.finish_reason is reason
@@ -101,7 +101,7 @@ def test_a_killed_program_resumes_with_the_real_model() -> None:
         terminal.wait(lambda text: newest_token(text) > 40, "forty tokens")
         processes = terminal.processes()
         terminal.program().kill()
-        assert not psutil.wait_procs(processes, timeout=20)[1]
+        assert not psutil.wait_procs(processes, timeout=60)[1]
     with Terminal("-c") as terminal:
         terminal.wait_for("ctx ")
         terminal.wait_for("cut: the program ended in the middle of it")

@@ -21,7 +21,7 @@ from chatapp.session.session import MessageAdded, ReplyEnded, Session, TurnEvent
 from chatapp.store.chats import grown
 from tests.ui.scripted import END_ID, FACTS, ScriptedEngine, make_records, token_id
 
-WAIT = 10.0
+WAIT = 60.0
 
 
 class Store:

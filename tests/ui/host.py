@@ -26,7 +26,7 @@ from chatapp.ui.chat.screen import ChatScreen
 from chatapp.ui.services import ModelChoice, ModelOffer, Services
 from tests.ui.scripted import ScriptedEngine
 
-SECONDS = 10.0
+SECONDS = 60.0
 """How long anything may take before a test fails."""
 
 TEMPLATES = {

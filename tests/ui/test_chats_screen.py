@@ -337,16 +337,16 @@ async def test_a_thousand_chats_open_and_are_searched_at_once(tmp_path: Path) ->
             await ready(pilot)
             await open_chats(pilot)  # once, so that nothing is imported while it is timed
             await pilot.press("escape")
-            started = time.perf_counter()
+            started = time.process_time()
             screen = await open_chats(pilot)
-            opened = time.perf_counter() - started
+            opened = time.process_time() - started
             assert len(screen.rows) == count
-            started = time.perf_counter()
+            started = time.process_time()
             found = await search(pilot, screen, "answer")
-            searched = time.perf_counter() - started
+            searched = time.process_time() - started
             assert len(found) == 50
             assert len(screen.query_one(RowList).text_rows) == 100
-            # Aims are 0.3 s and 0.2 s on an idle machine; the tests' machine may be busy.
+            # Of processor time; aims are 0.3 s and 0.2 s.
             assert opened < 1.5, f"opening took {opened:.2f} s"
             assert searched < 1.0, f"searching took {searched:.2f} s"
             print(f"opened in {opened:.3f} s, searched in {searched:.3f} s")

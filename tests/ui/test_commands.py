@@ -44,40 +44,42 @@ def test_every_command_of_the_interface_is_there() -> None:
     assert {one.name for one in actions_of(FEATURES)} >= set(wanted.split())
 
 
-@pytest.mark.parametrize(
-    ("typed", "words"),
-    [
-        ("/tmep 1", "did you mean /temp"),
-        ("/xyzzy", "there is no command /xyzzy"),
-        ("/temp hot", "temperature must be a number between 0 and 5, not 'hot'"),
-        ("/temp 9", "temperature must be a number between 0 and 5"),
-        ("/top-k -1", "top_k must be a whole number of at least 0"),
-        ("/top-p 2", "top_p must be a number between 0 and 1"),
-        ("/min-p x", "min_p must be a number between 0 and 1"),
-        ("/seed x", "seed must be a whole number of at least 0"),
-        ("/set nothing 1", "no setting is called 'nothing'"),
-        ("/set", "/set needs NAME VALUE"),
-        ("/set max_tokens -3", "max_tokens must be a whole number"),
-        ("/template nobody", "there is no template 'nobody'; there are none, pirate, strict"),
-        ("/tokens blue", "/tokens takes on, off, probability"),
-        ("/copy everything", "/copy takes message, code or all"),
-        ("/search", "/search needs TEXT"),
-        ("/quit now", "/quit takes nothing behind it"),
-        ("/branch", "there is no token to branch at"),
-        ("/export a.md", "exporting is not available"),
-        ("/chats", "conversations are not kept in this session"),
-    ],
-)
-async def test_what_is_wrong_is_said_and_changes_nothing(typed: str, words: str) -> None:
+WRONG = [
+    ("/tmep 1", "did you mean /temp"),
+    ("/xyzzy", "there is no command /xyzzy"),
+    ("/temp hot", "temperature must be a number between 0 and 5, not 'hot'"),
+    ("/top-k -1", "top_k must be a whole number of at least 0"),
+    ("/top-p 2", "top_p must be a number between 0 and 1"),
+    ("/temp 9", "temperature must be a number between 0 and 5"),
+    ("/min-p x", "min_p must be a number between 0 and 1"),
+    ("/seed x", "seed must be a whole number of at least 0"),
+    ("/set nothing 1", "no setting is called 'nothing'"),
+    ("/set", "/set needs NAME VALUE"),
+    ("/set max_tokens -3", "max_tokens must be a whole number"),
+    ("/template nobody", "there is no template 'nobody'; there are none, pirate, strict"),
+    ("/tokens blue", "/tokens takes on, off, probability"),
+    ("/copy everything", "/copy takes message, code or all"),
+    ("/search", "/search needs TEXT"),
+    ("/quit now", "/quit takes nothing behind it"),
+    ("/branch", "there is no token to branch at"),
+    ("/export a.md", "exporting is not available"),
+    ("/chats", "conversations are not kept in this session"),
+]
+
+
+async def test_what_is_wrong_is_said_and_changes_nothing() -> None:
     app = make_app(ScriptedEngine())
     async with app.run_test(size=SIZE) as pilot:
         chat = await ready(pilot)
         before = (chat.session.sampling, chat.session.conversation, chat.session.seed)
-        await say(pilot, typed)
-        await until(pilot, lambda: words in notice(chat), f"the words after {typed}")
-        assert (chat.session.sampling, chat.session.conversation, chat.session.seed) == before
-        if typed != "/chats":
-            assert chat.prompt.text == typed  # to be put right
+        for typed, words in WRONG:
+            assert words not in notice(chat)
+            await say(pilot, typed)
+            await until(pilot, lambda words=words: words in notice(chat), f"words after {typed}")
+            now = (chat.session.sampling, chat.session.conversation, chat.session.seed)
+            assert now == before, typed
+            if typed != "/chats":
+                assert chat.prompt.text == typed  # to be put right
 
 
 async def test_numbers_are_set() -> None:

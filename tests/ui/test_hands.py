@@ -28,7 +28,7 @@ from chatapp.store.store import Store
 from chatapp.ui.app import ChatApp
 from chatapp.ui.chat.screen import ChatScreen
 from chatapp.ui.widgets.prompt import PromptInput
-from tests.ui.host import ScriptedModels, make_services
+from tests.ui.host import SECONDS, ScriptedModels, make_services
 from tests.ui.inspected import SteeredGeneration, _stage
 from tests.ui.kept import open_store
 from tests.ui.scripted import make_record
@@ -238,7 +238,7 @@ class Walk:
     async def settle(self) -> None:
         """Close all dialogs, let the reply come to its end, and wait until nothing is under way."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + 20
+        end = loop.time() + SECONDS
         while len(self.app.screen_stack) > 1 or self.chat.turns.busy:
             state = (self.app.screen_stack, self.app.focused, list(self.app.workers))
             assert loop.time() < end, f"it does not come to rest: {state}"
@@ -364,7 +364,7 @@ async def walk(folder: Path, seed: int, steps: int) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_random_hands(tmp_path: Path, seed: int) -> None:
-    await walk(tmp_path, seed, 150)
+    await walk(tmp_path, seed, 80)
 
 
 @pytest.mark.slow

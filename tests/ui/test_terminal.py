@@ -18,7 +18,7 @@ import pyte
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 30
+SECONDS = 60
 
 pytestmark = pytest.mark.terminal
 
