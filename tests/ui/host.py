@@ -52,6 +52,7 @@ class MemoryStore:
         self.messages.setdefault(conversation_id, {})[message.id] = message
 
     async def append(self, conversation_id: str, message: Message) -> None:
+        self._check()  # it may be that nothing of it was saved before
         before = self.messages[conversation_id][message.id]
         await self.save_message(conversation_id, grown(before, message))
 

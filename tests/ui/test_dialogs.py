@@ -46,7 +46,7 @@ async def test_a_fetch_that_ends_below_another_screen_is_closed_behind_it() -> N
     app = make_app(ScriptedEngine("Hello."), models=models)
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: isinstance(app.screen, DownloadScreen), "the screen")
-        app.chat.actions.find("help")()
+        await app.chat.actions.run(Line("help", ""))
         await until(pilot, lambda: isinstance(app.screen, HelpScreen), "help")
         models.may_fetch.set()
         await ready(pilot)
@@ -72,7 +72,7 @@ async def test_a_screen_that_is_closed_twice_takes_no_other_with_it() -> None:
     async with app.run_test(size=SIZE) as pilot:
         chat = await ready(pilot)
         await pilot.press("f2")
-        chat.actions.find("help")()
+        await chat.actions.run(Line("help", ""))
         await pilot.pause()
         help_screen = app.screen
         assert isinstance(help_screen, HelpScreen)
