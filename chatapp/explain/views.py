@@ -212,10 +212,13 @@ def _flowing(texts: Sequence[str], width: int) -> list[str]:
 def neighbors(found: Neighbors, width: int = 80) -> View:
     """The nearest embeddings."""
     word = visible_token(found.piece.bytes)
-    lines = _scored(
-        [(one.piece, one.score, "") for one in found.neighbors],
-        found.neighbors[0].score if found.by == "dot" and found.neighbors else 1.0,
-    )
+    most = found.neighbors[0].score if found.by == "dot" and found.neighbors else 1.0
+    lines = [
+        f"{number:>4}  {fit_token(one.piece.bytes, TOKEN_WIDTH)} {decimal(one.score, 3):>8}"
+        f"  {bar(one.score / most if most else 0, _BAR)}"
+        for number, one in enumerate(found.neighbors, 1)
+    ]
+    spaced = "with the space before it" if found.spaced else "as it stands"
     which = "input embeddings" if found.matrix == "input" else "output embeddings (the head's rows)"
     how = (
         "cosine: 1 points the same way, 0 has nothing in common"
@@ -227,23 +230,8 @@ def neighbors(found: Neighbors, width: int = 80) -> View:
         f"For the model {word} is a row of numbers, learned so that words used alike have rows that"
         " point the same way. These tokens' rows are the nearest.",
         tuple(lines),
-        f"{which}; {how}. {_spaced(found.piece, found.spaced)}",
+        f"{which}; {how}. The token is {word} (id {found.piece.id}), {spaced}.",
     )
-
-
-def _spaced(piece: TokenPiece, spaced: bool) -> str:
-    word = visible_token(piece.bytes)
-    if spaced:
-        return f"The token is {word} (id {piece.id}), with the space before it."
-    return f"The token is {word} (id {piece.id}), as it stands."
-
-
-def _scored(rows: Sequence[tuple[TokenPiece, float, str]], most: float) -> list[str]:
-    return [
-        f"{number:>4}  {fit_token(piece.bytes, TOKEN_WIDTH)} {decimal(score, 3):>8}"
-        f"  {bar(score / most if most else 0, _BAR):<{_BAR}}  {note}"
-        for number, (piece, score, note) in enumerate(rows, 1)
-    ]
 
 
 def analogy(found: Analogy, width: int = 80) -> View:
@@ -251,13 +239,12 @@ def analogy(found: Analogy, width: int = 80) -> View:
     asked = " ".join(
         f"{'+' if term.sign > 0 else '−'} {visible_token(term.piece.bytes)}" for term in found.terms
     ).removeprefix("+ ")
-    lines = []
-    for one in found.results:
-        note = "one of the terms" if one.is_input else ""
-        lines.append(
-            f"{count(one.rank):>7}  {fit_token(one.piece.bytes, TOKEN_WIDTH)}"
-            f" {decimal(one.score, 3):>8}  {bar(one.score, _BAR):<{_BAR}}  {note}"
-        )
+    lines = [
+        f"{count(one.rank):>7}  {fit_token(one.piece.bytes, TOKEN_WIDTH)}"
+        f" {decimal(one.score, 3):>8}  {bar(one.score, _BAR):<{_BAR}}"
+        f"  {'one of the terms' if one.is_input else ''}"
+        for one in found.results
+    ]
     answer = next((one for one in found.results if not one.is_input), None)
     best = ""
     if answer is not None:
@@ -458,13 +445,13 @@ def lens(found: Lens, width: int = 80) -> View:
     last = found.layers[-1]
     winner = visible_token(last.top[0].piece.bytes) if last.top else "?"
     narrow = width < _NARROW
+    room, most_tops = (8, 1) if narrow else (TOKEN_WIDTH, 3)
     lines = [f"{'layer':>7} {'rank':>7} {'bits':>7}  {'':<12}  most probable"]
     if narrow:
         lines = [f"{'layer':>6} {'rank':>6} {'bits':>5}  most probable"]
     most = max((one.kl_bits for one in found.layers), default=0.0) or 1.0
     for one in found.layers:
         name = "embed" if one.layer == 0 else "output" if one is last else str(one.layer)
-        room, most_tops = (8, 1) if narrow else (TOKEN_WIDTH, 3)
         tops = "  ".join(
             f"{fit_token(two.piece.bytes, room).rstrip()} {percent(two.score)}"
             for two in one.top[:most_tops]
@@ -579,20 +566,18 @@ def positions(found: Positions, width: int = 80) -> View:
             " one, or weighs them by distance alone.",
             (),
         )
-    lines: list[str] = []
     if found.kind == "learned":
-        lines += [
-            f"{place:>7}  {decimal(value, 3):>7}  {bar(value, _BAR)}"
-            for place, value in found.falloff
-        ]
         return View(
             title,
             "This model has learned a row of numbers for every position and adds it to the token's"
             " own. How alike the row of this position is to others:",
-            tuple(lines),
+            tuple(
+                f"{place:>7}  {decimal(value, 3):>7}  {bar(value, _BAR)}"
+                for place, value in found.falloff
+            ),
             "Cosine of the rows of the table of positions.",
         )
-    lines.append(f"{'pair':>5} {'turned by':>14} {'one turn takes':>18}")
+    lines = [f"{'pair':>5} {'turned by':>14} {'one turn takes':>18}"]
     pairs = len(found.angles)
     step = max(1, math.ceil(pairs / 12))
     for pair in range(0, pairs, step):
@@ -615,16 +600,6 @@ def positions(found: Positions, width: int = 80) -> View:
         "Rotary position embedding, from the model's own frequencies"
         + (f"; one of every {step} of the {pairs} pairs." if step > 1 else "."),
     )
-
-
-_PART_WORDS = {
-    "embedding": "embedding",
-    "attention": "attention",
-    "mlp": "MLP",
-    "norm": "norms",
-    "head": "head",
-    "other": "other",
-}
 
 
 def anatomy(found: Anatomy, width: int = 80, *, measured: float | None = None) -> View:
@@ -651,9 +626,10 @@ def anatomy(found: Anatomy, width: int = 80, *, measured: float | None = None) -
     lines = [f"{name:<13} {sanitise(value)}" for name, value in facts]
     lines.append("")
     for part in found.parts:
+        name = {"mlp": "MLP", "norm": "norms"}.get(part.name, part.name)
         share = part.parameters / found.parameters if found.parameters else 0.0
         lines.append(
-            f"{_PART_WORDS[part.name]:<13} {count(part.parameters):>13} parameters"
+            f"{name:<13} {count(part.parameters):>13} parameters"
             f" {size(part.bytes):>9}  {percent(share):>7} {bar(share, 16)}"
         )
     total = sum(part.bytes for part in found.parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,39 +40,31 @@ def anatomy(source: ModelSource, facts: ModelFacts) -> Anatomy:
         total[0] += parameters
         total[1] += size
     tied = sums["head"][0] == 0
-    heads, layers = known["heads"], known["layers"]
-    head_width = known["head_width"] or (known["width"] // heads if heads else 0)
-    kv_heads = known["kv_heads"] or heads
+    heads = known["heads"]
+    known["head_width"] = known["head_width"] or (known["width"] // heads if heads else 0)
+    known["kv_heads"] = known["kv_heads"] or heads
+    kept = 2 * known["layers"] * known["kv_heads"] * known["head_width"]
     stored = 2 if facts.runtime == "llama.cpp" or facts.dtype in ("float16", "bfloat16") else 4
     # The embedding is looked up, not multiplied with, unless it is the head too.
     looked_up = 0 if tied else sums["embedding"][0]
     multiplied = sum(parameters for parameters, _ in sums.values()) - looked_up
     unread = 0 if tied else sums["embedding"][1]
     return Anatomy(
-        architecture=known["architecture"],
+        **known,
         parameters=sum(parameters for parameters, _ in sums.values()),
         tied=tied,
-        layers=layers,
-        heads=heads,
-        kv_heads=kv_heads,
-        width=known["width"],
-        head_width=head_width,
-        mlp_width=known["mlp_width"],
         vocabulary=facts.vocab_size,
-        context=known["context"],
-        position=known["position"],
-        activation=known["activation"],
-        norm=known["norm"],
         weight_format=facts.weight_format,
         parts=tuple(ModelPart(name, *sums[name]) for name in _ORDER if sums[name][0]),
-        kv_bytes_per_token=2 * layers * kv_heads * head_width * stored,
+        kv_bytes_per_token=kept * stored,
         operations_per_token=2 * multiplied,
         bytes_per_token=sum(size for _, size in sums.values()) - unread,
         memory_bytes_per_second=memory_speed(max(1, facts.threads)),
     )
 
 
-def _of_gguf(file: Path) -> tuple[Iterator[tuple[str, int, int]], Mapping[str, Any]]:
+def _of_gguf(file: Path) -> tuple[Iterator[tuple[str, int, int]], dict[str, Any]]:
+    """Name, parameters and bytes of each tensor; and what `Anatomy` calls the rest."""
     from chatapp.engine.runtimes.gguf_reader import read_gguf
 
     reader = read_gguf(file)
@@ -91,9 +83,9 @@ def _of_gguf(file: Path) -> tuple[Iterator[tuple[str, int, int]], Mapping[str, A
 
     names = {tensor.name for tensor in reader.tensors}
     gated = any(".ffn_gate" in name for name in names)
-    is_rms = value(f"{architecture}.attention.layer_norm_rms_epsilon") is not None
     heads = number("attention.head_count")
     position = "learned" if "position_embd.weight" in names else "rotary" if heads else "none"
+    is_rms = value(f"{architecture}.attention.layer_norm_rms_epsilon") is not None
     gelu = architecture.startswith(("gemma", "gpt", "phi2", "starcoder", "falcon"))
     known = {
         "architecture": architecture,
@@ -112,7 +104,7 @@ def _of_gguf(file: Path) -> tuple[Iterator[tuple[str, int, int]], Mapping[str, A
     return tensors, known
 
 
-def _of_folder(folder: Path) -> tuple[Iterator[tuple[str, int, int]], Mapping[str, Any]]:
+def _of_folder(folder: Path) -> tuple[Iterator[tuple[str, int, int]], dict[str, Any]]:
     config = json.loads((folder / "config.json").read_text("utf-8"))
     config = config.get("text_config") or config
 

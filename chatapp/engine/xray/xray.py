@@ -173,7 +173,7 @@ class XRay:
     ) -> Attention:
         """How much one token, or every token, attends to each. Raises EngineError."""
         ids = self._ids(passage)
-        place = len(ids) - 1 if every_row else _place(token, ids)
+        place = len(ids) - 1 if every_row else _in_range("token", token, len(ids), "the text's")
         facts, which = self._runtime.facts, head  # said before anything is loaded
         number = _in_range("layer", layer, facts.layers)
         if head is not None and facts.heads:
@@ -203,7 +203,7 @@ class XRay:
     ) -> tuple[HeadProfile, ...]:
         """What every head does at one token. Raises EngineError."""
         ids = self._ids(passage)
-        upto = ids[: _place(token, ids) + 1]
+        upto = ids[: _in_range("token", token, len(ids), "the text's") + 1]
         weights = self._loaded(on_progress)
         from chatapp.engine.xray.attention import last_row, profiles
 
@@ -213,7 +213,7 @@ class XRay:
     def lens(self, passage: Passage, token: int, count: int, on_progress: Report) -> Lens:
         """The prediction behind a token after every layer. Raises EngineError."""
         ids = self._ids(passage)
-        place = _place(token, ids)
+        place = _in_range("token", token, len(ids), "the text's")
         weights, before = self._loaded(on_progress), self._before(ids[:place], on_progress)
         from chatapp.engine.xray.layers import lens
 
@@ -234,7 +234,7 @@ class XRay:
         Raises EngineError.
         """
         ids = self._ids(passage)
-        place = _place(token, ids)
+        place = _in_range("token", token, len(ids), "the text's")
         chosen = None if target is None else find_token(self._tokenizer, target)[0]
         weights = self._loaded(on_progress)
         from chatapp.engine.xray.layers import attribution
@@ -369,18 +369,11 @@ class XRay:
         return kept.fork(len(ids)).cache
 
 
-def _place(token: int, ids: Sequence[int]) -> int:
-    """A position from 0; negative ones count from the end, -1 being the last token."""
-    place = token + len(ids) if token < 0 else token
-    if not 0 <= place < len(ids):
-        raise EngineError(f"there is no token {token}; the text's go from 0 to {len(ids) - 1}")
-    return place
-
-
-def _in_range(what: str, number: int, count: int) -> int:
+def _in_range(what: str, number: int, count: int, they: str = "they") -> int:
+    """A number from 0; negative ones count from the end, -1 being the last. Raises EngineError."""
     place = number + count if number < 0 else number
     if not 0 <= place < count:
-        raise EngineError(f"there is no {what} {number}; they go from 0 to {count - 1}")
+        raise EngineError(f"there is no {what} {number}; {they} go from 0 to {count - 1}")
     return place
 
 

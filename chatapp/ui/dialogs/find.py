@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 from textual.content import Content
@@ -68,7 +69,8 @@ class FindScreen(PickerScreen[tuple[int, ...]]):
         empty = "no token has this text"
         try:
             if re.fullmatch(r"[0-9]{1,9}", text):  # no vocabulary has as many
-                by_id = await self._by_id(int(text))
+                with suppress(ChatappError):  # no such id; the digits are looked for as text
+                    by_id = await self._inspector.find_tokens(self._step, int(text))
             found = await self._inspector.find_tokens(self._step, text, _LIMIT)
         except ChatappError as error:
             self.fill((), str(error))
@@ -81,12 +83,6 @@ class FindScreen(PickerScreen[tuple[int, ...]]):
         if spelt is not None and len(spelt.tokens) > 1:
             rows.append(_text_row(spelt))
         self.fill((*rows, *map(_token_row, found)), empty, stay=False)
-
-    async def _by_id(self, token_id: int) -> Sequence[FoundToken]:
-        try:
-            return await self._inspector.find_tokens(self._step, token_id)
-        except ChatappError:
-            return ()  # no such id; the digits are looked for as text
 
 
 def _numbers(one: Candidate) -> Content:

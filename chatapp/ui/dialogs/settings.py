@@ -65,7 +65,8 @@ class SettingsScreen(Dialog[None]):
 
     def on_mount(self) -> None:
         self.query_one(SamplingPanel).focus()
-        self.watch(self.app, "theme", lambda: self._show_rest(), init=False)
+        rest = self.query_one("#settings-rest", Static)
+        self.watch(self.app, "theme", lambda: rest.update(self._rest()), init=False)
 
     @on(SamplingPanel.Changed)
     def pass_on(self, event: SamplingPanel.Changed) -> None:
@@ -99,9 +100,6 @@ class SettingsScreen(Dialog[None]):
 
     def action_keep(self) -> None:
         self._keep()
-
-    def _show_rest(self) -> None:
-        self.query_one("#settings-rest", Static).update(self._rest())
 
     def _rest(self) -> Content:
         keys = "space on/off · o order · t theme · ctrl+s keep for the next start · esc close"

@@ -229,14 +229,14 @@ class PagesScreen(Dialog[int]):
             self.call_later(self._show)
 
     def _show_head(self) -> None:
-        parts = []
-        for number, page in enumerate(self._pages):
-            style = "bold reverse" if number == self._at else MUTED
-            parts.append(Content.styled(page.name, style))
+        tabs = Content(" ").join(
+            Content.styled(page.name, "bold reverse" if page is self.page else MUTED)
+            for page in self._pages
+        )
         if self._journey:
-            at = Content.styled(f" {self._at + 1} of {len(self._pages)}: {self.page.name} ", "bold")
-            parts = [Content.styled("The journey of a token ", "bold"), at]
-        self.query_one("#inside-tabs", Static).update(Content(" ").join(parts))
+            at = f"{self._at + 1} of {len(self._pages)}: {self.page.name}"
+            tabs = Content.styled(f"The journey of a token   {at} ", "bold")
+        self.query_one("#inside-tabs", Static).update(tabs)
         self.query_one("#inside-where", Static).update(self._where())
         keys = "tab page · ←→ token · [ ] layer · , . head · ↑↓ scroll · f1 help · esc close"
         if self._journey:
