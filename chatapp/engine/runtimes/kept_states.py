@@ -32,28 +32,31 @@ _LAYOUT = 1
 
 
 class KeptStates:
-    """A bounded folder of texts that one model has read."""
+    """A bounded folder of texts that one model has read; of one sequence, which it fills."""
 
-    def __init__(self, folder: Path, model: str, library: str, most_bytes: int) -> None:
+    def __init__(
+        self, sequence: LlamaCppSequence, folder: Path, model: str, library: str, most_bytes: int
+    ) -> None:
         """`model`: the SHA-256 of its file. `library`: which build reads the states."""
+        self._sequence = sequence
         self._folder = folder
         self._head = {"layout": _LAYOUT, "model": model, "library": library}
         self._most = most_bytes
         self._last: tuple[list[int], Path] | None = None
 
-    def save(self, sequence: LlamaCppSequence) -> None:
-        """Keep what a sequence holds, where that is much more than what was kept of it before.
+    def save(self) -> None:
+        """Keep what the sequence holds, where that is much more than what was kept of it before.
 
         What cannot be written is not kept.
         """
-        before = self._last
-        known = common_prefix(before[0], sequence.ids) if before is not None else 0
-        if len(sequence.ids) - known < LEAST_TOKENS:
+        before, held = self._last, list(self._sequence.ids)
+        known = common_prefix(before[0], held) if before is not None else 0
+        if len(held) - known < LEAST_TOKENS:
             return
-        ids = np.array(sequence.ids, np.uint32).tobytes()
+        ids = np.array(held, np.uint32).tobytes()
         name = hashlib.sha256(json.dumps(self._head).encode() + ids).hexdigest()
-        state = sequence.state()
-        head = json.dumps(self._head | {"tokens": len(sequence.ids), "crc": zlib.crc32(state)})
+        state = self._sequence.state()
+        head = json.dumps(self._head | {"tokens": len(held), "crc": zlib.crc32(state)})
         if not state or len(state) > self._most:
             return
         with contextlib.suppress(OSError):
@@ -67,34 +70,41 @@ class KeptStates:
                     raise
             if before is not None and known == len(before[0]):
                 before[1].unlink(missing_ok=True)  # the beginning of what is kept now
-            self._last = list(sequence.ids), self._folder / f"{name}.kv"
+            self._last = held, self._folder / f"{name}.kv"
             self._make_room()
 
-    def restore(self, sequence: LlamaCppSequence, ids: Sequence[int]) -> None:
-        """Have a sequence hold the kept text that begins most like these ids, if it is worth it."""
-        best, longest = None, common_prefix(sequence.ids, ids) + LEAST_TOKENS
-        for path in self._files():
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                with path.open("rb") as file:
-                    head = json.loads(file.readline(1000))
-                    kept = np.frombuffer(file.read(4 * head["tokens"]), np.uint32).tolist()
-                same = common_prefix(kept, ids)
-                if all(head[name] == value for name, value in self._head.items()) and (
-                    same >= longest
-                ):
+    def restore(self, ids: Sequence[int]) -> None:
+        """Have the sequence hold the kept text that begins most like these ids, if it is worth it.
+
+        A file that turns out to be damaged goes.
+        """
+        best, longest = None, common_prefix(self._sequence.ids, ids) + LEAST_TOKENS
+        for path in self._files() if longest <= len(ids) else ():
+            if found := self._read(path):
+                same = common_prefix(found[0], ids)
+                if same >= longest:
                     best, longest = path, same + 1
         if best is None:
             return
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            with best.open("rb") as file:
-                head = json.loads(file.readline(1000))
-                kept = np.frombuffer(file.read(4 * head["tokens"]), np.uint32).tolist()
-                state = file.read()
-            if zlib.crc32(state) == head["crc"] and sequence.restore(kept, state):
+        found = self._read(best, whole=True)
+        with contextlib.suppress(OSError):
+            if found and self._sequence.restore(*found):
+                self._last = found[0], best
                 os.utime(best)
-                self._last = kept, best
-                return
-            best.unlink()
+            else:
+                best.unlink()
+
+    def _read(self, path: Path, *, whole: bool = False) -> tuple[list[int], bytes] | None:
+        """A file's ids, and its state where `whole`; None where it is damaged or another's."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError), path.open("rb") as file:
+            head = json.loads(file.readline(1000))
+            ids = np.frombuffer(file.read(4 * head["tokens"]), np.uint32).tolist()
+            state = file.read() if whole else b""
+            if self._head.items() <= head.items() and (
+                not whole or zlib.crc32(state) == head["crc"]
+            ):
+                return ids, state
+        return None
 
     def _files(self) -> list[Path]:
         """The kept files, those used last first."""
