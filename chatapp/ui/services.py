@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from chatapp.chat.conversation import Conversation
-from chatapp.chat.facts import LoadOptions, ModelSource, Progress
+from chatapp.chat.facts import LoadOptions, ModelSource, Report
 from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.template import NO_TEMPLATE, Template
 from chatapp.session.session import Session
@@ -82,7 +82,7 @@ class Models(Protocol):
     async def missing(self, ref: str) -> ModelOffer | None:
         """What would have to be fetched for that model; None when it is here."""
 
-    async def obtain(self, ref: str, on_progress: Callable[[Progress], None]) -> ModelSource:
+    async def obtain(self, ref: str, on_progress: Report) -> ModelSource:
         """Bring a model, fetching it where it has to be.
 
         Cancelling the task that awaits this stops the fetch. `on_progress` may be called from any

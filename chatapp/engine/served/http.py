@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +20,7 @@ import httpx2
 
 from chatapp import __version__
 from chatapp.chat.errors import EngineError
-from chatapp.chat.facts import ModelSource
+from chatapp.chat.facts import IsCancelled, ModelSource
 from chatapp.settings.servers import is_local
 
 CONNECT_SECONDS = 10.0
@@ -198,7 +198,7 @@ class Lines:
     """The lines of one reply. They are waited for in an event loop of its own, so that a stop ends
     the connection at once, and with it the server's work."""
 
-    def __init__(self, http: Http, url: str, body: object, stopped: Callable[[], bool]) -> None:
+    def __init__(self, http: Http, url: str, body: object, stopped: IsCancelled) -> None:
         """Asks when the first line is wanted."""
         self._host = http.host
         self._runner = asyncio.Runner()

@@ -10,11 +10,11 @@ from __future__ import annotations
 import codecs
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import fields
 
 from chatapp.chat.errors import EngineError
-from chatapp.chat.facts import Progress
+from chatapp.chat.facts import IsCancelled, Progress
 from chatapp.chat.generation import (
     GenerateOptions,
     GenerationEnd,
@@ -360,7 +360,7 @@ class _Answer:
         server: Server,
         wish: Wish,
         sampling: SamplingParams,
-        is_unwanted: Callable[[], bool],
+        is_unwanted: IsCancelled,
     ) -> None:
         self.sampling = sampling
         """What was set when it was asked for; `wish` has what of it the server knows."""
