@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chatapp.chat.bench import BenchEvent, BenchOptions, BenchResult
 from chatapp.chat.errors import EngineError
@@ -28,8 +29,8 @@ from chatapp.chat.search import (
 )
 from chatapp.chat.thinking import thinking_of
 from chatapp.engine.bench import bench
-from chatapp.engine.decoding.beam import beam_search
-from chatapp.engine.decoding.contrastive import contrastive_search
+from chatapp.engine.decoding.beam import BeamSearch
+from chatapp.engine.decoding.contrastive import ContrastiveSearch
 from chatapp.engine.decoding.controls import Controls
 from chatapp.engine.decoding.decode import generate
 from chatapp.engine.decoding.reply import Task
@@ -42,12 +43,12 @@ from chatapp.engine.prompt.belief import NOT_BELIEVED, Belief
 from chatapp.engine.prompt.render import PromptIds, render_prompt, turn_end
 from chatapp.engine.prompt.template import switch_in
 from chatapp.engine.runtimes.base import KVSequence, Runtime, common_prefix
-from chatapp.engine.runtimes.kept_states import KeptStates
-from chatapp.engine.runtimes.library import library
-from chatapp.engine.runtimes.llama_cpp import LlamaCppRuntime, LlamaCppSequence
 from chatapp.engine.runtimes.loading import load
 from chatapp.engine.sampler.vocabulary import Vocabulary
 from chatapp.engine.xray.xray import XRay
+
+if TYPE_CHECKING:
+    from chatapp.engine.runtimes.kept_states import KeptStates
 
 HISTORY_BYTES = 256 << 20
 """Memory for the logits of recent replies: some 2,500 tokens of a vocabulary of 49,152."""
@@ -96,15 +97,12 @@ class LocalEngine:
             thinking_of(runtime.tokenizer.chat_template or ""),
         )
         end_ids = functools.lru_cache(maxsize=64)(functools.partial(_end_ids, runtime))
-        kept = None
-        if options.kept_megabytes and isinstance(runtime, LlamaCppRuntime) and source.sha256:
-            folder, room = self._prepared.with_name("kept"), options.kept_megabytes * 1_000_000
-            kept = KeptStates(folder, source.sha256, library().version, room)
+        sequence = runtime.sequence()
         self._loaded = _Loaded(
             runtime,
-            kept,
+            self._kept(sequence, source.sha256, options.kept_megabytes),
             source,
-            runtime.sequence(),
+            sequence,
             vocabulary,
             Inspection(runtime, self._history, end_ids, vocabulary),
             Belief(runtime.tokenizer),
@@ -130,7 +128,8 @@ class LocalEngine:
             with closing(runtime.sequence()) as sequence:
                 yield from generate(runtime, sequence, task, controls)
             return
-        self._recall(made.ids)
+        if kept := self._model.kept:
+            kept.restore(made.ids)
         drawn = list(made.reply_ids)
         try:
             for event in generate(runtime, self.sequence, task, controls, self._history):
@@ -142,7 +141,8 @@ class LocalEngine:
                 yield event
         finally:
             self._model.written.add(drawn)
-            self._keep()
+            if kept:
+                kept.save()
 
     def compare(
         self, prompt: Prompt, columns: Sequence[GenerateOptions], controls: Sequence[Controls]
@@ -165,14 +165,9 @@ class LocalEngine:
     ) -> Iterator[BeamEvent]:
         runtime = self.runtime
         made = self._read(prompt)
-        yield from beam_search(
-            runtime,
-            self.sequence,
-            made.ids,
-            options,
-            end_ids=_ending(runtime, made.rendered.stop)[0],
-            cancelled=cancelled,
-        )
+        end_ids, _ = _ending(runtime, made.rendered.stop)
+        search = BeamSearch(runtime, made.ids, options, end_ids, cancelled)
+        yield from search.events(self.sequence)
 
     def contrastive(
         self,
@@ -184,7 +179,7 @@ class LocalEngine:
         runtime = self.runtime
         made = self._read(prompt)
         end_ids, stop = _ending(runtime, (*stop, *made.rendered.stop))
-        yield from contrastive_search(
+        search = ContrastiveSearch(
             runtime,
             made.ids,
             options,
@@ -193,6 +188,8 @@ class LocalEngine:
             stop=stop,
             reply_ids=made.reply_ids,
         )
+        with closing(runtime.sequence()) as sequence:
+            yield from search.events(sequence)
 
     def score_text(
         self, text: str, top_logprobs: int, on_progress: Report, cancelled: IsCancelled
@@ -282,17 +279,18 @@ class LocalEngine:
             raise EngineError("no model is loaded")
         return self._loaded
 
-    def _keep(self) -> None:
-        """Have the disk keep what was read, where the settings give it room."""
-        kept, sequence = self._model.kept, self.sequence
-        if kept is not None and isinstance(sequence, LlamaCppSequence):
-            kept.save(sequence)
+    def _kept(self, sequence: KVSequence, sha256: str, megabytes: int) -> KeptStates | None:
+        """What the disk keeps of the chat's sequence, where the settings give it room."""
+        if not (megabytes and sha256):
+            return None
+        from chatapp.engine.runtimes.kept_states import KeptStates
+        from chatapp.engine.runtimes.library import library
+        from chatapp.engine.runtimes.llama_cpp import LlamaCppSequence
 
-    def _recall(self, ids: Sequence[int]) -> None:
-        """Look for a text on the disk before it is read."""
-        kept, sequence = self._model.kept, self.sequence
-        if kept is not None and isinstance(sequence, LlamaCppSequence):
-            kept.restore(sequence, ids)
+        if not isinstance(sequence, LlamaCppSequence):
+            return None
+        folder = self._prepared.with_name("kept")
+        return KeptStates(sequence, folder, sha256, library().version, megabytes * 1_000_000)
 
     def _read(self, prompt: Prompt) -> PromptIds:
         """The ids of a prompt: its own, or those that its format makes."""

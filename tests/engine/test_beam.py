@@ -23,7 +23,7 @@ from chatapp.chat.search import (
     ExtensionFate,
     SearchError,
 )
-from chatapp.engine.decoding.beam import beam_search
+from chatapp.engine.decoding.beam import BeamSearch
 from chatapp.engine.prompt.render import render_prompt
 from chatapp.engine.runtimes.base import CannotFork
 from chatapp.engine.runtimes.loading import load
@@ -56,8 +56,8 @@ def search(
 ) -> Found:
     others.setdefault("cancelled", lambda: False)
     sequence = others.pop("sequence", None) or loaded.sequence()
-    events = beam_search(loaded, sequence, prompt_ids, options, end_ids=end_ids, **others)
-    return Found(list(events))
+    search = BeamSearch(loaded, prompt_ids, options, end_ids, **others)
+    return Found(list(search.events(sequence)))
 
 
 def oracle(
@@ -253,9 +253,8 @@ def test_cancelling_gives_back_what_was_alive(qwen: TransformersRuntime) -> None
     stopped = threading.Event()
     events: list[object] = []
     options = BeamOptions(num_beams=3, max_tokens=50, num_return=2)
-    for event in beam_search(
-        qwen, qwen.sequence(), PROMPT, options, end_ids=(), cancelled=stopped.is_set
-    ):
+    search = BeamSearch(qwen, PROMPT, options, (), stopped.is_set)
+    for event in search.events(qwen.sequence()):
         events.append(event)
         if isinstance(event, BeamStep) and event.index == 2:
             stopped.set()

@@ -14,7 +14,7 @@ from chatapp.chat.facts import LoadOptions, ModelSource, Progress
 from chatapp.chat.prompt import Prompt, Turn
 from chatapp.chat.record import FinishReason
 from chatapp.chat.search import ContrastiveEnd, ContrastiveOptions, ContrastiveStep, SearchError
-from chatapp.engine.decoding.contrastive import contrastive_search, weigh
+from chatapp.engine.decoding.contrastive import ContrastiveSearch, weigh
 from chatapp.engine.prompt.render import render_prompt
 from chatapp.engine.runtimes.base import CannotFork
 from chatapp.engine.runtimes.loading import load
@@ -43,7 +43,8 @@ def search(
 ) -> Found:
     others.setdefault("cancelled", lambda: False)
     others.setdefault("end_ids", ())
-    return Found(list(contrastive_search(loaded, prompt_ids, options, **others)))
+    search = ContrastiveSearch(loaded, prompt_ids, options, **others)
+    return Found(list(search.events(loaded.sequence())))
 
 
 def transcription(
@@ -210,9 +211,10 @@ def test_the_context_is_a_limit(tmp_path: Path) -> None:
 def test_cancelling_within_one_token(qwen: TransformersRuntime) -> None:
     stopped = threading.Event()
     events: list[object] = []
-    for event in contrastive_search(
+    search = ContrastiveSearch(
         qwen, PROMPT, ContrastiveOptions(), end_ids=(), cancelled=stopped.is_set
-    ):
+    )
+    for event in search.events(qwen.sequence()):
         events.append(event)
         if isinstance(event, ContrastiveStep) and event.index == 1:
             stopped.set()

@@ -15,7 +15,7 @@ Sums are added up in float32, as transformers does, so that near ties fall alike
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -35,28 +35,11 @@ from chatapp.chat.search import (
 )
 from chatapp.engine.decoding.reply_text import ReplyText
 from chatapp.engine.decoding.searching import Search, check_logits, log_softmax
-from chatapp.engine.runtimes.base import Floats, KVSequence, Reading, Rows, Runtime
+from chatapp.engine.runtimes.base import Floats, Reading, Rows, Runtime
 
 
-def beam_search(
-    runtime: Runtime,
-    sequence: KVSequence,
-    prompt_ids: Sequence[int],
-    options: BeamOptions,
-    *,
-    end_ids: Sequence[int],
-    cancelled: IsCancelled,
-) -> Iterator[BeamEvent]:
-    """Search for the most probable continuation of a prompt, of at least one id.
-
-    Yields what `Search.events` says, a `BeamStep` for each level of the tree. `sequence`: holds the
-    prompt afterwards, and may hold some of it before. Raises CannotFork.
-    """
-    return _BeamSearch(runtime, prompt_ids, options, end_ids).events(sequence, cancelled)
-
-
-class _BeamSearch(Search):
-    """The beams alive, the hypotheses finished, and the choice at every level."""
+class BeamSearch(Search):
+    """The most probable continuation of a prompt; `events` yields a `BeamStep` for each level."""
 
     def __init__(
         self,
@@ -64,40 +47,37 @@ class _BeamSearch(Search):
         prompt_ids: Sequence[int],
         options: BeamOptions,
         end_ids: Sequence[int],
+        cancelled: IsCancelled,
     ) -> None:
-        super().__init__(runtime, prompt_ids, options.max_tokens)
+        super().__init__(runtime, prompt_ids, options.max_tokens, cancelled)
         self._options = options
         self._end_ids = tuple(end_ids)
         self._beams: tuple[Beam, ...] = (Beam((), 0, 0.0, 0.0),)
         self._finished: tuple[Hypothesis, ...] = ()
 
-    def run(self, rows: Rows, prompt: Reading, cancelled: IsCancelled) -> Iterator[BeamEvent]:
+    def steps(self, rows: Rows, prompt: Reading) -> Generator[BeamEvent, None, str]:
         logits, totals = prompt.logits, np.zeros(1, dtype=np.float32)
-        for length in range(1, self._limit.longest + 1):
-            if cancelled():
-                yield self.end(BeamStop.CANCELLED)
-                return
+        for length in range(1, self.limit.longest + 1):
+            if self.cancelled():
+                break
             check_logits(logits)
             step = self._choose(logits, totals, length)
             self._beams, self._finished = step.beams, step.finished
-            self._last_at = time.monotonic()
+            self.last_at = time.monotonic()
             yield step
             totals = np.array([beam.total_logprob for beam in step.beams], dtype=np.float32)
             if (reason := self._stop(totals, length)) is not None:
-                yield self.end(reason)
-                return
+                return reason
             rows.select([beam.parent for beam in step.beams])
             logits = rows.read([beam.ids[-1] for beam in step.beams]).logits
+        return BeamStop.CANCELLED
 
-    def end(self, reason: str, words: str = "") -> BeamEnd:
-        """The last event: the best of what is finished, and of what was alive when it was cut."""
+    def end(self, reason: str, seconds: float, words: str) -> BeamEnd:
+        """The best of what is finished, and of what was alive when it was cut."""
         found = self._finished
         if reason in (BeamStop.CANCELLED, BeamStop.ERROR):
             cut = FinishReason(reason)
             found += tuple(self._hypothesis(one.ids, one, cut) for one in self._beams if one.ids)
-        if reason == BeamStop.CONTEXT:
-            words = self._limit.words(self._limit.longest)
-        seconds = self._last_at - self._first_at
         return BeamEnd(_best(found, self._options.num_return), BeamStop(reason), seconds, words)
 
     def _choose(self, logits: Floats, totals: Floats, length: int) -> BeamStep:
@@ -144,11 +124,11 @@ class _BeamSearch(Search):
             extensions.append(
                 BeamExtension(
                     parent=parent,
-                    token=self._runtime.tokenizer.piece(token_id),
+                    token=self.runtime.tokenizer.piece(token_id),
                     logprob=own,
                     total_logprob=total,
                     score=score,
-                    ends=length == self._limit.longest or token_id in self._end_ids,
+                    ends=length == self.limit.longest or token_id in self._end_ids,
                     fate=ExtensionFate.DROPPED,
                 )
             )
@@ -159,8 +139,8 @@ class _BeamSearch(Search):
 
         `totals`: the living beams' sums of logprobs, best first, (beams,).
         """
-        if length == self._limit.longest:
-            return BeamStop(self._limit.reason.value)
+        if length == self.limit.longest:
+            return BeamStop(self.limit.reason.value)
         if totals.size == 0:
             return BeamStop.SETTLED
         if len(self._finished) < self._options.num_beams:
@@ -170,12 +150,12 @@ class _BeamSearch(Search):
         return None if hoped_for > self._finished[-1].score else BeamStop.SETTLED
 
     def _reason(self, token_id: int) -> FinishReason:
-        return FinishReason.STOP if token_id in self._end_ids else self._limit.reason
+        return FinishReason.STOP if token_id in self._end_ids else self.limit.reason
 
     def _hypothesis(
         self, ids: tuple[int, ...], scored: Beam | BeamExtension, reason: FinishReason
     ) -> Hypothesis:
-        text = ReplyText(self._runtime.tokenizer, self._end_ids)
+        text = ReplyText(self.runtime.tokenizer, self._end_ids)
         words = "".join(text.push(token_id).text for token_id in ids)
         if reason is not FinishReason.STOP:
             words += text.flush()

@@ -13,8 +13,7 @@ rows of one batch and keeps the row of the one taken.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,28 +32,6 @@ from chatapp.engine.decoding.reply import Growing
 from chatapp.engine.decoding.reply_text import ReplyText
 from chatapp.engine.decoding.searching import Search, check_logits, log_softmax
 from chatapp.engine.runtimes.base import Floats, Reading, Rows, Runtime
-
-
-def contrastive_search(
-    runtime: Runtime,
-    prompt_ids: Sequence[int],
-    options: ContrastiveOptions,
-    *,
-    end_ids: Sequence[int],
-    cancelled: IsCancelled,
-    stop: Sequence[str] = (),
-    reply_ids: Sequence[int] = (),
-) -> Iterator[ContrastiveEvent]:
-    """Continue a prompt, of at least one id, by contrastive search.
-
-    Yields what `Search.events` says, a `ContrastiveStep` a token. The prompt is always read in
-    whole: its hidden states are needed, and no sequence keeps them. `reply_ids`: the start of the
-    reply that is there already; the prompt's last ids. Raises CannotFork.
-    """
-    text = ReplyText(runtime.tokenizer, end_ids, stop, reply_ids)
-    search = _ContrastiveSearch(runtime, prompt_ids, options, text, len(reply_ids))
-    with closing(runtime.sequence()) as sequence:
-        yield from search.events(sequence, cancelled, states=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,34 +62,37 @@ def weigh(probs: Floats, hidden: Floats, context: Floats, alpha: float) -> Weigh
     return Weighed(penalties, closest, scores, int(scores.argmax()))
 
 
-class _ContrastiveSearch(Search):
-    """What is found, and the hidden states of all that was read."""
+class ContrastiveSearch(Search):
+    """What is found, and the hidden states of all that was read.
+
+    `events` yields a `ContrastiveStep` a token. It needs an empty sequence: the prompt's hidden
+    states are needed, and no sequence keeps them.
+    """
+
+    states = True
 
     def __init__(
         self,
         runtime: Runtime,
         prompt_ids: Sequence[int],
         options: ContrastiveOptions,
-        text: ReplyText,
-        start: int,
+        *,
+        end_ids: Sequence[int],
+        cancelled: IsCancelled,
+        stop: Sequence[str] = (),
+        reply_ids: Sequence[int] = (),
     ) -> None:
-        """`start`: the index of the first token."""
-        super().__init__(runtime, prompt_ids, options.max_tokens)
+        """`reply_ids`: the start of the reply that is there already; the prompt's last ids."""
+        super().__init__(runtime, prompt_ids, options.max_tokens, cancelled)
         self._options = options
-        self._text = text
-        self._start = start
-        self._count = 0
+        self._text = ReplyText(runtime.tokenizer, end_ids, stop, reply_ids)
+        self._start = len(reply_ids)
 
-    def run(
-        self, rows: Rows, prompt: Reading, cancelled: IsCancelled
-    ) -> Iterator[ContrastiveEvent]:
+    def steps(self, rows: Rows, prompt: Reading) -> Generator[ContrastiveEvent, None, str]:
         states = Growing(_unit(prompt.states))
-        logits = prompt.logits[-1]
-        row = 0
-        ending: FinishReason | None = None
-        while ending is None:
-            if cancelled():
-                ending = FinishReason.CANCELLED
+        logits, row = prompt.logits[-1], 0
+        for count in range(1, self.limit.longest + 1):
+            if self.cancelled():
                 break
             check_logits(logits)
             best = np.argsort(-logits, kind="stable")[: self._options.top_k]
@@ -125,26 +105,24 @@ class _ContrastiveSearch(Search):
             row = found.chosen
             states.append(hidden[row])
             logits = reading.logits[row]
-            self._count += 1
-            at_limit = self._count == self._limit.longest
-            printed = self._text.push(ids[row], self._limit.reason if at_limit else None)
-            ending = printed.ending
-            self._last_at = time.monotonic()
+            last = self.limit.reason if count == self.limit.longest else None
+            printed = self._text.push(ids[row], last)
+            self.last_at = time.monotonic()
             candidates = self._describe(ids, probs, found)
-            yield ContrastiveStep(self._start + self._count - 1, candidates, row, printed.text)
-        yield self.end(ending)
+            yield ContrastiveStep(self._start + count - 1, candidates, row, printed.text)
+            if printed.ending is not None:
+                return printed.ending
+        return FinishReason.CANCELLED
 
-    def end(self, reason: str, words: str = "") -> ContrastiveEnd:
-        if reason == FinishReason.CONTEXT:
-            words = self._limit.words(self._count)
-        return ContrastiveEnd(FinishReason(reason), self._last_at - self._first_at, words)
+    def end(self, reason: str, seconds: float, words: str) -> ContrastiveEnd:
+        return ContrastiveEnd(FinishReason(reason), seconds, words)
 
     def _describe(
         self, ids: Sequence[int], probs: Floats, found: Weighed
     ) -> tuple[ContrastiveCandidate, ...]:
         columns = (probs, found.penalties, found.closest, found.scores)
         return tuple(
-            ContrastiveCandidate(self._runtime.tokenizer.piece(token_id), *values)
+            ContrastiveCandidate(self.runtime.tokenizer.piece(token_id), *values)
             for token_id, *values in zip(ids, *(column.tolist() for column in columns), strict=True)
         )
 

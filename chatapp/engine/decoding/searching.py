@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -23,45 +23,53 @@ from chatapp.engine.sampler.chain import BadLogits
 class Search(ABC):
     """One search; whatever goes wrong in the middle of it is told by its last event."""
 
-    def __init__(self, runtime: Runtime, prompt_ids: Sequence[int], max_tokens: int) -> None:
-        self._runtime = runtime
+    states = False
+    """Whether the prompt's hidden states are wanted."""
+
+    def __init__(
+        self, runtime: Runtime, prompt_ids: Sequence[int], max_tokens: int, cancelled: IsCancelled
+    ) -> None:
+        """`prompt_ids`: at least one."""
+        self.runtime = runtime
+        self.cancelled = cancelled
+        self.limit = Limit(len(prompt_ids), runtime.facts.context_length, max_tokens)
         self._prompt_ids = tuple(prompt_ids)
-        self._asked_at = self._first_at = self._last_at = time.monotonic()
-        self._limit = Limit(len(prompt_ids), runtime.facts.context_length, max_tokens)
+        self._asked_at = self._first_at = self.last_at = time.monotonic()
+        """`last_at`: when the last step was done."""
 
     @abstractmethod
-    def run(self, rows: Rows, prompt: Reading, cancelled: IsCancelled) -> Iterator[Any]:
-        """Every step, and the end. `rows`: one row, which has read the prompt."""
+    def steps(self, rows: Rows, prompt: Reading) -> Generator[Any, None, str]:
+        """Every step; returns why there are no more. `rows`: one row, which has read the prompt."""
 
     @abstractmethod
-    def end(self, reason: str, words: str = "") -> Any:
+    def end(self, reason: str, seconds: float, words: str) -> Any:
         """The last event."""
 
-    def events(
-        self, sequence: KVSequence, cancelled: IsCancelled, *, states: bool = False
-    ) -> Iterator[Any]:
+    def events(self, sequence: KVSequence) -> Iterator[Any]:
         """`Progress` while the prompt is read, `PromptRead`, every step, and the end.
 
-        `states`: whether the prompt's hidden states are wanted. Raises CannotFork: this model's
-        state cannot be split into rows (an EngineError).
+        `sequence`: holds the prompt afterwards, and may hold some of it before. Raises CannotFork:
+        this model's state cannot be split into rows (an EngineError).
         """
-        if self._limit.room <= 0:
-            yield self.end(FinishReason.CONTEXT)
-            return
+        reason, words = str(FinishReason.CANCELLED), ""
         try:
-            read = yield from prefill(sequence, self._prompt_ids, cancelled, states=states)
-            if read is None:
-                yield self.end(FinishReason.CANCELLED)
-                return
-            self._first_at = self._last_at = time.monotonic()
-            waited = self._first_at - self._asked_at
-            yield PromptRead(self._prompt_ids, read.cached_tokens, waited)
-            with closing(sequence.rows()) as rows:
-                yield from self.run(rows, read.reading, cancelled)
+            if self.limit.room <= 0:
+                reason = FinishReason.CONTEXT
+            elif read := (
+                yield from prefill(sequence, self._prompt_ids, self.cancelled, states=self.states)
+            ):
+                self._first_at = self.last_at = time.monotonic()
+                waited = self._first_at - self._asked_at
+                yield PromptRead(self._prompt_ids, read.cached_tokens, waited)
+                with closing(sequence.rows()) as rows:
+                    reason = yield from self.steps(rows, read.reading)
+            if reason == FinishReason.CONTEXT:
+                words = self.limit.words(self.limit.longest)
         except CannotFork:
             raise
         except (EngineError, RuntimeError, MemoryError) as error:
-            yield self.end(FinishReason.ERROR, failure(error))
+            reason, words = FinishReason.ERROR, failure(error)
+        yield self.end(reason, self.last_at - self._first_at, words)
 
 
 def check_logits(logits: Floats) -> None:
