@@ -17,15 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from chatapp.chat.errors import EngineError
-from chatapp.chat.prompt import Prompt, PromptFormat, RenderedPrompt, Turn
+from chatapp.chat.prompt import Prompt, RenderedPrompt, Turn
 from chatapp.chat.thinking import thinking_of
 from chatapp.engine.prompt.layout import Layout
-from chatapp.engine.prompt.template import (
-    FormatFailed,
-    FormatRefused,
-    compile_template,
-    telling,
-)
+from chatapp.engine.prompt.template import FormatFailed, FormatRefused, compile_template, telling
 from chatapp.engine.runtimes.tokenizer import ModelTokenizer
 
 OWN = "model"
@@ -50,25 +45,31 @@ def render_prompt(tokenizer: ModelTokenizer, prompt: Prompt) -> PromptIds:
     Raises:
         EngineError: the format is not there, cannot be run, or refuses this conversation.
     """
+    own, chosen, failed = tokenizer.chat_template, prompt.format, ""
+    if own is None and chosen.name == OWN:
+        raise EngineError(
+            "the model has no chat template of its own; use the format transcript or chatml"
+        )
+    if own is None and chosen.name == "auto" and not chosen.source:
+        raise EngineError("the model has no chat template, and auto has no other format to use")
     with telling(prompt.moment, prompt.think):
-        return _render_prompt(tokenizer, prompt)
-
-
-def _render_prompt(tokenizer: ModelTokenizer, prompt: Prompt) -> PromptIds:
-    own = tokenizer.chat_template
-    if _uses_own(tokenizer, prompt.format):
-        assert own is not None  # else it would not be used
+        if own is not None and chosen.name in ("auto", OWN):
+            try:
+                return _render(tokenizer, prompt, OWN, own)
+            except FormatFailed as error:
+                failed = f"the model's own chat template failed: {error}"
+                if chosen.name == OWN or not chosen.source:
+                    hint = "choose another format with /set format NAME or --format"
+                    raise EngineError(f"{failed}; {hint}") from None
+        name = "transcript" if chosen.name == "auto" else chosen.name
         try:
-            return _render(tokenizer, prompt, OWN, own)
+            made = _render(tokenizer, prompt, name, chosen.source)
         except FormatFailed as error:
-            reason = f"the model's own chat template failed: {error}"
-            if prompt.format.name == OWN or not prompt.format.source:
-                hint = "choose another format with /set format NAME or --format"
-                raise EngineError(f"{reason}; {hint}") from None
-            note = f"{reason}; the transcript format is used instead"
-            made = _render_source(tokenizer, prompt)
-            return replace(made, rendered=replace(made.rendered, note=note))
-    return _render_source(tokenizer, prompt)
+            raise EngineError(f"the format {name} failed: {error}") from None
+    if failed:
+        note = f"{failed}; the transcript format is used instead"
+        made = replace(made, rendered=replace(made.rendered, note=note))
+    return made
 
 
 def turn_end(tokenizer: ModelTokenizer) -> int | None:
@@ -97,32 +98,20 @@ def turn_end(tokenizer: ModelTokenizer) -> int | None:
     return token_id if token_id in tokenizer.special_ids else None
 
 
-def _uses_own(tokenizer: ModelTokenizer, chosen: PromptFormat) -> bool:
-    if chosen.name == OWN and tokenizer.chat_template is None:
-        raise EngineError(
-            "the model has no chat template of its own; use the format transcript or chatml"
-        )
-    if chosen.name == "auto" and tokenizer.chat_template is None and not chosen.source:
-        raise EngineError("the model has no chat template, and auto has no other format to use")
-    return chosen.name in ("auto", OWN) and tokenizer.chat_template is not None
-
-
-def _render_source(tokenizer: ModelTokenizer, prompt: Prompt) -> PromptIds:
-    name = "transcript" if prompt.format.name == "auto" else prompt.format.name
-    try:
-        return _render(tokenizer, prompt, name, prompt.format.source)
-    except FormatFailed as error:
-        raise EngineError(f"the format {name} failed: {error}") from None
-
-
 def _render(tokenizer: ModelTokenizer, prompt: Prompt, name: str, source: str) -> PromptIds:
     """Try the conversation as it is, then bent until the format takes it."""
     template = compile_template(source)
-    turns, open_turn = _open_turn(prompt)
+    turns, open_turn = prompt.turns, None
+    if prompt.continue_reply:
+        if not turns or turns[-1].role != "assistant":
+            raise EngineError(
+                "there is no reply to continue: the last message is not the assistant's"
+            )
+        turns, open_turn = turns[:-1], turns[-1]
     refusal: FormatRefused | None = None
-    for bent in _bends(prompt.system, turns):
+    for bent, note in _bends(prompt.system, turns):
         try:
-            layout = Layout(tokenizer, template, bent.turns)
+            layout = Layout(tokenizer, template, bent)
         except FormatRefused as error:
             refusal = refusal or error
             continue
@@ -135,46 +124,16 @@ def _render(tokenizer: ModelTokenizer, prompt: Prompt, name: str, source: str) -
         stop = () if name == OWN else layout.plain.stop
         marks = thinking_of(source)
         begun = layout.plain.text.rstrip().endswith(marks.open)
-        made = _finished(tokenizer, (*ids, *reply), reply, name, stop, bent.note)
-        thinking = replace(marks, begun=begun)
-        return replace(made, rendered=replace(made.rendered, thinking=thinking))
+        tokens = tokenizer.pieces((*ids, *reply))
+        text = b"".join(token.bytes for token in tokens).decode("utf-8", "replace")
+        rendered = RenderedPrompt(name, text, tokens, stop, note, replace(marks, begun=begun))
+        return PromptIds((*ids, *reply), reply, rendered)
     assert refusal is not None  # there is always one bend to try
     raise refusal
 
 
-def _finished(
-    tokenizer: ModelTokenizer,
-    ids: tuple[int, ...],
-    reply_ids: tuple[int, ...],
-    name: str,
-    stop: tuple[str, ...],
-    note: str,
-) -> PromptIds:
-    """The result, whose text is what its ids say and nothing else."""
-    tokens = tokenizer.pieces(ids)
-    text = b"".join(token.bytes for token in tokens).decode("utf-8", "replace")
-    return PromptIds(ids, reply_ids, RenderedPrompt(name, text, tokens, stop, note))
-
-
-def _open_turn(prompt: Prompt) -> tuple[tuple[Turn, ...], Turn | None]:
-    """The turns that are complete, and the reply that is to be continued."""
-    if not prompt.continue_reply:
-        return prompt.turns, None
-    if not prompt.turns or prompt.turns[-1].role != "assistant":
-        raise EngineError("there is no reply to continue: the last message is not the assistant's")
-    return prompt.turns[:-1], prompt.turns[-1]
-
-
-@dataclass(frozen=True, slots=True)
-class _Bent:
-    """Turns as a format may take them, and what was done to them."""
-
-    turns: tuple[Turn, ...]
-    note: str = ""
-
-
-def _bends(system: str, turns: tuple[Turn, ...]) -> Iterator[_Bent]:
-    """The conversation as it is, then bent more and more.
+def _bends(system: str, turns: tuple[Turn, ...]) -> Iterator[tuple[tuple[Turn, ...], str]]:
+    """The conversation as it is, then bent more and more; each with words for what was done to it.
 
     Some models' templates refuse a system turn (Gemma), one that the assistant begins, or two
     messages of one role in a row.
@@ -191,10 +150,10 @@ def _bends(system: str, turns: tuple[Turn, ...]) -> Iterator[_Bent]:
     moved = "the format takes no system text; it stands before your first message"
     for body, note in zip(bodies, notes, strict=True):
         if system:
-            yield _Bent((Turn("system", system), *body), note)
-            yield _Bent(_merged(system, body), f"{moved}; {note}" if note else moved)
+            yield (Turn("system", system), *body), note
+            yield _merged(system, body), f"{moved}; {note}" if note else moved
         else:
-            yield _Bent(body, note)
+            yield body, note
 
 
 def _joined(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:

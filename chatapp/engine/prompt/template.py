@@ -28,6 +28,7 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
+from jinja2.visitor import NodeTransformer
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.thinking import SWITCHES
@@ -239,41 +240,25 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().call(context, obj, *args, **kwargs)
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
-        for body, line in _repeated_bodies(source):
-            check = _call("check_time", []).set_lineno(line)
-            body.insert(0, nodes.Output([check]).set_lineno(line))
-        _replace_concatenations(source)
-        return super()._generate(source, *args, **kwargs)
+        return super()._generate(_Bounds().visit(source), *args, **kwargs)
 
 
-def _repeated_bodies(source: nodes.Template) -> Iterator[tuple[list[nodes.Node], int]]:
-    """What a template may run many times: the bodies of its loops and macros, with their lines."""
-    for found in source.find_all((nodes.For, nodes.Macro, nodes.CallBlock)):
-        assert isinstance(found, nodes.For | nodes.Macro | nodes.CallBlock)
-        yield found.body, found.lineno
+class _Bounds(NodeTransformer):
+    """Lets what may run many times look at the clock, and `~` at sizes."""
+
+    def visit_For(self, node: nodes.For | nodes.Macro | nodes.CallBlock) -> nodes.Node:
+        check = nodes.Output([_call("check_time", [])]).set_lineno(node.lineno)
+        node.body.insert(0, check)
+        return self.generic_visit(node)
+
+    visit_Macro = visit_CallBlock = visit_For
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+        return self.generic_visit(_call("concatenate", node.nodes).set_lineno(node.lineno))
 
 
 def _call(method: str, arguments: list[nodes.Expr]) -> nodes.Call:
     return nodes.Call(nodes.EnvironmentAttribute(method), arguments, [], None, None)
-
-
-def _replace_concatenations(node: nodes.Node) -> None:
-    """Let `~` go through the environment, which looks at sizes."""
-    for name, value in list(node.iter_fields()):
-        if isinstance(value, nodes.Node):
-            _replace_concatenations(value)
-            if isinstance(value, nodes.Concat):
-                setattr(node, name, _concatenation(value))
-        elif isinstance(value, list):
-            for index, item in enumerate(value):
-                if isinstance(item, nodes.Node):
-                    _replace_concatenations(item)
-                    if isinstance(item, nodes.Concat):
-                        value[index] = _concatenation(item)
-
-
-def _concatenation(node: nodes.Concat) -> nodes.Node:
-    return _call("concatenate", node.nodes).set_lineno(node.lineno)
 
 
 class _Generation(Extension):
