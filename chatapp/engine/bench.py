@@ -25,6 +25,7 @@ from chatapp.engine.decoding.controls import Controls
 from chatapp.engine.decoding.decode import generate
 from chatapp.engine.decoding.reply import Task
 from chatapp.engine.look.history import LogitHistory
+from chatapp.engine.runtimes import peers
 from chatapp.engine.runtimes.base import Runtime
 
 CANDIDATES = 20
@@ -125,16 +126,13 @@ class _Bencher:
             token_passes=TURN_TOKENS,
             base=f"prefill_{longest}",
         )
+        traced = partial(self._write, CANDIDATES, self._history, trace=True)
         turns: list[_Turn] = [
             *(self._reading(size) for size in sizes),
             (second, partial(self._second_turn, longest)),
             self._writing("decode", "writing: model and draw alone", partial(self._write, 0, None)),
             self._writing("records", with_top, partial(self._write, CANDIDATES, self._history)),
-            self._writing(
-                "trace",
-                "with candidates and every stage's trace",
-                partial(self._write, CANDIDATES, self._history, trace=True),
-            ),
+            self._writing("trace", "with candidates and every stage's trace", traced),
         ]
         others = self._runtime.facts.runtime == "transformers"
         return turns + (self._others() if others else self._servers(source))
@@ -194,46 +192,30 @@ class _Bencher:
 
     def _servers(self, source: ModelSource) -> list[_Turn]:
         """llama.cpp's server, where the package that has it is here."""
+        threads = self._runtime.facts.threads
         try:
-            from chatapp.engine.runtimes.server import LlamaServer
+            ask = peers.llama_server(source.path, threads, self._prompt, self._count, _SAMPLING)
         except ImportError:
             return []
-        room = len(self._prompt) + self._count + 8
-        server = LlamaServer(source.path, room, self._runtime.facts.threads)
+        without, with_top = "without probabilities", f"with the top {CANDIDATES}"
         return [
-            self._writing(name, words, partial(self._served, server, top))
-            for name, words, top in (
-                ("server", "llama.cpp's server, without probabilities", 0),
-                ("server_top", f"llama.cpp's server, with the top {CANDIDATES}", CANDIDATES),
-            )
+            self._writing("server", f"llama.cpp's server, {without}", partial(ask, 0)),
+            self._writing(
+                "server_top", f"llama.cpp's server, {with_top}", partial(ask, CANDIDATES)
+            ),
         ]
 
-    def _served(self, server: Any, top: int) -> float:
-        seconds: float = server.seconds(self._prompt, self._count, _SAMPLING, top)
-        return seconds
-
     def _others(self) -> list[_Turn]:
-        from chatapp.engine.runtimes import peers
-
         runtime: Any = self._runtime  # a TransformersRuntime
-        count = max(2, self._count // UNCACHED_SHARE)
-
-        def generated() -> float:
-            times = peers.generate_times(runtime, self._prompt, self._count, _SAMPLING)
-            return times[-1] - times[1]  # the prompt is put out first, then every token
-
-        def uncached() -> float:
-            began = time.perf_counter()
-            peers.write_uncached(runtime, self._prompt, count)
-            return time.perf_counter() - began
-
+        ids, count = self._prompt, max(2, self._count // UNCACHED_SHARE)
         without = Measured(
             name="no_cache",
             words="without the KV cache",
             tokens=count,
-            token_passes=count * len(self._prompt) + count * (count - 1) // 2,
+            token_passes=count * len(ids) + count * (count - 1) // 2,
         )
+        generate = partial(peers.generate, runtime, ids, self._count, _SAMPLING)
         return [
-            self._writing("generate", "transformers' generate()", generated),
-            (without, uncached),
+            self._writing("generate", "transformers' generate()", generate),
+            (without, partial(peers.write_uncached, runtime, ids, count)),
         ]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from chatapp.engine.decoding.reply_text import Detokenizer, StopSequences
 from chatapp.engine.runtimes.folder_tokenizer import FolderTokenizer
-from chatapp.engine.runtimes.token_bytes import LeadingSpace
+from chatapp.engine.runtimes.tokenizer import LeadingSpace
 from tests.engine.tiny_tokenizers import byte_level, sentencepiece, unigram
 
 MULTI_BYTE = [

@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from chatapp.chat.errors import EngineError
 from chatapp.engine.prompt.control import ControlToken
 from chatapp.engine.runtimes.folder_tokenizer import FolderTokenizer
-from chatapp.engine.runtimes.token_bytes import LeadingSpace
+from chatapp.engine.runtimes.tokenizer import LeadingSpace
 from tests.engine.tiny_tokenizers import byte_level, save, sentencepiece, unigram
 
 TINY = {

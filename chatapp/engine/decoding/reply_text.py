@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from chatapp.chat.record import FinishReason
-from chatapp.engine.runtimes.token_bytes import LeadingSpace
-from chatapp.engine.runtimes.tokenizer import ModelTokenizer
+from chatapp.engine.runtimes.tokenizer import LeadingSpace, ModelTokenizer
 
 
 class Detokenizer:

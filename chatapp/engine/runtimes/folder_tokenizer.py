@@ -2,12 +2,22 @@
 
 Read with the `tokenizers` library alone, since building transformers' wrapper around the same file
 takes twenty times as long; transformers is asked only for folders without a tokenizer.json.
+
+A vocabulary stores its tokens in one of several disguises: byte-level BPE writes each byte as a
+printable character, SentencePiece writes spaces as "▁" and single bytes as "<0x0A>", WordPiece
+marks what continues a word. The decoder in tokenizer.json says which; `token_decoding` undoes it.
+
+In the real tokenizer any text that spells a control token becomes it
+(huggingface/transformers#29279). So a second tokenizer is built from the same JSON in which each
+control token has a name that nobody can type; everything else, ids included, is as it was.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,15 +25,19 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from chatapp.chat.errors import EngineError, first_line
-from chatapp.engine.runtimes.plain_text import control_tokens, plain_tokenizers
-from chatapp.engine.runtimes.token_bytes import LeadingSpace, token_decoding
-from chatapp.engine.runtimes.tokenizer import ModelTokenizer, Where
+from chatapp.engine.prompt.control import ControlToken
+from chatapp.engine.runtimes.tokenizer import LeadingSpace, ModelTokenizer, Where
+
+Json = dict[str, Any]
+"""A part of tokenizer.json."""
 
 _SPECIAL = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 """Chat templates know special tokens as bos_token, …"""
 
 _LARGEST_ID = 10_000_000
 """No vocabulary comes near; a table of all ids is made."""
+
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class FolderTokenizer(ModelTokenizer):
@@ -44,7 +58,11 @@ class FolderTokenizer(ModelTokenizer):
         backend.no_truncation()
         backend.no_padding()
         super().__init__(
-            controls=control_tokens(backend),
+            controls=tuple(
+                ControlToken(id_, one.content, one.special, one.lstrip, one.rstrip, one.single_word)
+                for id_, one in sorted(backend.get_added_tokens_decoder().items())
+                if one.content and (one.special or one.content.strip())
+            ),
             special_tokens=special_tokens or {},
             chat_template=chat_template,
         )
@@ -61,19 +79,12 @@ class FolderTokenizer(ModelTokenizer):
         wanted = config.get("add_bos_token")
         add_bos = wanted if isinstance(wanted, bool) else None
         if (folder / "tokenizer.json").is_file():
-            return cls(
-                _read_backend(folder / "tokenizer.json"),
-                special_tokens=_special_tokens(names),
-                chat_template=template,
-                add_bos=add_bos,
-            )
-        wrapper = _read_with_transformers(folder)
-        return cls(
-            wrapper.backend_tokenizer,
-            special_tokens={k: str(v) for k, v in wrapper.special_tokens_map.items()},
-            chat_template=template,
-            add_bos=add_bos,
-        )
+            backend, special = _read_backend(folder / "tokenizer.json"), _special_tokens(names)
+        else:
+            wrapper = _read_with_transformers(folder)
+            backend = wrapper.backend_tokenizer
+            special = {k: str(v) for k, v in wrapper.special_tokens_map.items()}
+        return cls(backend, special_tokens=special, chat_template=template, add_bos=add_bos)
 
     @property
     def vocab_size(self) -> int:
@@ -128,7 +139,7 @@ class FolderTokenizer(ModelTokenizer):
 
     @cached_property
     def _plain(self) -> Mapping[Where, Tokenizer]:
-        return plain_tokenizers(self._backend)
+        return plain_tokenizers(self._backend, self.controls)
 
     def token_id(self, text: str) -> int | None:
         found: int | None = self._backend.token_to_id(text)
@@ -214,3 +225,185 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise EngineError(f"{file} cannot be read: it holds no JSON object")
     return value
+
+
+# What the tokens of a vocabulary are in bytes.
+
+
+def token_decoding(decoder: Json | None) -> tuple[Callable[[str], bytes], LeadingSpace]:
+    """How a vocabulary's entries, but for added tokens, become bytes, by tokenizer.json's decoder.
+
+    Exact for byte-level BPE and for SentencePiece's models. For WordPiece, word-level vocabularies
+    and BPE with an end-of-word mark the space between two words belongs to neither token; it is
+    given to the second (to the first for the end-of-word mark).
+    """
+    steps = list(_steps(decoder))
+    kinds = {step["type"]: step for step in steps}
+    if "ByteLevel" in kinds:
+        return (_byte_level, LeadingSpace.KEEP)
+    if "Metaspace" in kinds:
+        step = kinds["Metaspace"]
+        leading = (
+            LeadingSpace.KEEP
+            if step.get("prepend_scheme", "always") == "never"
+            else LeadingSpace.DROP_OF_FIRST_TOKEN
+        )
+        return (_spaced(step.get("replacement", "▁"), " "), leading)
+    if "ByteFallback" in kinds or "Replace" in kinds:
+        strips = any(s["type"] == "Strip" and s["content"] == " " and s["start"] for s in steps)
+        replace = kinds.get("Replace", {})
+        mark = replace.get("pattern", {}).get("String", "▁")
+        leading = LeadingSpace.DROP_ONE if strips else LeadingSpace.KEEP
+        return (_spaced(mark, replace.get("content", " ")), leading)
+    if "BPEDecoder" in kinds:
+        suffix = kinds["BPEDecoder"].get("suffix", "</w>")
+        return (lambda t: t.replace(suffix, " ").encode(), LeadingSpace.KEEP)
+    prefix = kinds.get("WordPiece", {}).get("prefix")
+    return (_words(prefix), LeadingSpace.DROP_ONE)
+
+
+def _steps(decoder: Json | None) -> Iterator[Json]:
+    if decoder is None:
+        return
+    if decoder["type"] == "Sequence":
+        for inner in decoder["decoders"]:
+            yield from _steps(inner)
+    else:
+        yield decoder
+
+
+def _spaced(mark: str, space: str) -> Callable[[str], bytes]:
+    """SentencePiece: a mark for the space, and bytes that have no character by number."""
+
+    def to_bytes(token: str) -> bytes:
+        if match := _BYTE_TOKEN.fullmatch(token):
+            return bytes([int(match.group(1), 16)])
+        return token.replace(mark, space).encode()
+
+    return to_bytes
+
+
+def _words(prefix: str | None) -> Callable[[str], bytes]:
+    """Whole words: a space before each, but for those that continue a word."""
+
+    def to_bytes(token: str) -> bytes:
+        if prefix and token.startswith(prefix):
+            return token[len(prefix) :].encode()
+        return f" {token}".encode()
+
+    return to_bytes
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """Which byte each character stands for in byte-level BPE (GPT-2's bytes_to_unicode)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {
+        chr(0x100 + number): byte for number, byte in enumerate(others)
+    }
+
+
+_BYTE_OF = _byte_alphabet()
+
+
+def _byte_level(token: str) -> bytes:
+    """The bytes of a byte-level BPE token; text outside of its alphabet stands for itself."""
+    try:
+        return bytes(_BYTE_OF[character] for character in token)
+    except KeyError:
+        return token.encode("utf-8", "surrogatepass")
+
+
+# Tokenizers in which no text becomes a control token.
+
+
+def plain_tokenizers(
+    tokenizer: Tokenizer, controls: tuple[ControlToken, ...]
+) -> Mapping[Where, Tokenizer]:
+    """Tokenizers without control tokens, made of the real one; at most two are different ones.
+
+    SentencePiece-like tokenizers put a space before a text. Some do it once, at the start, others
+    after every control token too; none may do it where a text merely goes on.
+    """
+    plain = _without_control_tokens(json.loads(tokenizer.to_str()), controls)
+    at_start = Tokenizer.from_str(json.dumps(plain))
+    once = _prefixes_once(plain.get("pre_tokenizer"))
+    bare = {
+        **plain,
+        "pre_tokenizer": _without_prefix(plain.get("pre_tokenizer")),
+        "normalizer": _without_prefix(plain.get("normalizer")),
+    }
+    if bare == plain:
+        return dict.fromkeys(Where, at_start)
+    inside = Tokenizer.from_str(json.dumps(bare))
+    after_control = inside if once else at_start
+    return {Where.START: at_start, Where.AFTER_CONTROL: after_control, Where.INSIDE: inside}
+
+
+def _without_control_tokens(tokenizer: Json, tokens: tuple[ControlToken, ...]) -> Json:
+    """The JSON with every control token under a name that no text can spell.
+
+    They are renamed and not removed, since the ids of added tokens follow from their order.
+    """
+    secret = secrets.token_hex(16)
+    names = {token.content: f"\ufdd0{secret}{token.id}" for token in tokens}
+    added = [
+        {**item, "content": names.get(item["content"], item["content"])}
+        for item in tokenizer["added_tokens"]
+    ]
+    return {
+        **tokenizer,
+        "added_tokens": added,
+        "model": _renamed_model(tokenizer["model"], names),
+        "post_processor": None,
+        "padding": None,
+        "truncation": None,
+    }
+
+
+def _renamed_model(model: Json, names: Mapping[str, str]) -> Json:
+    """The model with those entries of its vocabulary renamed, and no merge that leads to one."""
+    vocab = model["vocab"]
+    if isinstance(vocab, list):  # Unigram: pairs of piece and score
+        return {**model, "vocab": [[names.get(piece, piece), score] for piece, score in vocab]}
+    if names.keys().isdisjoint(vocab):
+        return model
+    renamed = {**model, "vocab": {names.get(entry, entry): id_ for entry, id_ in vocab.items()}}
+    if unknown := model.get("unk_token"):
+        renamed["unk_token"] = names.get(unknown, unknown)
+    if "merges" in model:
+        prefix = model.get("continuing_subword_prefix") or ""
+        renamed["merges"] = [
+            merge for merge in model["merges"] if not _merge_parts(merge, prefix) & names.keys()
+        ]
+    return renamed
+
+
+def _merge_parts(merge: str | list[str], prefix: str) -> set[str]:
+    """The two tokens of a merge, and what they make."""
+    first, second = merge.split(" ") if isinstance(merge, str) else merge
+    return {first, second, first + second.removeprefix(prefix)}
+
+
+def _prefixes_once(step: Json | None) -> bool:
+    """Whether the space before a text is put at the start of the whole text only."""
+    if step is None:
+        return False
+    if step["type"] == "Sequence":
+        return any(map(_prefixes_once, step["pretokenizers"]))
+    return bool(step["type"] == "Metaspace" and step.get("prepend_scheme") == "first")
+
+
+def _without_prefix(step: Json | None) -> Json | None:
+    """A normalizer or pre-tokenizer that puts nothing before the text."""
+    if step is None or step["type"] == "Prepend":
+        return None
+    for key in ("pretokenizers", "normalizers"):
+        if key in step:
+            kept = [inner for inner in map(_without_prefix, step[key]) if inner is not None]
+            return {**step, key: kept}
+    if step["type"] == "Metaspace":
+        return {**step, "prepend_scheme": "never"}
+    if step["type"] == "ByteLevel":
+        return {**step, "add_prefix_space": False}
+    return step

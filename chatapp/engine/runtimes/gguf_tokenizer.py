@@ -16,8 +16,7 @@ from typing import Any
 from chatapp.chat.errors import EngineError
 from chatapp.engine.prompt.control import ControlToken
 from chatapp.engine.runtimes.library import Library, library
-from chatapp.engine.runtimes.token_bytes import LeadingSpace
-from chatapp.engine.runtimes.tokenizer import ModelTokenizer, Where
+from chatapp.engine.runtimes.tokenizer import LeadingSpace, ModelTokenizer, Where
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = 1 << 0, 1 << 3, 1 << 4
 _LSTRIP, _RSTRIP, _SINGLE_WORD = 1 << 7, 1 << 8, 1 << 9

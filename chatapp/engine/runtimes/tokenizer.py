@@ -11,7 +11,6 @@ from chatapp.chat.errors import EngineError
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.text import escape_bytes
 from chatapp.engine.prompt.control import ControlPattern, ControlToken
-from chatapp.engine.runtimes.token_bytes import LeadingSpace
 
 Segment = str | ControlToken | tuple[int, ...]
 """Part of a prompt: ordinary text, one control token, or exact ids."""
@@ -24,6 +23,14 @@ class Where(Enum):
     AFTER_CONTROL = auto()
     INSIDE = auto()
     """It goes on after other text or a reply's exact ids: no space is put before it."""
+
+
+class LeadingSpace(Enum):
+    """What the decoder does to a space at the very start of a text."""
+
+    KEEP = "keep"
+    DROP_ONE = "drop one"
+    DROP_OF_FIRST_TOKEN = "drop all of the first token"
 
 
 class ModelTokenizer(ABC):
