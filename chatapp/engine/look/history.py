@@ -117,18 +117,16 @@ def _head(row: Alive) -> Alive:
     return Alive(head.logits[:HEAD_LIMIT], head.ids[:HEAD_LIMIT], row.vocabulary)
 
 
+@dataclass(slots=True, eq=False)
 class Recording:
     """The rows of one reply as it is written. Made by `LogitHistory.begin`."""
 
-    __slots__ = ("first", "ids", "rows")
-
-    def __init__(self, ids: list[int], first: int, rows: list[LogitRow]) -> None:
-        self.ids = ids
-        """The prompt and the reply so far."""
-        self.first = first
-        """The index in `ids` of the token that the first row is about."""
-        self.rows = rows
-        """The further ones follow without a gap."""
+    ids: list[int]
+    """The prompt and the reply so far."""
+    first: int
+    """The index in `ids` of the token that the first row is about."""
+    rows: list[LogitRow]
+    """The further ones follow without a gap."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

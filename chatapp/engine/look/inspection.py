@@ -81,11 +81,7 @@ class Inspection:
         end_ids: Callable[[tuple[str, ...], PromptFormat], tuple[int, ...]],
         vocabulary: Vocabulary,
     ) -> None:
-        """Look at a model's replies.
-
-        `end_ids`: the tokens that end a reply with these stop sequences in that format.
-        `dry_breakers`: the tokens over which DRY follows no repeat.
-        """
+        """`end_ids`: the tokens that end a reply with these stop sequences in that format."""
         self._runtime = runtime
         self._history = history
         self._end_ids = end_ids

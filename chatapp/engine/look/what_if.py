@@ -47,11 +47,7 @@ class ReplyUnderTest:
         end_ids: Sequence[int],
         vocabulary: Vocabulary = NO_VOCABULARY,
     ) -> None:
-        """Take hold of what does not depend on the settings.
-
-        `rows`: the logits that each token of the reply was taken from, one a token. `dry_breakers`:
-        the tokens over which DRY follows no repeat; asked for while DRY is on.
-        """
+        """`rows`: the logits that each token of the reply was taken from, one a token."""
         if len(rows) != len(reply_ids):
             raise ValueError(f"{len(rows)} rows of logits for {len(reply_ids)} tokens")
         self._rows = tuple(rows)

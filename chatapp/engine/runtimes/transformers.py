@@ -323,13 +323,16 @@ def _pick_dtype(wanted: str, device: torch.device, folder: Path) -> torch.dtype:
 
 
 def _count_weights(folder: Path) -> tuple[int, int]:
-    shapes = [
-        tensor["shape"]
-        for file in folder.glob("*.safetensors")
-        for name, tensor in _safetensors_header(file).items()
-        if name != "__metadata__"
-    ]
+    shapes = [tensor["shape"] for tensor in _tensors(folder)]
     return sum(map(math.prod, shapes)), len(shapes)
+
+
+def _tensors(folder: Path) -> Iterator[dict[str, Any]]:
+    """What the headers of a folder's files say of each tensor: its shape, its dtype."""
+    for file in sorted(folder.glob("*.safetensors")):
+        header = _safetensors_header(file)
+        header.pop("__metadata__", None)
+        yield from header.values()
 
 
 def _safetensors_header(file: Path) -> dict[str, Any]:
@@ -549,11 +552,7 @@ def _adapter(folder: Path) -> str:
 
 def _stored(folder: Path) -> str:
     """How the weights are stored, by the first matrix of the first file: F32, BF16, F16."""
-    for file in sorted(folder.glob("*.safetensors")):
-        for name, tensor in _safetensors_header(file).items():
-            if name != "__metadata__" and len(tensor["shape"]) > 1:
-                return str(tensor["dtype"])
-    return "?"
+    return next((str(one["dtype"]) for one in _tensors(folder) if len(one["shape"]) > 1), "?")
 
 
 def fingerprint(folder: Path) -> str:

@@ -52,27 +52,20 @@ def check_sizes(folder: Path, config: Mapping[str, Any], elements: int, tensors:
     a size is none, or larger than the weights allow.
     """
     inner = config.get("text_config")
-    for part in (config, inner) if isinstance(inner, dict) else (config,):
+    for part in (config, inner if isinstance(inner, dict) else {}):
         for name in (*_COUNTS, *_SIZES):
             value = part.get(name)
             if value is None:
                 continue
             long = name in ("max_position_embeddings", "n_positions", "sliding_window")
             most = tensors if name in _COUNTS else _LONGEST if long else elements
-            if isinstance(value, list):  # some models have one a layer
-                fits = all(_is_size(one, most) for one in value)
-            else:
-                fits = _is_size(value, most)
-            if not fits:
+            several = value if isinstance(value, list) else [value]  # some have one a layer
+            if any(type(one) is not int or not 0 < one <= most for one in several):
                 raise EngineError(
                     f"{folder / 'config.json'} doesn't fit the weights: {name} is"
                     f" {str(value)[:40]}, and they hold {elements:,} numbers in {tensors} tensors;"
                     " fetch or copy the folder again"
                 )
-
-
-def _is_size(value: object, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most
 
 
 def check_parameters(folder: Path, config: Any, elements: int) -> None:
