@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,9 +22,9 @@ from chatapp.chat.record import FinishReason
 from chatapp.chat.search import MOST_COLUMNS, ColumnEvent, SearchError, SeveralEvent
 from chatapp.engine.decoding.controls import Controls
 from chatapp.engine.decoding.ending import failure
-from chatapp.engine.decoding.prefill import Prefilled, prefill
+from chatapp.engine.decoding.prefill import prefill
 from chatapp.engine.decoding.reply import Reply, Task
-from chatapp.engine.look.history import LogitHistory
+from chatapp.engine.look.history import LogitHistory, Recording
 from chatapp.engine.runtimes.base import CannotFork, Floats, KVSequence, Rows, Runtime
 
 
@@ -47,13 +48,27 @@ def generate_several(
     options, end ids and stop sequences may differ, the prompt may not. Raises SearchError: no
     columns, too many, not as many controls, or prompts that differ.
     """
-    _check(tasks, controls)
+    if not 1 <= len(tasks) <= MOST_COLUMNS:
+        raise SearchError(
+            f"between 1 and {MOST_COLUMNS} replies can be written side by side, not {len(tasks)}"
+        )
+    if len(controls) != len(tasks):
+        raise SearchError(f"{len(tasks)} replies need as many controls, not {len(controls)}")
+    prompt_ids = tasks[0].prompt_ids
+    if any(task.prompt_ids != prompt_ids for task in tasks):
+        raise SearchError("replies side by side must have the same prompt")
     columns = [
-        _Column(number, Reply(runtime, task), mine, task, history)
+        _Column(
+            number,
+            Reply(runtime, task),
+            mine,
+            history,
+            history.begin(prompt_ids) if history is not None else None,
+        )
         for number, (task, mine) in enumerate(zip(tasks, controls, strict=True))
     ]
     try:
-        yield from _write(sequence, columns, batched)
+        yield from _write(sequence, prompt_ids, columns, batched)
     except (RuntimeError, MemoryError, EngineError) as error:
         sequence.crop(0)
         for column in columns:
@@ -61,26 +76,18 @@ def generate_several(
                 yield column.end(FinishReason.ERROR, failure(error))
 
 
+@dataclass(slots=True)
 class _Column:
     """One reply, its controls, and whether its end has been told."""
 
-    def __init__(
-        self,
-        number: int,
-        reply: Reply,
-        controls: Controls,
-        task: Task,
-        history: LogitHistory | None,
-    ) -> None:
-        self.number = number
-        self.reply = reply
-        self.controls = controls
-        self.task = task
-        self._history = history
-        self._recording = history.begin(task.prompt_ids) if history is not None else None
-        self.over = False
-        self.last_id = -1
-        """The token taken last."""
+    number: int
+    reply: Reply
+    controls: Controls
+    history: LogitHistory | None
+    recording: Recording | None
+    over: bool = False
+    last_id: int = -1
+    """The token taken last."""
 
     def is_cancelled(self) -> bool:
         return self.controls.cancelled
@@ -96,8 +103,8 @@ class _Column:
             yield self.end(FinishReason.ERROR, str(error))
             return
         self.last_id = taken.record.id
-        if self._history is not None and self._recording is not None:
-            self._history.append(self._recording, self.last_id, logits)
+        if self.history is not None and self.recording is not None:
+            self.history.append(self.recording, self.last_id, logits)
         yield ColumnEvent(self.number, taken)
         if self.reply.finished:
             yield self.end()
@@ -107,33 +114,20 @@ class _Column:
         return ColumnEvent(self.number, self.reply.end(reason, words))
 
 
-def _check(tasks: Sequence[Task], controls: Sequence[Controls]) -> None:
-    if not 1 <= len(tasks) <= MOST_COLUMNS:
-        raise SearchError(
-            f"between 1 and {MOST_COLUMNS} replies can be written side by side, not {len(tasks)}"
-        )
-    if len(controls) != len(tasks):
-        raise SearchError(f"{len(tasks)} replies need as many controls, not {len(controls)}")
-    if any(task.prompt_ids != tasks[0].prompt_ids for task in tasks):
-        raise SearchError("replies side by side must have the same prompt")
-
-
 def _write(
-    sequence: KVSequence, columns: Sequence[_Column], batched: bool
+    sequence: KVSequence, prompt_ids: tuple[int, ...], columns: Sequence[_Column], batched: bool
 ) -> Iterator[SeveralEvent]:
     first = columns[0]
     if first.reply.finished:  # the prompt fills the context
         yield from (column.end() for column in columns)
         return
     read = yield from prefill(
-        sequence,
-        first.task.prompt_ids,
-        lambda: all(column.is_cancelled() for column in columns),
+        sequence, prompt_ids, lambda: all(column.is_cancelled() for column in columns)
     )
     if read is None:
         yield from (column.end(FinishReason.CANCELLED) for column in columns)
         return
-    yield PromptRead(first.task.prompt_ids, read.cached_tokens, first.reply.seconds)
+    yield PromptRead(prompt_ids, read.cached_tokens, first.reply.seconds)
     if batched and len(columns) > 1:
         try:
             rows = sequence.rows()
@@ -143,7 +137,16 @@ def _write(
             with closing(rows):
                 yield from _write_together(rows, columns, read.logits)
             return
-    yield from _write_in_turn(sequence, columns, read)
+    # One column after the other; each goes back to the prompt in the same sequence.
+    for column in columns:
+        if column is not first:
+            read = yield from prefill(sequence, prompt_ids, column.is_cancelled)
+        if read is None:
+            yield column.end(FinishReason.CANCELLED)
+            continue
+        yield from column.step(read.logits)
+        while not column.over:
+            yield from column.step(sequence.read((column.last_id,)).logits[0])
 
 
 def _write_together(
@@ -166,18 +169,3 @@ def _write_together(
             rows.select(staying)
             running = [running[row] for row in staying]
         behind = rows.read([column.last_id for column in running]).logits
-
-
-def _write_in_turn(
-    sequence: KVSequence, columns: Sequence[_Column], read: Prefilled | None
-) -> Iterator[SeveralEvent]:
-    """Decode one column after the other; each goes back to the prompt in the same sequence."""
-    for column in columns:
-        if column is not columns[0]:
-            read = yield from prefill(sequence, column.task.prompt_ids, column.is_cancelled)
-        if read is None:
-            yield column.end(FinishReason.CANCELLED)
-            continue
-        yield from column.step(read.logits)
-        while not column.over:
-            yield from column.step(sequence.read((column.last_id,)).logits[0])

@@ -12,7 +12,7 @@ Its numbers are told from this seed's by their values, and then it is said that 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from chatapp.chat.inspection import WrittenReply
@@ -45,35 +45,37 @@ def state_before(
     `run`: sends the step of an index through the chain; asked only for tokens that were taken
     without a draw while XTC was on.
     """
-    seed = reply.seed % 2**64
-    if not _depends(reply, index):
+    seed, draws = reply.seed % 2**64, reply.draws
+    if not (_tosses(sampling := reply.sampling_at(index)) or sampling.mirostat_tau > 0):
         return Before(Snapshot(seed, 0, None))
-    if len(reply.draws) < index or len(reply.probs) < index:
+    if len(draws) < index or len(reply.probs) < index:
         return Before(Snapshot(seed, 0, None), NO_RECORDS)
-    places = _places(seed, 2 * len(reply.ids) + 2)
+    generator = random.Random(seed)
+    places = {generator.random(): place for place in range(2 * len(reply.ids) + 2)}
     begin = _begin(reply, places)
-    if index < begin:
-        return Before(Snapshot(seed, 0, _mu(reply, 0, index)), TAKEN_OVER)
-    mu = _mu(reply, begin, index)
-    return Before(Snapshot(seed, _count(reply, begin, index, places, run), mu))
-
-
-def _depends(reply: WrittenReply, index: int) -> bool:
-    sampling = reply.sampling_at(index)
-    return _tosses(sampling) or sampling.mirostat_tau > 0
+    # How many numbers were drawn is known behind each that drew a token; from there it is counted.
+    start = max((at + 1 for at in range(begin, index) if draws[at] is not None), default=begin)
+    last = draws[start - 1] if start > begin else None
+    drawn = 0 if last is None else places[last] + 1
+    mu: float | None = None  # in bits, as `ChainState.observe` moves it
+    for place in range(0 if index < begin else begin, index):
+        sampling = reply.sampling_at(place)
+        if place >= start and _tosses(sampling):
+            state = ChainState.restore(Snapshot(seed, drawn, mu))
+            run(place, state)
+            drawn = state.snapshot().draws
+        if sampling.mirostat_tau == 0:
+            mu = None
+        elif (prob := reply.probs[place]) > 0:
+            mu = moved_mu(2 * sampling.mirostat_tau if mu is None else mu, prob, sampling)
+    return Before(Snapshot(seed, drawn, mu), TAKEN_OVER if index < begin else "")
 
 
 def _tosses(sampling: SamplingParams) -> bool:
     return sampling.xtc_probability > 0 and sampling.xtc_threshold <= 0.5
 
 
-def _places(seed: int, count: int) -> dict[float, int]:
-    """The first numbers of a seed, each with its place."""
-    generator = random.Random(seed)
-    return {generator.random(): place for place in range(count)}
-
-
-def _begin(reply: WrittenReply, places: dict[float, int]) -> int:
+def _begin(reply: WrittenReply, places: Container[float]) -> int:
     """The first token that this reply's own request took: a span of settings begins there."""
     foreign = [
         index
@@ -84,36 +86,3 @@ def _begin(reply: WrittenReply, places: dict[float, int]) -> int:
         return 0
     starts = [span.start for span in reply.spans if span.start > foreign[-1]]
     return min(starts, default=len(reply.ids))
-
-
-def _mu(reply: WrittenReply, begin: int, index: int) -> float | None:
-    """Mirostat's μ in bits, as `ChainState.observe` moves it."""
-    mu: float | None = None
-    for place in range(begin, index):
-        sampling = reply.sampling_at(place)
-        if sampling.mirostat_tau == 0:
-            mu = None
-        elif (prob := reply.probs[place]) > 0:
-            mu = moved_mu(2 * sampling.mirostat_tau if mu is None else mu, prob, sampling)
-    return mu
-
-
-def _count(
-    reply: WrittenReply,
-    begin: int,
-    index: int,
-    places: dict[float, int],
-    run: Callable[[int, ChainState], Outcome],
-) -> int:
-    """How many numbers were drawn before a token."""
-    drawn, start = 0, begin
-    for place in range(begin, index):
-        number = reply.draws[place]
-        if number is not None:
-            drawn, start = places[number] + 1, place + 1
-    for place in range(start, index):
-        if _tosses(reply.sampling_at(place)):
-            state = ChainState.restore(Snapshot(reply.seed, drawn, _mu(reply, begin, place)))
-            run(place, state)
-            drawn = state.snapshot().draws
-    return drawn

@@ -54,12 +54,9 @@ class Layout:
         """
         self._tokenizer = tokenizer
         self._template = template
-        self._roles = [turn.role for turn in turns]
         self._turns = turns
         self._texts = [turn.text for turn in turns]
-        self.plain: RenderedText = self._template.render(
-            self._messages(self._texts), tokenizer.special_tokens, add_generation_prompt=True
-        )
+        self.plain = self._render(self._texts)
         """The text and the stop sequences of the format, nothing replaced."""
         self._unused = unused_characters("".join([*self._texts, self.plain.text]))
         self._stand_ins: dict[str, str] = {}
@@ -94,17 +91,18 @@ class Layout:
         own = [token_id for text in spelt if (token_id := tokenizer.control_id(text)) is not None]
         return tokenizer.controls_in(ids) == tokenizer.controls_in(own)
 
-    def _messages(self, contents: Sequence[str]) -> list[dict[str, str]]:
-        return [
-            {"role": role, "content": content}
-            for role, content in zip(self._roles, contents, strict=False)
-        ]
+    def _render(self, contents: Sequence[str], *, is_open: bool = True) -> RenderedText:
+        """The format's text for the first turns, as many as there are contents.
 
-    def _render(self, contents: Sequence[str]) -> str:
-        """The format's text for the first turns, as many as there are contents."""
+        One content more than turns is a reply to them. `is_open`: the next reply's turn is opened.
+        """
+        roles = [*(turn.role for turn in self._turns), "assistant"]
+        messages = [
+            {"role": role, "content": content}
+            for role, content in zip(roles, contents, strict=False)
+        ]
         variables = self._tokenizer.special_tokens
-        messages = self._messages(contents)
-        return self._template.render(messages, variables, add_generation_prompt=True).text
+        return self._template.render(messages, variables, add_generation_prompt=is_open)
 
     def _guarded(self, text: str) -> str:
         """A text that can neither spell nor complete a control token."""
@@ -128,16 +126,16 @@ class Layout:
 
     def _protected(self, guarded: list[str]) -> tuple[list[str], str]:
         """Contents and the format's text for them, in which every control token is its own."""
-        rendered = self._render(guarded)
+        rendered = self._render(guarded).text
         if self._restored(rendered) == self.plain.text:
             return guarded, rendered
         # The format reads what it is given: it cuts a reply's reasoning off at </think>, say. Show
         # it the replies as they are, unless any control token of theirs would be left over.
         trusting = [
-            text if role == "assistant" else guard
-            for role, text, guard in zip(self._roles, self._texts, guarded, strict=True)
+            turn.text if turn.role == "assistant" else guard
+            for turn, guard in zip(self._turns, guarded, strict=True)
         ]
-        other = self._render(trusting)
+        other = self._render(trusting).text
         find = self._tokenizer.pattern.find
         if self._restored(other) == self.plain.text and find(other) == find(rendered):
             return trusting, other
@@ -157,7 +155,7 @@ class Layout:
             found = rendered.index(mark.character)
             if mark.lead not in gaps:
                 prompt = self._render(self._with_marks(contents[:index], marks))
-                gap = _gap(prompt, rendered[:found])
+                gap = _gap(prompt.text, rendered[:found])
                 gaps[mark.lead] = mark.lead if gap is None else gap
             yield from self._text_segments(rendered[at:found].removesuffix(gaps[mark.lead]))
             yield mark.ids
@@ -179,7 +177,7 @@ class Layout:
     ) -> tuple[dict[int, _Mark], str]:
         """Those marks whose text the format writes unchanged, and its text with them."""
         while marks:
-            marked = self._render(self._with_marks(contents, marks))
+            marked = self._render(self._with_marks(contents, marks)).text
             kept = _unchanged(list(marks.values()), marked, rendered)
             if len(kept) == len(marks):
                 return marks, marked
@@ -189,11 +187,7 @@ class Layout:
     def _after_prompt(self, text: str) -> str:
         """A reply's text with the whitespace that the format puts before it."""
         mark = _mark(next(self._unused), text, ())
-        messages = self._messages(self._texts)
-        messages.append({"role": "assistant", "content": mark.content})
-        closed = self._template.render(
-            messages, self._tokenizer.special_tokens, add_generation_prompt=False
-        ).text
+        closed = self._render([*self._texts, mark.content], is_open=False).text
         gap = _gap(self.plain.text, closed[: max(closed.find(mark.character), 0)])
         return text if gap is None else gap + mark.core + mark.trail
 

@@ -69,8 +69,8 @@ class _Budget:
 
 
 _budget: ContextVar[_Budget] = ContextVar("budget")
-_moment: ContextVar[float | None] = ContextVar("moment", default=None)
-_think: ContextVar[bool | None] = ContextVar("think", default=None)
+_told: ContextVar[tuple[float | None, bool | None]] = ContextVar("told", default=(None, None))
+"""The moment, and whether to think: see `telling`."""
 
 
 @contextmanager
@@ -79,12 +79,11 @@ def telling(moment: float | None, think: bool | None) -> Iterator[None]:
 
     `moment`: seconds since the epoch; None is the present. `think`: None leaves it to the format.
     """
-    resets = _moment.set(moment), _think.set(think)
+    reset = _told.set((moment, think))
     try:
         yield
     finally:
-        _moment.reset(resets[0])
-        _think.reset(resets[1])
+        _told.reset(reset)
 
 
 class ChatTemplate:
@@ -124,11 +123,12 @@ class ChatTemplate:
         length = sum(len(message["content"]) for message in messages)
         most = MAX_EXTRA_CHARACTERS + 4 * length
         reset = _budget.set(_Budget(time.monotonic() + MAX_SECONDS, most))
+        _, think = _told.get()
         try:
             context = self._template.new_context(
                 {
                     **variables,
-                    **({} if (think := _think.get()) is None else dict.fromkeys(SWITCHES, think)),
+                    **({} if think is None else dict.fromkeys(SWITCHES, think)),
                     "messages": [dict(message) for message in messages],
                     "add_generation_prompt": add_generation_prompt,
                     "tools": None,
@@ -147,10 +147,8 @@ class ChatTemplate:
             _budget.reset(reset)
 
 
-@functools.lru_cache(maxsize=32)
-def compile_template(source: str) -> ChatTemplate:
-    """A compiled format, compiled once. Raises FormatFailed."""
-    return ChatTemplate(source)
+compile_template = functools.lru_cache(maxsize=32)(ChatTemplate)
+"""A compiled format, compiled once. Raises FormatFailed."""
 
 
 def switch_in(source: str) -> str:
@@ -346,7 +344,7 @@ def _format(value: str, *args: Any, **kwargs: Any) -> str:
 
 
 def _strftime_now(form: str) -> str:
-    seconds = _moment.get()
+    seconds, _ = _told.get()
     now = datetime.now() if seconds is None else datetime.fromtimestamp(seconds)
     return now.strftime(form)
 

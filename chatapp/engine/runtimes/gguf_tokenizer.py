@@ -43,7 +43,7 @@ class GgufTokenizer(ModelTokenizer):
         super().__init__(
             controls=controls,
             special_tokens=self._special_tokens(attributes),
-            chat_template=self._decoded(template) if template else None,
+            chat_template=lib.ffi.string(template).decode("utf-8", "replace") if template else None,
         )
         spelt = (token.content for token in controls if not token.special)
         self._user_defined = re.compile("|".join(map(re.escape, spelt)) or "(?!)")
@@ -163,23 +163,17 @@ class GgufTokenizer(ModelTokenizer):
 
     def _special_tokens(self, attributes: list[int]) -> dict[str, str]:
         unknown = next((i for i, kind in enumerate(attributes) if kind & _UNKNOWN), -1)
-        ids = {f"{name}_token": self._named(name) for name in _NAMED} | {"unk_token": unknown}
+        ids: dict[str, int] = {"unk_token": unknown}
+        for name in _NAMED:
+            ids[f"{name}_token"] = getattr(self._lib.c, f"llama_vocab_{name}")(self._vocab)
         found = {name: token_id for name, token_id in ids.items() if token_id >= 0}
         texts = {name: self.token_bytes(i).decode("utf-8", "replace") for name, i in found.items()}
         self._ids_by_text = {texts[name]: token_id for name, token_id in found.items()}
         return texts
 
-    def _named(self, name: str) -> int:
-        token_id: int = getattr(self._lib.c, f"llama_vocab_{name}")(self._vocab)
-        return token_id
-
     def _all(self) -> tuple[list[Any], range]:
         """Arguments of a function for every token, for `map`."""
         return [self._vocab] * self._size, range(self._size)
-
-    def _decoded(self, text: Any) -> str:
-        decoded: str = self._lib.ffi.string(text).decode("utf-8", "replace")
-        return decoded
 
 
 def read_vocabulary(file: Path) -> GgufTokenizer:

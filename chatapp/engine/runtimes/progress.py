@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any
+
+from transformers.utils import logging
 
 from chatapp.chat.facts import Progress, Report
 
 
-class ProgressBar:
+class ProgressBar(logging.EmptyTqdm):
     """Stands in for a tqdm bar: what it is told goes to a callback instead of the terminal."""
 
-    def __init__(
-        self, items: Iterable[Any] | None, total: int, stage: str, on_progress: Report
-    ) -> None:
+    def __init__(self, items: Iterable[Any], total: int, stage: str, on_progress: Report) -> None:
         self._items = items
         self._total = total
         self._stage = stage
@@ -22,19 +22,9 @@ class ProgressBar:
         self._done = 0
 
     def __iter__(self) -> Iterator[Any]:
-        for item in self._items or ():
+        for item in self._items:
             yield item
             self.update()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        """tqdm's further methods (set_description, close and others) have nothing to do here."""
-        return lambda *_args, **_kwargs: None
 
     def update(self, count: int = 1) -> None:
         self._done += count
@@ -44,12 +34,11 @@ class ProgressBar:
 @contextmanager
 def report_weights(on_progress: Report) -> Iterator[None]:
     """While it lasts, transformers' "Loading weights" bars go to the callback."""
-    from transformers.utils import logging
 
     def hook(_factory: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ProgressBar:
         items = args[0] if args else kwargs.get("iterable")
         total = kwargs.get("total") or (len(items) if isinstance(items, Sized) else 0)
-        return ProgressBar(items, total, "loading weights", on_progress)
+        return ProgressBar(items or (), total, "loading weights", on_progress)
 
     previous = logging.set_tqdm_hook(hook)
     try:
