@@ -129,7 +129,7 @@ class _Bencher:
         traced = partial(self._write, CANDIDATES, self._history, trace=True)
         turns: list[_Turn] = [
             *(self._reading(size) for size in sizes),
-            (second, partial(self._second_turn, longest)),
+            (second, partial(self.read, TURN_TOKENS, longest)),
             self._writing("decode", "writing: model and draw alone", partial(self._write, 0, None)),
             self._writing("records", with_top, partial(self._write, CANDIDATES, self._history)),
             self._writing("trace", "with candidates and every stage's trace", traced),
@@ -148,9 +148,11 @@ class _Bencher:
         passes = len(self._prompt) + tokens
         return Measured(name=name, words=words, tokens=tokens, token_passes=passes), run
 
-    def read(self, count: int) -> float:
-        """Read so many tokens, from nothing."""
+    def read(self, count: int, behind: int = 0) -> float:
+        """Read so many tokens, from nothing or behind others that have been read."""
         with closing(self._runtime.sequence()) as sequence:
+            if behind:
+                sequence.read(self._text(behind))
             began = time.perf_counter()
             sequence.read(self._text(count))
             return time.perf_counter() - began
@@ -158,14 +160,6 @@ class _Bencher:
     def _text(self, count: int) -> tuple[int, ...]:
         repeats = -(-count // len(self._ids))
         return tuple((self._ids * repeats)[:count])
-
-    def _second_turn(self, count: int) -> float:
-        """The logits after a further turn, when all before it has been read."""
-        with closing(self._runtime.sequence()) as sequence:
-            sequence.read(self._text(count))
-            began = time.perf_counter()
-            sequence.read(self._text(TURN_TOKENS))
-            return time.perf_counter() - began
 
     def _write(
         self, candidates: int, history: LogitHistory | None, *, trace: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chatapp.chat.errors import EngineError
-from chatapp.chat.facts import LoadOptions, ModelSource, Progress
+from chatapp.chat.facts import IsCancelled, LoadOptions, ModelSource, Progress, Report
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.xray import (
     Analogy,
@@ -46,8 +46,6 @@ _ROWS = 8192
 _CACHE_LENGTHS = (8, 16, 32, 64, 128)
 _PIECE = 512
 """Tokens read at once: the more, the quicker, and the later one hears that nobody waits."""
-
-Report = Callable[[Progress], None]
 
 
 class XRay:
@@ -259,9 +257,7 @@ class XRay:
 
         return positions(weights, position)
 
-    def cache_run(
-        self, passage: Passage, on_progress: Report, cancelled: Callable[[], bool]
-    ) -> CacheRun:
+    def cache_run(self, passage: Passage, on_progress: Report, cancelled: IsCancelled) -> CacheRun:
         """Read a growing text with and without what is kept of it, on the runtime that writes.
 
         Raises:
