@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,6 +57,7 @@ class Action:
     """Its argument, as help prints it; empty for none."""
     keys: str
     key_id: str
+    takes: Sequence[str]
     choices: Callable[[Any], Iterable[str]]
     files: str | None
     feature: object = None
@@ -68,7 +69,7 @@ class Action:
 
     @property
     def values(self) -> list[str]:
-        return list(self.choices(self.feature))
+        return [*self.takes, *self.choices(self.feature)]
 
 
 def action(
@@ -78,6 +79,7 @@ def action(
     usage: str = "",
     keys: str = "",
     key_id: str = "",
+    takes: Sequence[str] = (),
     values: Callable[[Any], Iterable[str]] = lambda _feature: (),
     files: str | None = None,
 ) -> Callable[[_Function], _Function]:
@@ -91,13 +93,14 @@ def action(
         usage: its argument, as help prints it; optional ones stand in brackets. Empty for none.
         keys: which keys do it without an argument, as Textual names them, separated by commas.
         key_id: what the settings file calls those keys: "reply.pause".
-        values: what the argument may be, for completion; given the feature.
+        takes: all that the argument may be.
+        values: what else it may be, for completion; given the feature.
         files: the argument may be a folder, or a file whose name ends so.
     """
 
     def mark(method: _Function) -> _Function:
         said = text or " ".join((method.__doc__ or "").partition("\n\n")[0].split())
-        one = Action(method, name, said, usage, keys, key_id, values, files)
+        one = Action(method, name, said, usage, keys, key_id, takes, values, files)
         method.__dict__["action"] = one
         return method
 
@@ -163,6 +166,8 @@ class Actions:
             raise CommandError(f"/{found.name} needs {found.usage}: {found.text}")
         if line.argument and not found.usage:
             raise CommandError(f"/{found.name} takes nothing behind it: {found.text}")
+        if line.argument and found.takes and line.argument not in found.takes:
+            raise CommandError(f"/{found.name} takes {one_of(found.takes)}, not {line.argument!r}")
         if (waiting := found.method(found.feature, line.argument)) is not None:
             await waiting
 
@@ -202,6 +207,11 @@ def _paths(argument: str, ending: str) -> list[str]:
     except (OSError, ValueError, RuntimeError):  # a NUL in it; ~somebody who is not known here
         return []
     return sorted(one for one in found if sanitise(one) == one)
+
+
+def one_of(words: Sequence[str]) -> str:
+    """A few of them as a sentence has them, many as a list."""
+    return ", ".join(words) if len(words) > 3 else " or ".join([", ".join(words[:-1]), words[-1]])
 
 
 def path_of(argument: str) -> Path:

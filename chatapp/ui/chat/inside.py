@@ -62,11 +62,9 @@ class Inside:
         self._written: Sequence[TokenPiece] = ()
         self._shows_written = False
 
-    @action("inside", usage="[PAGE]", values=lambda _: PAGES)
+    @action("inside", usage="[PAGE]", takes=PAGES)
     def inside(self, page: str = "") -> None:
         """Look inside the model at the cursor: tokens, attention, layers, words, anatomy."""
-        if page and page not in PAGES:
-            raise CommandError(f"/inside takes {', '.join(PAGES)}, not {page!r}")
         self._chat.turns.refuse_busy(_BUSY)
 
         async def show() -> None:

@@ -211,12 +211,10 @@ class Messages:
         if not self._chat.transcript.fold():
             self._chat.say("there is no thinking in this message")
 
-    @action("copy", usage="[WHAT]", values=lambda _: ("message", "code", "all"))
+    @action("copy", usage="[WHAT]", takes=("message", "code", "all"))
     def copy(self, what: str = "") -> None:
         """Copy a message, its code, or all."""
         block = self._chat.transcript.current
-        if what not in ("", "message", "code", "all"):
-            raise CommandError(f"/copy takes message, code or all, not {what!r}")
         if what == "all":
             path = self._session.conversation.path()
             texts = [f"{'You' if m.role == 'user' else 'Assistant'}:\n{m.text}" for m in path]

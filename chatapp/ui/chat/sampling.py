@@ -7,6 +7,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 from chatapp.chat.numbers import decimal
 from chatapp.chat.prompt import TokenPiece
@@ -114,11 +115,9 @@ class Sampling:
             case _:
                 self._set_number(name, value)
 
-    @action("think", usage="on|off|auto", values=lambda _: THINK)
+    @action("think", usage="on|off|auto", takes=tuple(THINK))
     async def think(self, argument: str = "") -> None:
         """Have the model think before it answers, or not."""
-        if argument and argument not in THINK:
-            raise CommandError(f"/think takes {', '.join(THINK)}")
         if argument:
             await self._conversations.keep(lambda now: replace(now, think=THINK[argument]))
         chosen = self._session.conversation.think
@@ -229,15 +228,12 @@ class Sampling:
 
     # The end, the order, presets
 
-    @action("end", usage="RULE", values=lambda _: tuple(_END_WORDS))
+    @action("end", usage="RULE", takes=tuple(_END_WORDS))
     def end(self, rule: str) -> None:
         """The end of a reply: allow, forbid, or force it now."""
-        match rule:
-            case "allow" | "forbid" | "force":
-                self._chat.set_sampling(replace(self._chat.sampling, end=rule))
-                self._chat.say(_END_WORDS[rule])
-            case _:
-                raise CommandError(f"/end takes allow, forbid or force, not {rule!r}")
+        named = cast(EndRule, rule)
+        self._chat.set_sampling(replace(self._chat.sampling, end=named))
+        self._chat.say(_END_WORDS[named])
 
     @action("schema", usage="[FILE]", files="")
     async def schema(self, file: str = "") -> None:
@@ -249,17 +245,15 @@ class Sampling:
         held = grammar_words(self._chat.sampling.grammar)
         self._chat.say(f"replies are held to {held}" if held else "replies are held to nothing")
 
-    @action("order", usage="[NAME]", values=lambda _: tuple(ORDERS))
+    @action("order", usage="[NAME]", takes=tuple(ORDERS))
     def order(self, name: str = "") -> None:
         """The order of the sampler's stages: transformers, llama.cpp, your own."""
         if not name:
             screen = OrderScreen(self._chat.sampling, self._chat.set_sampling)
             self._chat.app.push_screen(screen)
-        elif name in ORDERS:
+        else:
             self._chat.set_sampling(replace(self._chat.sampling, order=ORDERS[name]))
             self._chat.say(f"the stages run in {name} order")
-        else:
-            raise CommandError(f"/order takes {' or '.join(ORDERS)}, not {name!r}")
 
     @action(
         "preset", usage="[NAME]", values=lambda self: [*self._presets.names(), "save ", "remove "]

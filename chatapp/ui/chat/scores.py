@@ -23,7 +23,7 @@ from chatapp.chat.numbers import count
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.record import TokenRecord
 from chatapp.chat.served import SERVERS
-from chatapp.ui.actions import CommandError, action
+from chatapp.ui.actions import action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.models import Models
 from chatapp.ui.drawing import MUTED
@@ -72,7 +72,7 @@ class Scores:
             return self._chat.services.score_prompt_tokens > 0
         return self.asked
 
-    @action("score", usage="[WHAT]", values=lambda _: ("on", "off", "system"))
+    @action("score", usage="[WHAT]", takes=("on", "off", "system"))
     def score(self, what: str = "") -> None:
         """Score your messages and the system text: on, off; system goes to that text."""
         match what:
@@ -93,8 +93,6 @@ class Scores:
                 self._chat.say("your own messages are not scored any more")
             case "system":
                 self._show_system()
-            case _:
-                raise CommandError(f"/score takes on, off or system, not {what!r}")
 
     def soon(self) -> None:
         """Score what the model read, unless a reply is under way."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import cast
 
 from textual.app import SuspendNotSupported
 
@@ -20,8 +21,6 @@ from chatapp.ui.editor import edit_text, editor_command
 from chatapp.ui.token_colours import SCALES, Scale
 from chatapp.ui.widgets.sampling_panel import MAIN_PARAMETERS
 
-_VIEWS = ("on", "off", *SCALES)
-
 
 class View:
     """Changes how the chat is shown, and opens what explains it."""
@@ -33,7 +32,9 @@ class View:
 
     # Tokens and colours
 
-    @action("tokens", usage="[SCALE]", keys="ctrl+t", key_id="chat.tokens", values=lambda _: _VIEWS)
+    @action(
+        "tokens", usage="[SCALE]", keys="ctrl+t", key_id="chat.tokens", takes=("on", "off", *SCALES)
+    )
     def tokens(self, what: str = "") -> None:
         """Show replies as tokens, coloured by a scale, or as Markdown."""
         transcript = self._chat.transcript
@@ -42,15 +43,15 @@ class View:
         elif what in ("on", "off"):
             transcript.view = "tokens" if what == "on" else "markdown"
         else:
-            transcript.scale = _scale(what, f"/tokens takes {', '.join(_VIEWS)}")
+            transcript.scale = cast(Scale, what)
             transcript.view = "tokens"
 
-    @action("colour", usage="[SCALE]", keys="f12", key_id="chat.scale", values=lambda _: SCALES)
+    @action("colour", usage="[SCALE]", keys="f12", key_id="chat.scale", takes=SCALES)
     def colour(self, name: str = "") -> None:
         """Colour tokens by a scale; without one, by the next."""
         transcript = self._chat.transcript
         following = SCALES[(SCALES.index(transcript.scale) + 1) % len(SCALES)]
-        transcript.scale = _scale(name, f"/colour takes {', '.join(SCALES)}") if name else following
+        transcript.scale = cast(Scale, name) if name else following
         if transcript.cursor is None:
             transcript.view = "tokens"
 
@@ -87,11 +88,9 @@ class View:
         )
         self._chat.app.push_screen(screen)
 
-    @action("vim", usage="[on or off]", values=lambda _: ("on", "off"))
+    @action("vim", usage="[on or off]", takes=("on", "off"))
     def vim(self, which: str = "") -> None:
         """Vim's keys where you write, h j k l in transcript and lists; Ctrl+S in F2 keeps it."""
-        if which not in ("", "on", "off"):
-            raise CommandError(f"/vim takes on or off, not {which!r}")
         chat = self._chat
         chat.prompt.vim = which == "on" or (not which and not chat.prompt.vim)
         chat.app.set_keymap(keymap(chat.services.keys, vim=chat.prompt.vim))
@@ -153,10 +152,3 @@ class View:
     async def quit(self, _: str = "") -> None:
         """Leave chatapp (Ctrl+Q)."""
         await self._chat.app.run_action("quit")
-
-
-def _scale(name: str, words: str) -> Scale:
-    for scale in SCALES:
-        if name == scale:
-            return scale
-    raise CommandError(f"{words}, not {name!r}")
