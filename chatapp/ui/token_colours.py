@@ -43,9 +43,7 @@ class _Definition:
 
     title: str
     bounds: tuple[float, ...]
-    """Where steps 1 to 5 begin."""
-    falling: bool
-    """Whether smaller values are the more notable ones."""
+    """Where steps 1 to 5 begin; they fall where smaller values are the more notable ones."""
     labels: tuple[str, ...]
 
 
@@ -53,28 +51,23 @@ _DEFINITIONS: dict[Shown, _Definition] = {
     "probability": _Definition(
         "model probability",
         (0.9, 0.5, 0.2, 0.05, 0.01),
-        True,
         ("≥90 %", "≥50 %", "≥20 %", "≥5 %", "≥1 %", "<1 %"),
     ),
     "surprisal": _Definition(
-        "surprisal, bit", (0.5, 1, 2, 4, 8), False, ("<0.5", "≥0.5", "≥1", "≥2", "≥4", "≥8")
+        "surprisal, bit", (0.5, 1, 2, 4, 8), ("<0.5", "≥0.5", "≥1", "≥2", "≥4", "≥8")
     ),
     "entropy": _Definition(
-        "entropy, bit", (0.5, 1, 2, 3, 5), False, ("<0.5", "≥0.5", "≥1", "≥2", "≥3", "≥5")
+        "entropy, bit", (0.5, 1, 2, 3, 5), ("<0.5", "≥0.5", "≥1", "≥2", "≥3", "≥5")
     ),
-    "rank": _Definition(
-        "rank", (2, 3, 6, 11, 51), False, ("1", "2", "3–5", "6–10", "11–50", ">50")
-    ),
+    "rank": _Definition("rank", (2, 3, 6, 11, 51), ("1", "2", "3–5", "6–10", "11–50", ">50")),
     "p_end": _Definition(
         "P(end)",
         (0.0001, 0.001, 0.01, 0.1, 0.5),
-        False,
         ("<0.01 %", "≥0.01 %", "≥0.1 %", "≥1 %", "≥10 %", "≥50 %"),
     ),
     "attention": _Definition(
         "attention, %",
         (0.005, 0.01, 0.03, 0.1, 0.3),
-        False,
         ("<0.5", "≥0.5", "≥1", "≥3", "≥10", "≥30"),
     ),
 }
@@ -83,6 +76,8 @@ _DEFINITIONS: dict[Shown, _Definition] = {
 _ON_DARK = ("#123570", "#575d6d", "#8a8678", "#c3b369", "#fee838")
 # ColorBrewer's YlGnBu, five classes (Cynthia Brewer, colorbrewer2.org).
 _ON_LIGHT = ("#ffffcc", "#a1dab4", "#41b6c4", "#2c7fb8", "#253494")
+_UNDER_WHITE = ("#123570", "#575d6d", "#253494")
+"""On these white letters have the greater contrast, on the others black ones."""
 
 _MARKS: tuple[Style, ...] = (
     Style(),
@@ -115,7 +110,7 @@ def step_of(value: float, scale: Shown) -> int:
     if math.isnan(value):
         return 0
     definition = _DEFINITIONS[scale]
-    if definition.falling:
+    if definition.bounds[0] > definition.bounds[-1]:
         return bisect_left(definition.bounds, -value, key=neg)
     return bisect_right(definition.bounds, value)
 
@@ -136,10 +131,10 @@ def step_style(step: int, *, dark: bool = True, colour: bool | None = None) -> S
         return _MARKS[step]
     if step == 0:
         return Style()
-    ground = Color.parse((_ON_DARK if dark else _ON_LIGHT)[step - 1])
-    black, white = Color(0, 0, 0), Color(255, 255, 255)
-    letters = max(black, white, key=lambda letter: contrast(letter, ground))
-    return Style(background=ground, foreground=letters, underline=True if step == 5 else None)
+    ground = (_ON_DARK if dark else _ON_LIGHT)[step - 1]
+    letters = Color.parse("#ffffff" if ground in _UNDER_WHITE else "#000000")
+    underline = True if step == 5 else None
+    return Style(background=Color.parse(ground), foreground=letters, underline=underline)
 
 
 def token_style(

@@ -9,13 +9,13 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from textual.color import Color
 from textual.style import Style
 
 from chatapp.ui.token_colours import (
     SCALES,
     STEPS,
     Scale,
-    contrast,
     legend,
     step_of,
     step_style,
@@ -79,6 +79,21 @@ def test_colours_are_legible_and_stay_apart_in_grey(dark: bool) -> None:
         assert lighter is not None
         assert darker is not None
         assert lighter.brightness > darker.brightness + 0.05
+
+
+def contrast(first: Color, second: Color) -> float:
+    """The contrast ratio of two colours, 1 to 21 (WCAG 2.1, "contrast ratio")."""
+    bright, dim = sorted((_luminance(first), _luminance(second)), reverse=True)
+    return (bright + 0.05) / (dim + 0.05)
+
+
+def _luminance(colour: Color) -> float:
+    """Relative luminance, 0 to 1 (WCAG 2.1)."""
+    parts = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+        for part in colour.normalized
+    ]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
 
 def test_without_colours_every_step_has_a_look_of_its_own() -> None:

@@ -82,9 +82,8 @@ class Tokens:
             self._hold.take(token_ids)
 
     async def _branch(self, place: TokenPlace, token_ids: Sequence[int]) -> None:
-        await (
-            self._chat.turns.stop()
-        )  # what came is kept; the branch begins in what is on the screen
+        # What came is kept; the branch begins in what is on the screen.
+        await self._chat.turns.stop()
         self._messages.branch(place.message_id, place.index, token_ids)
 
     @action("branch", usage="[RANK or TEXT]")
