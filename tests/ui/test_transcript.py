@@ -14,9 +14,9 @@ from textual.selection import Selection
 from chatapp.chat.conversation import Conversation, Message, Reply
 from chatapp.chat.record import FinishReason
 from chatapp.ui.chat.screen import ChatScreen
-from chatapp.ui.cursor import Cursor
 from chatapp.ui.layout.stack import FIRST_SHOWN
 from chatapp.ui.token_colours import token_style
+from chatapp.ui.widgets.token_cursor import Cursor
 from chatapp.ui.widgets.token_panel import TokenSummary
 from tests.ui.host import ask, make_app, ready, say, shown, until
 from tests.ui.scripted import FACTS, ScriptedEngine, make_records, split

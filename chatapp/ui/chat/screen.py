@@ -26,7 +26,7 @@ from chatapp.chat.sampling import SamplingParams
 from chatapp.chat.served import SERVERS
 from chatapp.chat.template import NO_TEMPLATE
 from chatapp.session.saving import SaveFailed
-from chatapp.session.session import MessageAdded, ReplyEnded, TurnEvent
+from chatapp.session.session import MessageAdded, ReplyEnded
 from chatapp.ui.actions import Actions, Line, bindings_of, message_of, read_line
 from chatapp.ui.chat.attachments import Attachments, Room
 from chatapp.ui.chat.base import ChatBase
@@ -354,15 +354,13 @@ class ChatScreen(ChatBase):
     # A turn
 
     def show_turn(self, news: News) -> None:
-        if isinstance(news, ChatappError):
-            self.say_error(str(news))
-        elif isinstance(news, BaseException):
-            self.fault(news)
-        elif not self.gone:
-            self._show_turn(news)
-
-    def _show_turn(self, news: TurnEvent | list[TokenRecord] | TurnOver) -> None:
         match news:
+            case ChatappError():
+                self.say_error(str(news))
+            case BaseException():
+                self.fault(news)
+            case _ if self.gone:
+                pass
             case list():
                 self.tokens_came(news)
             case MessageAdded():

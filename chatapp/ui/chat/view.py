@@ -107,30 +107,27 @@ class View:
 
     def _keep_settings(self) -> None:
         """Keep what holds now for the next start."""
-        try:
-            for name, value in self._present_settings():
-                self._chat.services.save_setting(name, value)
-        except ChatappError as error:
-            self._chat.say_error(str(error))
-        else:
-            self._chat.say("kept for the next start")
-
-    def _present_settings(self) -> list[tuple[str, object]]:
         sampling = self._chat.session.sampling
-        present: list[tuple[str, object]] = [
-            ("theme", self._chat.app.theme),
-            ("model", self._models.ref),
-            ("template", self._conversations.template.name),
-            ("scale", self._chat.transcript.scale),
-            ("panel", "brief" if self._chat.panel.brief else "full"),
-            ("vim", True if self._chat.prompt.vim else None),
-        ]
+        present: dict[str, object] = {
+            "theme": self._chat.app.theme,
+            "model": self._models.ref,
+            "template": self._conversations.template.name,
+            "scale": self._chat.transcript.scale,
+            "panel": "brief" if self._chat.panel.brief else "full",
+            "vim": True if self._chat.prompt.vim else None,
+        }
         for name, parameter in PARAMETERS.items():
             value = getattr(sampling, name)
             # What is off or as ever needs no line in the file; what matters most is always told.
             known = name in MAIN_PARAMETERS or value != parameter.default
-            present.append((name, value if known else None))
-        return present
+            present[name] = value if known else None
+        try:
+            for name, kept in present.items():
+                self._chat.services.save_setting(name, kept)
+        except ChatappError as error:
+            self._chat.say_error(str(error))
+        else:
+            self._chat.say("kept for the next start")
 
     # Elsewhere
 

@@ -1,11 +1,14 @@
 """The one token cursor: what is pointed at, and where the keys and the mouse take it.
 
+Where there is no cursor, everything follows the newest token.
+
 A layer of its own below the transcript, which draws the messages: this knows where tokens stand
 and which one comes next, that knows rows and scrolling.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,9 +18,18 @@ from textual.message import Message as Notice
 from textual.reactive import var
 from textual.scroll_view import ScrollView
 
-from chatapp.ui.cursor import Cursor, next_least_certain
+from chatapp.chat.record import TokenRecord
 from chatapp.ui.layout.message import MessageBlock
 from chatapp.ui.layout.stack import Stack
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """What is pointed at."""
+
+    message_id: str
+    token: int | None = None
+    """Position in the reply, from 0; None for a message that no model wrote."""
 
 
 class TokenCursor(ScrollView):
@@ -162,3 +174,23 @@ class TokenCursor(ScrollView):
             return
         block, start = found
         self.point(block.message.id, block.token_at(offset.x, row - start))
+
+
+def next_least_certain(records: Sequence[TokenRecord], current: int | None) -> int | None:
+    """The token after `current` in the order of the model's probability, least probable first.
+
+    Args:
+        records: of a reply.
+        current: where this order was left; None begins with the least probable one of all.
+
+    Returns:
+        Its position; after the last one the first again. None when there are no tokens.
+    """
+    # A token of which a server tells nothing (NaN) can't be said to be uncertain.
+    known = [index for index, record in enumerate(records) if record.logprob == record.logprob]
+    order = sorted(known, key=lambda index: (records[index].logprob, index))
+    if not order:
+        return None
+    if current not in order:
+        return order[0]
+    return order[(order.index(current) + 1) % len(order)]

@@ -23,13 +23,12 @@ from textual.style import Style
 from chatapp.chat.conversation import Conversation, Message
 from chatapp.chat.record import TokenRecord
 from chatapp.chat.thinking import Thinking
-from chatapp.ui.cursor import Cursor
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.line import EMPTY, Line, indent, wrap
 from chatapp.ui.layout.message import MessageBlock, Place, View
 from chatapp.ui.layout.system import SystemBlock
 from chatapp.ui.token_colours import Look, Scale, token_style
-from chatapp.ui.widgets.token_cursor import TokenCursor
+from chatapp.ui.widgets.token_cursor import Cursor, TokenCursor
 
 WELCOME = (
     "Write a message below and press Enter. Nothing of it leaves this machine.\n\n"
