@@ -21,7 +21,7 @@ import pytest
 from chatapp.chat.conversation import Conversation, Message
 from chatapp.cli import main
 from chatapp.settings.paths import default_paths
-from chatapp.store.formats.export_json import export_json
+from chatapp.store.formats.own_json import export_json
 from tests.store.samples import make_reply
 from tests.terminal import Terminal
 

@@ -314,7 +314,7 @@ class ConversationSummary:
     """When it was deleted; None while it stands."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class SearchHit:
     """A message, or a title, that holds what was searched for."""
 

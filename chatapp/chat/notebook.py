@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 from chatapp.chat.conversation import Conversation, Message, new_id, title_from
 from chatapp.chat.errors import ChatappError
-from chatapp.chat.prompt import Role
+from chatapp.chat.prompt import Role, Turn
 from chatapp.chat.text import sanitise
 
 _MARK = re.compile(r"(\\*)=== *(system|user|assistant) *")
@@ -30,14 +30,6 @@ _MARK = re.compile(r"(\\*)=== *(system|user|assistant) *")
 
 class NotebookError(ChatappError, ValueError):
     """A text that is no conversation; the message says in which line, and what is wanted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One turn of the text."""
-
-    role: Role
-    text: str
 
 
 def text_of(conversation: Conversation) -> str:
@@ -51,7 +43,7 @@ def text_of(conversation: Conversation) -> str:
     )
 
 
-def parts_of(text: str) -> tuple[Part, ...]:
+def parts_of(text: str) -> tuple[Turn, ...]:
     """The turns of a text; those without a word are left out.
 
     Raises NotebookError: it does not begin with a turn, or the system's is not the first.
@@ -71,11 +63,11 @@ def parts_of(text: str) -> tuple[Part, ...]:
             raise NotebookError(
                 f"line {number}: a turn begins with a line === user, === assistant or === system"
             )
-    parts = (Part(role, "\n".join(lines)) for role, lines in turns)
+    parts = (Turn(role, "\n".join(lines)) for role, lines in turns)
     return tuple(part for part in parts if part.text.strip())
 
 
-def rewritten(conversation: Conversation, parts: Sequence[Part], created: float) -> Conversation:
+def rewritten(conversation: Conversation, parts: Sequence[Turn], created: float) -> Conversation:
     """The conversation with a path that says these turns, and that path current.
 
     What the current path says already stays as it is, with its tokens and numbers, up to the first

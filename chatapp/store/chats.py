@@ -26,16 +26,17 @@ from chatapp.chat.errors import StoreError
 from chatapp.chat.record import FinishReason
 from chatapp.store.database import Database, Refused
 from chatapp.store.packing import PackingError
-from chatapp.store.replies import remove_reply, write_reply
 from chatapp.store.rows import (
     SETTINGS,
     Loaded,
     as_kept,
     find_key,
     read_conversation,
+    remove_reply,
     setting_values,
     write_conversation,
     write_message,
+    write_reply,
 )
 from chatapp.store.search import search
 from chatapp.store.unicode import well_formed

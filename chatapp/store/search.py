@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from typing import Any
 
 from chatapp.chat.conversation import SearchHit
@@ -85,7 +84,7 @@ def search(connection: sqlite3.Connection, text: str, limit: int) -> tuple[Searc
             hidden[key] = frozenset(id_ for (id_,) in found)
         if row[2] in hidden[key]:
             continue
-        hits.append(_hit(*row))
+        hits.append(SearchHit(*row))
         if len(hits) == limit:
             break
     return titles + tuple(hits)
@@ -102,12 +101,7 @@ def _titles(
 ) -> Iterator[SearchHit]:
     query = _TITLES.format(" AND ".join(["title LIKE ? ESCAPE '\\'"] * len(words)))
     for id_, title, changed in connection.execute(query, (*map(_like, words), limit)):
-        yield _hit(id_, title, None, None, changed, *_surroundings(title, words))
-
-
-def _hit(*values: Any) -> SearchHit:
-    names = (field.name for field in fields(SearchHit))
-    return SearchHit(**dict(zip(names, values, strict=True)))
+        yield SearchHit(id_, title, None, None, changed, *_surroundings(title, words))
 
 
 _Row = tuple[Any, ...]

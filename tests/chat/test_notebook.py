@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatapp.chat.conversation import Conversation, Message
-from chatapp.chat.notebook import NotebookError, Part, parts_of, rewritten, text_of
+from chatapp.chat.notebook import NotebookError, parts_of, rewritten, text_of
+from chatapp.chat.prompt import Turn
 from chatapp.chat.text import sanitise
 
 LINES = st.text() | st.sampled_from(["=== user", "\\=== assistant", "=== system ", "", "===user"])
@@ -82,5 +83,5 @@ def test_what_is_no_conversation_is_refused_in_words(text: str, words: str) -> N
 
 def test_blank_lines_by_hand_do_not_matter() -> None:
     assert parts_of("\n=== user\nHi\n=== assistant\n\nYes\n") == (
-        Part("user", "Hi"), Part("assistant", "\nYes\n"),
+        Turn("user", "Hi"), Turn("assistant", "\nYes\n"),
     )  # fmt: skip

@@ -22,12 +22,18 @@ from chatapp.chat.errors import ImportFailed, UsageError
 from chatapp.chat.record import FinishReason, SamplingSpan, TokenRecord
 from chatapp.chat.sampling import SamplingParams
 from chatapp.store.chats import Chats
-from chatapp.store.formats.export_file import EXPORT_FORMATS, export_text, find_export_format
+from chatapp.store.formats.export_file import (
+    COLUMNS,
+    EXPORT_FORMATS,
+    export_csv,
+    export_jsonl,
+    export_text,
+    find_export_format,
+)
 from chatapp.store.formats.export_html import export_html
-from chatapp.store.formats.export_json import export_json
 from chatapp.store.formats.export_markdown import closed, export_markdown
-from chatapp.store.formats.export_records import COLUMNS, export_csv, export_jsonl
 from chatapp.store.formats.import_file import import_text
+from chatapp.store.formats.own_json import export_json
 from chatapp.store.unicode import well_formed
 from tests.store.samples import make_conversation, make_message, make_reply
 from tests.store.test_packing import record

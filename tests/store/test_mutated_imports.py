@@ -21,8 +21,8 @@ from chatapp.chat.template import Template
 from chatapp.session.session import Session
 from chatapp.store.chats import Chats
 from chatapp.store.formats.export_file import EXPORT_FORMATS, export_text
-from chatapp.store.formats.export_json import export_json
 from chatapp.store.formats.import_file import import_text
+from chatapp.store.formats.own_json import export_json
 from tests.store.samples import make_conversation
 from tests.ui.scripted import FACTS, ScriptedEngine
 

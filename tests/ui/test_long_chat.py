@@ -9,7 +9,7 @@ from typing import Any
 from textual.pilot import Pilot
 
 from chatapp.chat.conversation import Conversation, Message, Reply
-from chatapp.store.replies import StoredReply
+from chatapp.store.rows import StoredReply
 from tests.store.samples import make_reply, reply_text
 from tests.ui.host import make_app, ready, shown
 from tests.ui.kept import make_kept_app, open_store

@@ -1,19 +1,66 @@
-"""Conversations out of our own JSON, exactly as they were."""
+"""Conversations as our own JSON, out and in, whole: the tree, the settings and every token record.
+
+The document says what it is ("chatapp": "conversations") and in which version, and holds a list of
+conversations by the fields of the program's own values, so that importing brings back the same
+values and exporting those gives the same bytes. Bytes are base64. A number that JSON has no word
+for is an object: {"float": "-inf"}. Text is UTF-8 as it is; halves of surrogate pairs, which no
+file can hold, are settled as in the store.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from chatapp.chat.conversation import Conversation, ConversationError, Message
+from chatapp.chat.conversation import Conversation, Message
 from chatapp.chat.errors import ImportFailed
-from chatapp.store.formats.export_json import KIND, VERSION
-from chatapp.store.formats.import_openai import LAST_TIME
+from chatapp.store.rows import plain
 from chatapp.store.unicode import well_formed
+
+KIND = "conversations"
+VERSION = 1
+
+LAST_TIME = 253402300799.0
+"""The last second of the year 9999: later times cannot be shown."""
+
+
+def export_json(conversations: Sequence[Conversation]) -> str:
+    """Conversations as one JSON document. Raises PackingError."""
+    document = {
+        "chatapp": KIND,
+        "version": VERSION,
+        "conversations": [_conversation_json(conversation) for conversation in conversations],
+    }
+    return json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+
+
+def _conversation_json(conversation: Conversation) -> object:
+    """One conversation as the document holds it; its messages are a list, oldest first."""
+    values = msgspec.to_builtins(replace(conversation, messages={}))
+    values["messages"] = [
+        msgspec.to_builtins(replace(message, reply=plain(message.reply)))
+        for message in conversation.messages.values()
+    ]
+    return _settled(values)
+
+
+def _settled(value: Any) -> Any:
+    match value:
+        case str():
+            return well_formed(value)
+        case float() if not math.isfinite(value):
+            return {"float": repr(value)}
+        case list() | tuple():
+            return [_settled(item) for item in value]
+        case dict():
+            return {key: _settled(item) for key, item in value.items()}
+    return value
 
 
 def is_our_json(document: object) -> bool:
@@ -21,6 +68,7 @@ def is_our_json(document: object) -> bool:
 
 
 def import_json(document: dict[str, Any]) -> tuple[Conversation, ...]:
+    """The conversations of a document, exactly as they were. Raises ImportFailed."""
     version = document.get("version")
     if not isinstance(version, int) or version < 1:
         raise ImportFailed("it does not say which version of the format it has")
@@ -45,9 +93,7 @@ def _conversation(place: int, value: object) -> Conversation:
         conversation = replace(empty, messages=MappingProxyType(by_id))
         conversation.check()
         _check_numbers(conversation)
-    except ImportFailed as error:
-        raise ImportFailed(f"{where}: {error}") from None
-    except (msgspec.ValidationError, ConversationError, ValueError) as error:
+    except (ImportFailed, msgspec.ValidationError, ValueError) as error:
         raise ImportFailed(f"{where}: {error}") from None
     return conversation
 

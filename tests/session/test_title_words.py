@@ -9,7 +9,7 @@ import pytest
 from chatapp.chat.conversation import Conversation, Message, Reply, title_from
 from chatapp.chat.prompt import PromptFormat
 from chatapp.chat.record import FinishReason
-from chatapp.chat.titles import cleaned_title, has_first_words, is_begun, title_prompt
+from chatapp.session.titles import cleaned_title, has_first_words, is_begun, title_prompt
 
 SAID = "How do I prune a plum tree in winter?"
 
