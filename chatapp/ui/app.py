@@ -18,6 +18,7 @@ from textual.message import Message
 from textual.screen import Screen
 
 from chatapp.ui.actions import keymap, unknown_actions
+from chatapp.ui.chat.base import SHORT_BELOW
 from chatapp.ui.chat.screen import ChatScreen
 from chatapp.ui.clipboard import copy_with_tool, find_tool, outcome
 from chatapp.ui.dialogs.compare import CompareScreen
@@ -43,6 +44,7 @@ class ChatApp(App[None]):
     TITLE = "chatapp"
     COMMANDS = {ActionsProvider}  # noqa: RUF012
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (96, "-medium"), (130, "-wide")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (SHORT_BELOW, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+q", "quit", "leave chatapp", id="app.quit", priority=True),
         Binding("ctrl+c", "interrupt", "copy; twice: leave", id="app.interrupt", system=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from textual.widgets import Static
 
 from chatapp.chat.errors import EngineError
 from chatapp.chat.record import FinishReason
@@ -415,3 +416,21 @@ async def test_esc_and_pause_are_acknowledged_at_once() -> None:
         engine.allow(1)
         await until(pilot, lambda: not chat.turns.busy, "the stop")
         assert "stopping" not in notice(chat)
+
+
+async def test_a_short_screen_gives_its_rows_to_the_candidates() -> None:
+    app = make_app(ScriptedEngine())
+    async with app.run_test(size=(80, 24)) as pilot:
+        chat = await ready(pilot)
+        panel, title = chat.query_one("#sampling"), chat.query_one("#sampling-title", Static)
+        assert panel.size.height == 1
+        assert "k 50 · p 0.95 · m 0.05" in str(title.content)
+        panel.focus()
+        await until(pilot, lambda: panel.size.height > 3, "all of them")
+        await pilot.press("down", "right")  # top-k, turned
+        chat.prompt.focus()
+        await until(pilot, lambda: panel.size.height == 1, "one again")
+        assert "k 51" in str(title.content)
+        await pilot.resize_terminal(80, 40)
+        await until(pilot, lambda: panel.size.height > 3, "room for all")
+        assert "p 0.95" not in str(title.content)

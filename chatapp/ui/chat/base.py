@@ -34,6 +34,8 @@ PANEL_FROM_WIDTH, PANEL_FROM_HEIGHT = 80, 20
 """The smallest screen on which the side panel unfolds by itself."""
 PANEL_AT_ALL_FROM_WIDTH = 60
 """Below it there is no room for a panel and a transcript at once."""
+SHORT_BELOW = 30
+"""Below this height the sampling panel gives its rows to the candidates, but for one."""
 
 
 class ChatBase(Screen[None]):
@@ -178,6 +180,7 @@ class ChatBase(Screen[None]):
         side.display = wanted and width >= PANEL_AT_ALL_FROM_WIDTH
         if folded != (not side.display):
             self.show_token()
+        self.show_sampling()
 
 
 def token_of_words(message: Message, words: str) -> int | None:

@@ -22,14 +22,14 @@ from chatapp.chat.facts import Progress
 from chatapp.chat.generation import Paused, PromptRead
 from chatapp.chat.prompt import TokenPiece
 from chatapp.chat.record import ENDED_WELL, FinishReason, TokenRecord
-from chatapp.chat.sampling import SamplingParams
+from chatapp.chat.sampling import SamplingParams, find
 from chatapp.chat.served import SERVERS
 from chatapp.chat.template import NO_TEMPLATE
 from chatapp.session.saving import SaveFailed
 from chatapp.session.session import MessageAdded, ReplyEnded
 from chatapp.ui.actions import Actions, Line, bindings_of, message_of, read_line
 from chatapp.ui.chat.attachments import Attachments, Room
-from chatapp.ui.chat.base import ChatBase
+from chatapp.ui.chat.base import SHORT_BELOW, ChatBase
 from chatapp.ui.chat.chats import ChatMenu
 from chatapp.ui.chat.compare import Compare
 from chatapp.ui.chat.conversations import Conversations
@@ -55,6 +55,7 @@ from chatapp.ui.widgets.completions import Completions
 from chatapp.ui.widgets.header import Header, Status
 from chatapp.ui.widgets.hints import Hints
 from chatapp.ui.widgets.notices import Notices
+from chatapp.ui.widgets.parameter_row import shown_value
 from chatapp.ui.widgets.prompt import PromptBar, PromptInput
 from chatapp.ui.widgets.sampling_panel import SamplingPanel
 from chatapp.ui.widgets.sparkline import Sparklines
@@ -560,7 +561,13 @@ class ChatScreen(ChatBase):
                 screen.show(sampling)
         title = TITLE if self.what_if.on else "sampling"
         style = "bold $text-warning" if self.what_if.on else MUTED
-        text = Content.styled(" · ".join([title, *rule_words(sampling)]), style)
+        words = [title, *rule_words(sampling)]
+        if self.size.height < SHORT_BELOW:  # the rows of these have no room
+            words[1:1] = [
+                f"{letter} {shown_value(find(name), getattr(sampling, name))}"
+                for letter, name in (("k", "top_k"), ("p", "top_p"), ("m", "min_p"))
+            ]
+        text = Content.styled(" · ".join(words), style)
         self.query_one("#sampling-title", Static).update(text, layout=False)
         self.show_status()
 
