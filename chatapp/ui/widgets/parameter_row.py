@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from textual import events
+from textual import events, on
 from textual.content import Content
-from textual.geometry import Offset
 from textual.message import Message
 from textual.reactive import reactive
 from textual.widget import Widget
@@ -58,26 +57,16 @@ class ParameterRow(Widget):
     error: reactive[str] = reactive("", layout=True)
 
     @dataclass
-    class Turned(Message):
-        """The mouse put the slider to a value."""
+    class Handled(Message):
+        """The mouse pointed at the row, and may have done more."""
 
-        name: str
-        value: float
-
-    @dataclass
-    class Stepped(Message):
-        """The wheel moved the value."""
-
-        name: str
-        steps: int
-
-    @dataclass
-    class Pointed(Message):
-        """The mouse pointed at the row."""
-
-        name: str
-        edit: bool
-        """Whether at its value, to type another."""
+        row: ParameterRow
+        value: float | None = None
+        """Where the slider was put."""
+        steps: int = 0
+        """How far the wheel moved the value."""
+        edit: bool = False
+        """Whether at the value, to type another."""
 
     def __init__(self, parameter: Parameter, value: float) -> None:
         super().__init__()
@@ -134,24 +123,18 @@ class ParameterRow(Widget):
 
     # Mouse
 
-    def _place(self, offset: Offset) -> int | None:
-        """Which cell of the slider that is; None outside it."""
-        place = offset.x - self._label_width
-        inside = self.typed is None and offset.y == 0 and 0 <= place < self._slider_width
-        return place if inside else None
-
     def on_mouse_down(self, event: events.MouseDown) -> None:
         """Take hold of the slider, or point at the row."""
         offset = event.get_content_offset(self)
         if offset is None or event.button != 1:
             return
-        place = self._place(offset)
-        on_value = offset.y == 0 and offset.x >= self._label_width + self._slider_width
-        self.post_message(self.Pointed(self.parameter.name, edit=place is None and on_value))
-        if place is not None:
+        place = offset.x - self._label_width if offset.y == 0 else -1
+        if self.typed is None and 0 <= place < self._slider_width:
             self._dragging = True
             self.capture_mouse()
             self._turn(place)
+        else:
+            self.post_message(self.Handled(self, edit=place >= self._slider_width))
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
         if self._dragging:
@@ -166,19 +149,16 @@ class ParameterRow(Widget):
 
     def _turn(self, place: int) -> None:
         value = slider.value_at(self.parameter, place, self._slider_width)
-        self.post_message(self.Turned(self.parameter.name, value))
+        self.post_message(self.Handled(self, value=value))
 
-    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        """Step up, over the slider or the value; over the name the list scrolls."""
-        self._wheel(event, 1)
-
-    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        self._wheel(event, -1)
-
-    def _wheel(self, event: events.MouseEvent, steps: int) -> None:
+    @on(events.MouseScrollUp)
+    @on(events.MouseScrollDown)
+    def step_by_wheel(self, event: events.MouseEvent) -> None:
+        """Step over the slider or the value; over the name the list scrolls."""
         offset = event.get_content_offset(self)
         if offset is None or offset.x < self._label_width:
             return
         event.stop()
         event.prevent_default()
-        self.post_message(self.Stepped(self.parameter.name, steps))
+        steps = 1 if isinstance(event, events.MouseScrollUp) else -1
+        self.post_message(self.Handled(self, steps=steps))

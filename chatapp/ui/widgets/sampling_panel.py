@@ -80,16 +80,9 @@ class SamplingPanel(VerticalScroll, can_focus=True, inherit_bindings=False):
         show_help: bool = False,
         id: str | None = None,  # noqa: A002 (Textual's own name)
     ) -> None:
-        """Make a panel.
+        """Make a panel of these parameters, in this order.
 
-        Args:
-            sampling: what it shows at first; the defaults when left out.
-            names: which parameters, in this order.
-            show_help: whether a line at the bottom says what the selected one does.
-            id: Textual's.
-
-        Raises:
-            ParameterError: no such parameter.
+        `show_help`: whether a line at the bottom says what the selected one does.
         """
         super().__init__(id=id)
         self.set_reactive(SamplingPanel.sampling, sampling or SamplingParams())
@@ -122,14 +115,12 @@ class SamplingPanel(VerticalScroll, can_focus=True, inherit_bindings=False):
 
     def watch_selected(self, old: int, new: int) -> None:
         self._rows[old].selected = False
-        self._rows[old].typed = None
-        self._rows[old].error = ""
-        row = self._rows[new]
-        row.selected = True
+        self._rows[old].typed, self._rows[old].error = None, ""
+        self.row.selected = True
         if self._help is not None:
-            self._help.update(row.parameter.text)
+            self._help.update(self.row.parameter.text)
         if self.is_mounted:
-            self.scroll_to_widget(row, animate=False)
+            self.scroll_to_widget(self.row, animate=False)
 
     def watch_sampling(self, sampling: SamplingParams) -> None:
         for row in self._rows:
@@ -140,9 +131,6 @@ class SamplingPanel(VerticalScroll, can_focus=True, inherit_bindings=False):
         if sampling != self.sampling:
             self.sampling = sampling
             self.post_message(self.Changed(sampling))
-
-    def _select(self, name: str) -> None:
-        self.selected = [row.parameter.name for row in self._rows].index(name)
 
     # Keys
 
@@ -165,19 +153,17 @@ class SamplingPanel(VerticalScroll, can_focus=True, inherit_bindings=False):
     def action_switch(self) -> None:
         """Switch the selected stage off, or on again with the value that it had."""
         parameter = self.row.parameter
+        value = getattr(self.sampling, parameter.name)
+        before = self._had.get(parameter.name, parameter.default)
         if parameter.off is None:
             return
-        value = getattr(self.sampling, parameter.name)
         if value != parameter.off:
             self._had[parameter.name] = value
             self.action_switch_off()
-            return
-        before = self._had.get(parameter.name, parameter.default)
-        if before != parameter.off:
+        elif before != parameter.off:
             self._change(self.sampling.with_values({parameter.name: before}))
         else:  # it was never on: one step
-            away = 1 if parameter.off < parameter.high else -1
-            self.action_step(away)
+            self.action_step(1 if parameter.off < parameter.high else -1)
 
     def action_edit(self) -> None:
         parameter = self.row.parameter
@@ -194,17 +180,14 @@ class SamplingPanel(VerticalScroll, can_focus=True, inherit_bindings=False):
         typed = self.row.typed
         if self.check_consume_key(event.key, event.character):
             self._type((typed or "") + (event.character or ""))
+        elif event.key == "escape" and (typed is not None or self.row.error):
+            self.on_blur()
         elif typed is None:
-            if not (event.key == "escape" and self.row.error):
-                return
-            self.row.error = ""
+            return
         elif event.key == "enter":
             self._apply(typed)
         elif event.key == "backspace":
             self._type(typed[:-1])
-        elif event.key == "escape":
-            self.row.typed = None
-            self.row.error = ""
         elif event.key not in ("left", "right", "home", "delete", "shift+left", "shift+right"):
             return
         event.stop()
@@ -216,8 +199,7 @@ class SamplingPanel(VerticalScroll, can_focus=True, inherit_bindings=False):
 
     def on_blur(self) -> None:
         """Give up an input that was not applied."""
-        self.row.typed = None
-        self.row.error = ""
+        self.row.typed, self.row.error = None, ""
 
     def _type(self, text: str) -> None:
         self.row.error = ""
@@ -232,20 +214,12 @@ class SamplingPanel(VerticalScroll, can_focus=True, inherit_bindings=False):
         self.row.typed = None
         self._change(changed)
 
-    # Mouse
-
-    def on_parameter_row_turned(self, event: ParameterRow.Turned) -> None:
+    def on_parameter_row_handled(self, event: ParameterRow.Handled) -> None:
         event.stop()
-        self._select(event.name)
-        self._change(self.sampling.with_values({event.name: event.value}))
-
-    def on_parameter_row_stepped(self, event: ParameterRow.Stepped) -> None:
-        event.stop()
-        self._select(event.name)
-        self.action_step(event.steps)
-
-    def on_parameter_row_pointed(self, event: ParameterRow.Pointed) -> None:
-        event.stop()
-        self._select(event.name)
-        if event.edit:
+        self.selected = self._rows.index(event.row)
+        if event.value is not None:
+            self._change(self.sampling.with_values({event.row.parameter.name: event.value}))
+        elif event.steps:
+            self.action_step(event.steps)
+        elif event.edit:
             self.action_edit()
