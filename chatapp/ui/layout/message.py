@@ -60,8 +60,8 @@ class MessageBlock:
         self._tokens: TokenLayout | None = None
         self._signs: tuple[str, ...] = ()
         self._pieces: tuple[bytes, ...] = ()
-        self._summary: tuple[Reply, str] | None = None
-        self._given: str | None = None
+        self._summary: tuple[object, str] | None = None
+        """In numbers, and of what."""
         self._width = 0
         self._rows: list[Line] | None = None
         self._watch = ThinkingWatch()
@@ -143,8 +143,7 @@ class MessageBlock:
     def take_scores(self, records: Sequence[TokenRecord]) -> None:
         """Show a message as scored tokens."""
         self.records = list(records)
-        self._tokens = None
-        self._given = None
+        self._tokens = self._summary = None
 
     def take_look(self, look: Look | None) -> bool:
         """Draw its tokens as another look has them. Returns whether rows may have moved."""
@@ -286,7 +285,8 @@ class MessageBlock:
 
     def _head(self) -> list[Line]:
         mine = self.message.role == "user"
-        name = Content.styled("you" if mine else "assistant", _role_style(mine))
+        style = "bold $text-primary" if mine else "bold $text-success"
+        name = Content.styled("you" if mine else "assistant", style)
         if self.place.count > 1:
             name += Content.styled(f"  ‹ {self.place.number}/{self.place.count} ›", MUTED)
         if (thinking := self._thinking) is None:
@@ -308,7 +308,7 @@ class MessageBlock:
             return []
         if reply is None:
             scored = self._shows_tokens and self.has_tokens
-            return self._notes([self._given_summary()], MUTED) if scored else []
+            return self._notes([self._told()], MUTED) if scored else []
         notes: list[str] = []
         changes = [
             f"T {span.sampling.temperature:.2f} from token {span.start + 1}"
@@ -320,25 +320,21 @@ class MessageBlock:
         if note := self._ending(reply):
             notes.append(note)
         if self._shows_tokens:
-            notes.append(self._summary_of(reply))
+            notes.append(self._told())
         failed = reply.finish_reason is FinishReason.ERROR
         return self._notes(notes, "$text-error" if failed else MUTED)
 
     def _notes(self, notes: Sequence[str], style: str) -> list[Line]:
-        rows: list[Line] = []
-        for note in notes:
-            content = Content.styled("· " + note, style)
-            rows.extend(indent(wrap(content, self._inner), _SPACE, _SPACE))
-        return rows
+        contents = [Content.styled("· " + note, style) for note in notes]
+        rows = [row for one in contents for row in wrap(one, self._inner)]
+        return indent(rows, _SPACE, _SPACE)
 
-    def _given_summary(self) -> str:
-        if self._given is None:
-            self._given = f"your text: {text_summary(self.records)}"
-        return self._given
-
-    def _summary_of(self, reply: Reply) -> str:
+    def _told(self) -> str:
+        """Its tokens in numbers."""
+        reply = self.message.reply
         if self._summary is None or self._summary[0] is not reply:
-            self._summary = (reply, reply_summary(reply))
+            words = reply_summary(reply) if reply else f"your text: {text_summary(self.records)}"
+            self._summary = (reply, words)
         return self._summary[1]
 
     def _ending(self, reply: Reply) -> str:
@@ -349,12 +345,10 @@ class MessageBlock:
             words = _ENDINGS.get(reply.finish_reason, "")
         if reply.error:
             words = f"{sanitise(reply.error)}; /continue goes on"
+        if self.has_tokens:
+            return words
         # What has no token yet has no end to go on from.
-        return (
-            words
-            if not words or self.has_tokens
-            else words.replace("/continue goes on", "Ctrl+R writes it again")
-        )
+        return words.replace("/continue goes on", "Ctrl+R writes it again")
 
     def _token_of_letter(self, x: int, y: int) -> int | None:
         """The token of the letter on a cell of the Markdown view.
@@ -385,7 +379,3 @@ def _thinking_of(message: Message) -> Thinking | None:
 
 def _letters(text: str) -> int:
     return sum(character.isalnum() for character in text)
-
-
-def _role_style(mine: bool) -> str:
-    return "bold $text-primary" if mine else "bold $text-success"

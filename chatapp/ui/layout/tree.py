@@ -45,11 +45,11 @@ class TreeRow:
         guide = self.guide
         if len(guide) > width // 2:
             guide = "…" + guide[1 - width // 2 :]
-        mine = self.message.role == "user"
-        who = Content.styled("you ", "bold $text-primary")
-        if not mine:
-            who = Content.styled("assistant ", "bold $text-success")
-        left = marks + Content.styled(f" {guide}", MUTED) + who
+        left = marks + Content.styled(f" {guide}", MUTED)
+        if self.message.role == "user":
+            left += Content.styled("you ", "bold $text-primary")
+        else:
+            left += Content.styled("assistant ", "bold $text-success")
         # Enough of the text for the widest screen: a message can have a million characters.
         left += Content(" ".join(sanitise(self.message.text[: 4 * width]).split()))
         right = self._stats() if width >= _STATS_FROM_WIDTH else Content("")

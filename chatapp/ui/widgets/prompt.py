@@ -46,8 +46,8 @@ class PromptInput(VimArea):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "send", id="prompt.send"),
         Binding("shift+enter,ctrl+j,alt+enter", "newline", "new row", id="prompt.newline"),
-        Binding("up", "older", "history or row above", id="prompt.up", show=False),
-        Binding("down", "newer", "history or row below", id="prompt.down", show=False),
+        Binding("up", "row(-1)", "history or row above", id="prompt.up", show=False),
+        Binding("down", "row(1)", "history or row below", id="prompt.down", show=False),
         Binding("tab", "complete", "complete a command", id="prompt.complete"),
         Binding("ctrl+underscore", "undo", "undo typing", id="prompt.undo", show=False),
         Binding("ctrl+g", "editor", "write in $EDITOR", id="prompt.editor"),
@@ -95,34 +95,24 @@ class PromptInput(VimArea):
     def action_newline(self) -> None:
         self.insert("\n")
 
-    def action_older(self) -> None:
-        """Up a row, in the completions, or to what was sent before."""
-        if self.completing:
-            self.post_message(self.CompletionMoved(-1))
-        elif not self.cursor_at_first_line:
-            self.action_cursor_up()
-        elif (text := self.history_texts.older(self.text)) is not None:
-            self._recall(text)
-
-    def action_newer(self) -> None:
-        """Down a row, in the completions, or to what was sent after."""
-        if self.completing:
-            self.post_message(self.CompletionMoved(1))
-        elif not self.cursor_at_last_line:
-            self.action_cursor_down()
-        elif (text := self.history_texts.newer()) is not None:
-            self._recall(text)
-
-    def _recall(self, text: str) -> None:
-        self.recalled = text
-        self.take(text)
-
     def row(self, steps: int) -> None:
-        """Up or down, as the arrow keys go."""
-        if steps > 0:
-            self.action_newer()
+        """Up or down a row, in the completions, or to what was sent before or after."""
+        older = steps < 0
+        if self.completing:
+            self.post_message(self.CompletionMoved(steps))
+        elif older and not self.cursor_at_first_line:
+            self.action_cursor_up()
+        elif not older and not self.cursor_at_last_line:
+            self.action_cursor_down()
         else:
-            self.action_older()
+            texts = self.history_texts
+            text = texts.older(self.text) if older else texts.newer()
+            if text is not None:
+                self.recalled = text
+                self.take(text)
+
+    def action_row(self, steps: int) -> None:
+        self.row(steps)
 
     def action_complete(self) -> None:
         """Complete a command, or go on to the next widget."""
