@@ -8,6 +8,7 @@ candidates scroll between them.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import events
@@ -45,26 +46,24 @@ MORE_CANDIDATES = 100
 """How many ranks join the list at a time when a user scrolls on."""
 
 
+@dataclass
 class CandidateChosen(Message):
     """The user wants this token in place of the one that was taken."""
 
-    def __init__(self, index: int, token_id: int) -> None:
-        super().__init__()
-        self.index = index
-        """The token's position in its reply, from 0."""
-        self.token_id = token_id
-        """The candidate's id."""
+    index: int
+    """The token's position in its reply, from 0."""
+    token_id: int
+    """The candidate's id."""
 
 
+@dataclass
 class MoreWanted(Message):
     """The user scrolls on, below the candidates that are listed."""
 
-    def __init__(self, record: TokenRecord, start: int) -> None:
-        super().__init__()
-        self.record = record
-        """What the list was given to show."""
-        self.start = start
-        """From which place on, 0 being the most probable token by the model."""
+    record: TokenRecord
+    """What the list was given to show."""
+    start: int
+    """From which place on, 0 being the most probable token by the model."""
 
 
 class CandidateList(ScrollView, can_focus=True):
@@ -167,8 +166,7 @@ class CandidateList(ScrollView, can_focus=True):
     @property
     def candidate(self) -> Candidate | None:
         """The candidate under the row cursor."""
-        candidates = self._record.candidates if self._record else ()
-        return candidates[self.row] if 0 <= self.row < len(candidates) else None
+        return self.listed[self.row] if 0 <= self.row < len(self.listed) else None
 
     def depth(self, record: TokenRecord) -> int:
         """How far down the vocabulary the user has read at the step of a record."""
@@ -193,20 +191,17 @@ class CandidateList(ScrollView, can_focus=True):
     def _arrange(self) -> None:
         """Make room for the rows, and for what stands around them."""
         self._frame = Frame.of(self.size.height, self._width, brief=self.brief)
-        rows = len(self._record.candidates) if self._record else 0
+        rows = len(self.listed)
         self.virtual_size = Size(self._width, rows + self._frame.lines if rows else 0)
+
+    def validate_row(self, row: int) -> int:
+        return min(max(row, 0), max(len(self.listed) - 1, 0))
 
     def on_resize(self) -> None:
         self._arrange()
         self._bring_into_view()
 
-    def validate_row(self, row: int) -> int:
-        last = len(self._record.candidates) - 1 if self._record else 0
-        return min(max(row, 0), max(last, 0))
-
-    def watch_brief(self) -> None:
-        self._arrange()
-        self._bring_into_view()
+    watch_brief = on_resize
 
     def watch_row(self) -> None:
         self._bring_into_view()
@@ -330,7 +325,7 @@ class CandidateList(ScrollView, can_focus=True):
         self.row = 0
 
     def action_last(self) -> None:
-        self.row = len(self._record.candidates) - 1 if self._record else 0
+        self.row = len(self.listed) - 1
         self._ask_for_more()
 
     def action_follow(self, steps: int) -> None:
@@ -343,10 +338,8 @@ class CandidateList(ScrollView, can_focus=True):
     def on_click(self, event: events.Click) -> None:
         """Point at a row; a double click asks for it."""
         offset = event.get_content_offset(self)
-        if offset is None or self._record is None:
-            return
-        place = offset.y - int(self._frame.head)
-        if not 0 <= place < min(self._visible_rows, len(self._record.candidates)):
+        place = offset.y - int(self._frame.head) if offset is not None else -1
+        if not 0 <= place < min(self._visible_rows, len(self.listed)):
             return
         event.stop()
         self.row = place + self.scroll_offset.y

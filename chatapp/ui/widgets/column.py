@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import events
@@ -45,12 +46,11 @@ class ReplyColumn(ScrollView, can_focus=True):
         Binding("end", "follow", "newest token", id="column.end", show=False),
     ]
 
+    @dataclass
     class Pointed(Message):
         """Another token of this column is to be shown."""
 
-        def __init__(self, column: ReplyColumn) -> None:
-            super().__init__()
-            self.column = column
+        column: ReplyColumn
 
     def __init__(self, name: str, scale: Scale) -> None:
         super().__init__()
@@ -95,13 +95,14 @@ class ReplyColumn(ScrollView, can_focus=True):
 
     def action_move(self, steps: int) -> None:
         if self.records:
-            here = len(self.records) - 1 if self.cursor is None else self.cursor
-            self._point(here + (steps if self.cursor is not None else 0))
+            newest = len(self.records) - 1
+            self._point(newest if self.cursor is None else self.cursor + steps)
 
     def action_move_row(self, rows: int) -> None:
         if self.records:
-            here = len(self.records) - 1 if self.cursor is None else self.cursor
-            x, y = self._layout_of.place_of(here)
+            x, y = self._layout_of.place_of(
+                len(self.records) - 1 if self.cursor is None else self.cursor
+            )
             below = self._layout_of.token_at(x, y + rows)
             if below is not None and 0 <= y + rows < self._layout_of.height:
                 self._point(below)

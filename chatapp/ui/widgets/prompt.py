@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from textual import events
+from textual import events, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
@@ -14,7 +14,6 @@ from textual.content import Content
 from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Static
-from textual.worker import Worker
 
 from chatapp.chat import numbers
 from chatapp.chat.errors import ChatappError
@@ -167,7 +166,6 @@ class PromptBar(Horizontal):
         super().__init__(id=id)
         self._tokenize = tokenize
         self._timer: Timer | None = None
-        self._counting: Worker[None] | None = None
 
     def compose(self) -> ComposeResult:
         yield Static(Content("›"), id="prompt-sign", markup=False)
@@ -197,11 +195,9 @@ class PromptBar(Horizontal):
         if not self.input.text:
             self._show_count(())
             return
-        self._timer = self.set_timer(COUNT_AFTER_SECONDS, self._start_counting)
+        self._timer = self.set_timer(COUNT_AFTER_SECONDS, self._count_tokens)
 
-    def _start_counting(self) -> None:
-        self._counting = self.run_worker(self._count_tokens(), group="count", exclusive=True)
-
+    @work(group="count", exclusive=True)
     async def _count_tokens(self) -> None:
         text = self.input.text
         try:

@@ -7,7 +7,7 @@ beyond the track is shown by an arrow at its end, and is reached with the keys o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,31 +39,22 @@ class Track:
 
     def fraction(self, value: float) -> float:
         """Where a value stands, 0 at the left end to 1; outside that when it is off the track."""
-        span = self._bent(self.high - self.low)
+        bend, _ = _BENDS[self.spacing]
         distance = value - self.low
-        return math.copysign(self._bent(abs(distance)), distance) / span
+        return math.copysign(bend(abs(distance)), distance) / bend(self.high - self.low)
 
     def value(self, fraction: float) -> float:
         """The value at a place between 0 and 1."""
-        bent = min(max(fraction, 0.0), 1.0) * self._bent(self.high - self.low)
-        match self.spacing:
-            case "even":
-                return self.low + bent
-            case "root":
-                return self.low + bent * bent
-            case "log":
-                return self.low + math.expm1(bent)
-
-    def _bent(self, distance: float) -> float:
-        match self.spacing:
-            case "even":
-                return distance
-            case "root":
-                return math.sqrt(distance)
-            case "log":
-                return math.log1p(distance)
+        bend, straighten = _BENDS[self.spacing]
+        return self.low + straighten(min(max(fraction, 0.0), 1.0) * bend(self.high - self.low))
 
 
+_BENDS: Mapping[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
+    "even": (float, float),
+    "root": (math.sqrt, lambda bent: bent * bent),
+    "log": (math.log1p, math.expm1),
+}
+"""What makes places on the line of distances from its low end, and distances of places."""
 _CHOSEN: Mapping[str, Track] = {
     "temperature": Track(0, 2),
     "dynatemp_range": Track(0, 2),

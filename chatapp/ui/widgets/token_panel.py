@@ -262,7 +262,7 @@ class TokenPanel(Vertical):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's own name)
         super().__init__(id=id)
         self._summary = TokenSummary()
-        self._candidates = CandidateList()
+        self.candidates = CandidateList()
         self._curves = Sparklines()
         self.page = PageView(id="panel-page")
         """What the other pages show."""
@@ -287,19 +287,14 @@ class TokenPanel(Vertical):
         """Show less, or everything."""
         self.set_class(brief, "-brief")
         self._summary.brief = brief
-        self._candidates.brief = self.page.words_first = brief
+        self.candidates.brief = self.page.words_first = brief
         self.page.renew()
-
-    @property
-    def candidates(self) -> CandidateList:
-        """The list, for whoever wants to focus it or read its row cursor."""
-        return self._candidates
 
     def compose(self) -> ComposeResult:
         yield Static("", id="panel-tabs", markup=False)
         yield self.page
         yield self._summary
-        yield self._candidates
+        yield self.candidates
         yield self._curves
         yield Static("f11 all the numbers", id="panel-more", markup=False)
 
@@ -327,7 +322,7 @@ class TokenPanel(Vertical):
         record = other or (records[place] if records else None)
         self.set_class(record is None, "-empty")
         self._summary.show(record, len(records), taken=taken, words=words)
-        self._candidates.show(record, taken=taken)
+        self.candidates.show(record, taken=taken)
         marked = place if records and taken else None
         self._curves.show(records, marked, sampling_changed_at)
 

@@ -416,28 +416,12 @@ class VimArea(TextArea):
             case "$":
                 last = self._end(self._line(self._row(at) + count - 1))
                 return max(start, last - 1), "inclusive" if last > start else "exclusive"
-            case "w" | "W" | "b" | "B":
-                words = (_SMALL if key in "wb" else _BIG).finditer(text)
-                places = [word.start() for word in words]
-                if key in "wW":
-                    places = [*(place for place in places if place > at), len(text)]
-                else:
-                    places = [*(place for place in places[::-1] if place < at), 0]
-                return places[min(count, len(places)) - 1], "exclusive"
-            case "e" | "E":
-                words = (_SMALL if key == "e" else _BIG).finditer(text)
-                places = [word.end() - 1 for word in words if word.end() - 1 > at and word[0]]
-                places.append(max(len(text) - 1, 0))
-                return places[min(count, len(places)) - 1], "inclusive"
-            case "{" | "}":
-                blank = [found.start() for found in re.finditer(r"(?:(?<=\n)|\A)(?=\n)", text)]
-                if key == "}":
-                    places = [b for b in blank if b > at and text[at:b].strip("\n")]
-                    places.append(len(text))
-                else:
-                    places = [b for b in blank[::-1] if b < at and text[b:at].strip("\n")]
-                    places.append(0)
-                return places[min(count, len(places)) - 1], "exclusive"
+            case "w" | "W" | "b" | "B" | "e" | "E" | "{" | "}":
+                places = self._ahead(key)
+                kind: Literal["exclusive", "inclusive"] = (
+                    "inclusive" if key in "eE" else "exclusive"
+                )
+                return places[min(count, len(places)) - 1], kind
             case "f" | "F" | "t" | "T" | ";" | ",":
                 return self._find(key, count)
             case "%":
@@ -445,6 +429,22 @@ class VimArea(TextArea):
                 partner = self._partner(found.start()) if found else None
                 return None if partner is None else (partner, "inclusive")
         return None
+
+    def _ahead(self, key: str) -> list[int]:
+        """Where a motion by words or paragraphs can stop, and at last the end of the text."""
+        at, text = self._at, self.text
+        if key in "{}":
+            blank = [found.start() for found in re.finditer(r"(?:(?<=\n)|\A)(?=\n)", text)]
+            if key == "}":
+                return [*(b for b in blank if b > at and text[at:b].strip("\n")), len(text)]
+            return [*(b for b in blank[::-1] if b < at and text[b:at].strip("\n")), 0]
+        words = [*(_SMALL if key.islower() else _BIG).finditer(text)]
+        if key in "wW":
+            return [*(word.start() for word in words if word.start() > at), len(text)]
+        if key in "bB":
+            return [*(word.start() for word in words[::-1] if word.start() < at), 0]
+        ends = (word.end() - 1 for word in words if word[0])
+        return [*(end for end in ends if end > at), max(len(text) - 1, 0)]
 
     def _find(self, key: str, count: int) -> tuple[int, Literal["exclusive", "inclusive"]] | None:
         """The place of a character in the line."""
