@@ -16,7 +16,7 @@ twentieth of its row.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -156,7 +156,7 @@ class LogitHistory:
         self._recordings: OrderedDict[int, Recording] = OrderedDict()
         self._apart: Recording | None = None
         """Rows computed anew for one question, of a reply that is too long to be kept whole."""
-        self._uses: dict[int, int] = {}  # how many recordings hold a row, by the row's identity
+        self._uses: Counter[int] = Counter()  # how many recordings hold a row, by its identity
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -249,9 +249,8 @@ class LogitHistory:
         self._shrink()
 
     def _hold(self, row: LogitRow) -> None:
-        uses = self._uses.get(id(row), 0)
-        self._uses[id(row)] = uses + 1
-        if uses == 0:
+        self._uses[id(row)] += 1
+        if self._uses[id(row)] == 1:
             self._bytes += row.bytes_used
 
     def _shrink(self) -> None:

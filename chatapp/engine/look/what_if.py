@@ -64,19 +64,17 @@ class ReplyUnderTest:
         return WhatIf(tuple(self._step(row, coin, state) for row in range(len(self._rows))))
 
     @cached_property
-    def _totals(self) -> list[float]:
-        """The model's own normaliser at each token."""
-        return [row.alive().total for row in self._rows]
-
-    @cached_property
-    def _model_logprobs(self) -> list[float]:
-        rows = zip(self._rows, self._totals, self._taken, strict=True)
-        return [_logprob(row.alive(total), id_) for row, total, id_ in rows]
+    def _model(self) -> list[tuple[float, float]]:
+        """At each token the model's own normaliser, and the logprob of the token taken."""
+        totals = [row.alive().total for row in self._rows]
+        rows = zip(self._rows, totals, self._taken, strict=True)
+        return [(total, _logprob(row.alive(total), id_)) for row, total, id_ in rows]
 
     def _step(self, row: int, coin: _Coin, state: ChainState) -> WhatIfToken:
         """One token, for both ways that the coin can fall; the state goes on from it."""
         id_ = self._taken[row]
-        model = self._rows[row].alive(self._totals[row])
+        total, known = self._model[row]
+        model = self._rows[row].alive(total)
         context = StepContext(
             ids=self._ids[: self._prompt_length + row],
             prompt_length=self._prompt_length,
@@ -88,7 +86,6 @@ class ReplyUnderTest:
         except NothingLeft as error:
             raise EngineError(f"at token {row + 1} {error}") from None
         state.observe(outcomes[-1 if coin.drops else 0], id_)
-        known = self._model_logprobs[row]
         return coin.mix([_token(outcome, id_, known) for outcome in outcomes])
 
 
