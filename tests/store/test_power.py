@@ -70,17 +70,17 @@ def survives_power_cut(
     return True
 
 
-def cut_everywhere(path: Path, tmp_path: Path, recorder: Recorder, synchronous: str) -> list[bool]:
+def cut_everywhere(
+    path: Path, tmp_path: Path, recorder: Recorder, synchronous: str
+) -> Iterator[bool]:
     """For every step, with none, some and most of what was not synced: whether all is well."""
     before = record_turns(path, recorder, synchronous)
     folder = tmp_path / "after"
     folder.mkdir()
     rng = random.Random(5)
-    return [
-        survives_power_cut(folder, before, recorder.steps[:count], rng, share)
-        for count in range(len(recorder.steps) + 1)
-        for share in (0.0, 0.5, 0.9)
-    ]
+    for count in range(len(recorder.steps) + 1):
+        for share in (0.0, 0.5, 0.9):
+            yield survives_power_cut(folder, before, recorder.steps[:count], rng, share)
 
 
 @pytest.mark.parametrize("journal", ["truncate", "wal"])
@@ -92,7 +92,7 @@ def test_a_power_cut_at_any_step_loses_nothing_acknowledged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("chatapp.store.database.journal_mode", lambda: journal)
-    outcomes = cut_everywhere(path, tmp_path, recorder, "FULL")
+    outcomes = list(cut_everywhere(path, tmp_path, recorder, "FULL"))
     written = {step.file for step in recorder.steps}
     assert written >= {f"chats.db-{'wal' if journal == 'wal' else 'journal'}"}
     assert len(outcomes) > 150

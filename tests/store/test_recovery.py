@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,13 +20,22 @@ from tests.store.samples import make_conversation, make_message
 PAGE = 4096
 
 
+@functools.cache
+def filled(conversations: int) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data" / "chats.db"
+        chats = Chats(Database(path))
+        for number in range(conversations):
+            chats.add(make_conversation(f"c{number}", turns=4, tokens=40))
+        chats.database.close()
+        return path.read_bytes()
+
+
 def fill(path: Path, conversations: int = 12) -> bytes:
-    """A database of some 150 pages. Returns its bytes."""
-    chats = Chats(Database(path))
-    for number in range(conversations):
-        chats.add(make_conversation(f"c{number}", turns=4, tokens=40))
-    chats.database.close()
-    return path.read_bytes()
+    """A database of some 150 pages, made once. Returns its bytes."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(filled(conversations))
+    return filled(conversations)
 
 
 def reopen(path: Path) -> tuple[Store, dict[str, int]]:
