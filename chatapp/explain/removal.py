@@ -36,7 +36,7 @@ def stage_name(stage: str) -> str:
     """What the screen calls a stage: "top-p"."""
     if stage in _NAMES:
         return _NAMES[stage]
-    parameter = PARAMETERS.get(_PARAMETER_OF_STAGE.get(stage, stage))
+    parameter = PARAMETERS.get(parameter_of(stage))
     return parameter.label if parameter else stage
 
 
@@ -49,7 +49,7 @@ def setting_text(stage: str, setting: float) -> str:
     """What a stage was set to, as its parameter prints it: "0.95"."""
     if stage == "temperature":
         return temperature(setting)
-    parameter = PARAMETERS.get(_PARAMETER_OF_STAGE.get(stage, stage))
+    parameter = PARAMETERS.get(parameter_of(stage))
     return parameter.format(setting) if parameter else f"{setting:g}"
 
 

@@ -80,12 +80,10 @@ class Weights:
 
     @property
     def layer_count(self) -> int:
-        """How many layers there are."""
         return len(self.layers)
 
     @property
     def head_count(self) -> int:
-        """How many heads a layer's attention has."""
         return int(getattr(self.config, "num_attention_heads", 0))
 
     def logits_of(self, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,8 +140,7 @@ class Weights:
                 if split:
                     for part in self._adders(layer):
                         hooks.append(part.register_forward_hook(_keep(added[number])))
-                    attention = _child(layer, _ATTENTIONS)
-                    output = _child(attention, _OUTPUTS) if attention is not None else None
+                    output = _child(_child(layer, _ATTENTIONS), _OUTPUTS)
                     if output is not None:
                         hooks.append(
                             output.register_forward_pre_hook(
@@ -166,8 +163,7 @@ class Weights:
 
     def output_matrix(self, layer: int) -> Tensor | None:
         """Attention's output matrix, (d, heads × head width); None where there is none."""
-        attention = _child(self.layers[layer], _ATTENTIONS)
-        module = _child(attention, _OUTPUTS) if attention is not None else None
+        module = _child(_child(self.layers[layer], _ATTENTIONS), _OUTPUTS)
         if module is None:
             return None
         weight: Tensor = module.weight.detach()
@@ -175,7 +171,8 @@ class Weights:
 
     def attention_norm(self, layer: int) -> Any | None:
         """The norm that follows attention before it is added; None where none does."""
-        return _child(self.layers[layer], _AFTER_ATTENTION) if self._is_sandwiched(layer) else None
+        found = self.layers[layer]
+        return _child(found, _AFTER_ATTENTION) if _is_sandwiched(found) else None
 
     @contextmanager
     def eager(self) -> Iterator[None]:
@@ -194,13 +191,9 @@ class Weights:
                 return list(module)
         raise self.unknown("no row of layers")
 
-    def _is_sandwiched(self, layer: int) -> bool:
-        """Whether norms follow attention and MLP, too; what they give is added then."""
-        return _child(self.layers[layer], _AFTER_MLP) is not None
-
     def _adders(self, layer: Any) -> tuple[Any, Any]:
         """The two modules whose output is added to the residual stream."""
-        sandwiched = _child(layer, _AFTER_MLP) is not None
+        sandwiched = _is_sandwiched(layer)
         attention = _child(layer, _AFTER_ATTENTION if sandwiched else _ATTENTIONS)
         mlp = _child(layer, _AFTER_MLP if sandwiched else _MLPS)
         if attention is None or mlp is None:
@@ -224,6 +217,11 @@ class Weights:
             f"{self.name} ({kind}) cannot be looked into here: {why}; other models of the usual"
             " build can"
         )
+
+
+def _is_sandwiched(layer: Any) -> bool:
+    """Whether norms follow attention and MLP, too; what they give is added then."""
+    return _child(layer, _AFTER_MLP) is not None
 
 
 def _keep(found: list[Tensor]) -> Any:

@@ -56,13 +56,7 @@ class XRay:
     """
 
     def __init__(self, runtime: Runtime, source: ModelSource, prepared: Path) -> None:
-        """Nothing is loaded yet.
-
-        Args:
-            runtime: what runs the model, and its tokenizer.
-            source: the model's file or folder.
-            prepared: the folder that converted models are kept in.
-        """
+        """Nothing is loaded yet; converted models are kept in the folder `prepared`."""
         self._runtime = runtime
         self._tokenizer = runtime.tokenizer
         self._source = source

@@ -42,7 +42,6 @@ class ChatRow:
     current: bool
 
     def lines(self, width: int) -> Sequence[Content]:
-        """Title, then what is to be known about it."""
         summary = self.summary
         title = _one_line(summary.title or summary.first_words) or "untitled"
         parts = [time.strftime("%Y-%m-%d %H:%M", time.localtime(summary.changed))]
@@ -150,7 +149,6 @@ class ChatsScreen(Dialog[Place | None]):
 
     @property
     def rows(self) -> Sequence[ChatRow | HitRow]:
-        """What is shown."""
         return self._rows
 
     # Finding
@@ -201,7 +199,6 @@ class ChatsScreen(Dialog[Place | None]):
 
     @on(RowList.Chosen)
     def take(self, event: RowList.Chosen) -> None:
-        """Go there."""
         event.stop()
         if isinstance(event.drawn, ChatRow | HitRow):
             self.dismiss(event.drawn.place)

@@ -76,14 +76,7 @@ class CompareScreen(Dialog[Reply | None]):
     def __init__(
         self, inspector: Inspector, parent: str | None, settings: Sequence[Setting], scale: Scale
     ) -> None:
-        """Answer a message in several ways, beginning at once.
-
-        Args:
-            inspector: who asks.
-            parent: the message to answer.
-            settings: the columns.
-            scale: what the colours mean.
-        """
+        """Answer the message `parent` in several ways, beginning at once."""
         super().__init__()
         self._inspector = inspector
         self._answers = parent
@@ -186,7 +179,6 @@ class CompareScreen(Dialog[Reply | None]):
 
     @on(ReplyColumn.Pointed)
     def show_token(self, event: ReplyColumn.Pointed) -> None:
-        """Show the token pointed at in the column that has the focus."""
         event.stop()
         column = event.column
         if column.has_focus and self.is_mounted:

@@ -43,7 +43,7 @@ class DownloadScreen(Dialog[None]):
         self._stop = stop
         self._clock = clock
         self._speed = Speed()
-        self._last: Progress | None = None
+        self._stage = ""
         self._over = False
 
     def close(self) -> None:
@@ -63,17 +63,14 @@ class DownloadScreen(Dialog[None]):
         return self.framed("Downloading a model", offer, progress, keys=keys, shape="narrow")
 
     def on_mount(self) -> None:
-        """Follow the fetch."""
         self.set_interval(1 / _DRAWS_PER_SECOND, self.show_progress)
 
     def show_progress(self) -> None:
-        """Draw how far it is."""
         progress = self._progress()
         if progress is None:
             return
-        if self._last is None or self._last.stage != progress.stage:
-            self._speed = Speed()
-        self._last = progress
+        if self._stage != progress.stage:
+            self._stage, self._speed = progress.stage, Speed()
         self._speed.count(self._clock(), progress.done)
         text = progress_text(progress, self._speed)
         self.query_one("#download-progress", Static).update(text)

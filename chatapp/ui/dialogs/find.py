@@ -43,13 +43,7 @@ class FindScreen(PickerScreen[tuple[int, ...]]):
     )
 
     def __init__(self, inspector: Inspector, step: ReplyStep, text: str = "") -> None:
-        """Look among the tokens of a step.
-
-        Args:
-            inspector: who is asked.
-            step: which step.
-            text: what is looked for at first.
-        """
+        """Look among the tokens of a step; `text` is looked for at first."""
         super().__init__(
             _TITLE, (), empty=_EMPTY, text=text, placeholder="a text, or an id", chooses="takes it"
         )
@@ -57,7 +51,6 @@ class FindScreen(PickerScreen[tuple[int, ...]]):
         self._step = step
 
     def narrow(self, text: str) -> None:
-        """Look for what is typed."""
         self.work(partial(self._look, text), "find", exclusive=True)
 
     async def _look(self, text: str) -> None:

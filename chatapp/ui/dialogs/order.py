@@ -55,7 +55,6 @@ class OrderScreen(Dialog[None]):
         self._show()
 
     def action_shift(self, rows: int) -> None:
-        """Move the stage up or down."""
         order = list(self.sampling.order)
         place = self.selected + rows
         if 0 <= place < len(order):

@@ -44,11 +44,8 @@ class SettingsScreen(Dialog[None]):
     ) -> None:
         """Show what holds now.
 
-        Args:
-            sampling: the present numbers.
-            settings_file: where settings are kept; empty for nowhere.
-            turn: takes every change at once.
-            keep: keeps the present settings for the next start.
+        `turn` takes every change at once; `keep` keeps what holds for the next start, in
+        `settings_file`, which is empty for nowhere.
         """
         super().__init__()
         self._sampling = sampling
@@ -70,7 +67,6 @@ class SettingsScreen(Dialog[None]):
 
     @on(SamplingPanel.Changed)
     def pass_on(self, event: SamplingPanel.Changed) -> None:
-        """Tell whoever opened this."""
         event.stop()
         self._turn(event.sampling)
 

@@ -25,13 +25,8 @@ class TraceScreen(Dialog[None]):
     def __init__(
         self, traced: TracedStep, record: TokenRecord | None, *, what_if: bool = False
     ) -> None:
-        """Show a step.
-
-        Args:
-            traced: what the stages did.
-            record: the token that was taken; None where none is yet.
-            what_if: whether the settings are others than those it was drawn with.
-        """
+        """`record` is the token that was taken, None where none is yet; `what_if`: whether the
+        settings are others than those it was drawn with."""
         super().__init__()
         self._traced = traced
         self._record = record

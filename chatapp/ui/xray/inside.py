@@ -86,11 +86,9 @@ class Inside:
         return len(self.written.split()) > 2 and not _SUM.search(self.written)
 
     def move(self, steps: int) -> None:
-        """To another token."""
         self.place = min(max(0, self.place + steps), max(0, len(self.ids) - 1))
 
     def turn_layer(self, steps: int) -> None:
-        """To another layer."""
         self.layer = min(max(0, self.layer + steps), max(0, self._facts.layers - 1))
 
     def turn_head(self, steps: int) -> None:

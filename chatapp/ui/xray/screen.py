@@ -22,12 +22,11 @@ from chatapp.ui.drawing import MUTED
 from chatapp.ui.widgets.page_view import PageView
 from chatapp.ui.xray.inside import Inside
 
-_WRITES = ("tokens", "words")
-"""Pages on which something can be written."""
-_PLACEHOLDERS = {
+_WRITES = {
     "tokens": "enter: write any text, and its tokens appear as you write",
     "words": "enter: a word, a sum such as woman - man + uncle, or words for a map",
 }
+"""Pages on which something can be written, and what is said there of it."""
 _HELP = (
     "The inside of the model at one token of the conversation, computed from its weights in"
     " float32. Each page begins with what it shows.\n"
@@ -73,13 +72,7 @@ class PagesScreen(Dialog[int]):
     def __init__(
         self, inside: Inside, first: str = "", stages: Sequence[Page] | None = None
     ) -> None:
-        """Show what is inside at a token, or the stages of its journey.
-
-        Args:
-            inside: what is looked at.
-            first: the page to begin with.
-            stages: the pages in place of those of `inside`.
-        """
+        """Begin with the page `first`; `stages` are pages in place of those of `inside`."""
         super().__init__()
         self._inside = inside
         self._journey = stages is not None
@@ -107,7 +100,6 @@ class PagesScreen(Dialog[int]):
 
     @property
     def text_rows(self) -> list[str]:
-        """What stands on it, as plain text."""
         return self.query_one(PageView).text_rows
 
     # Keys
@@ -202,7 +194,7 @@ class PagesScreen(Dialog[int]):
     def _show(self) -> None:
         page, words = self.page, self.query_one(Input)
         words.display = self._writes
-        words.placeholder = _PLACEHOLDERS.get(page.name, "")
+        words.placeholder = _WRITES.get(page.name, "")
         self._show_head()
         self._inside.rows = self.query_one(PageView).size.height
         key = (page.name, *self._inside.state)
