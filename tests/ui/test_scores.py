@@ -14,7 +14,7 @@ from chatapp.chat.prompt import Prompt, RenderedPrompt, TokenPiece
 from chatapp.chat.template import Template
 from chatapp.ui.chat.scores import Part, choose, find_places, spread
 from chatapp.ui.chat.screen import ChatScreen
-from chatapp.ui.layout.system import SYSTEM
+from chatapp.ui.layout.message import SYSTEM
 from chatapp.ui.services import ModelState
 from chatapp.ui.token_colours import SCALES, Scale, legend, token_style
 from chatapp.ui.widgets.token_cursor import Cursor

@@ -25,7 +25,7 @@ from chatapp.ui.dialogs.tree import TreeMove, TreeScreen
 from chatapp.ui.dialogs.write import WriteScreen
 from chatapp.ui.drawing import MUTED, renew
 from chatapp.ui.layout.markdown import code_blocks
-from chatapp.ui.layout.system import SystemBlock
+from chatapp.ui.layout.message import SystemBlock
 from chatapp.ui.widgets.notices import Notices
 
 

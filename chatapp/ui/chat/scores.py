@@ -27,8 +27,7 @@ from chatapp.ui.actions import action
 from chatapp.ui.chat.base import ChatBase
 from chatapp.ui.chat.models import Models
 from chatapp.ui.drawing import MUTED
-from chatapp.ui.layout.message import MessageBlock
-from chatapp.ui.layout.system import SYSTEM
+from chatapp.ui.layout.message import SYSTEM, MessageBlock
 from chatapp.ui.services import ModelState
 from chatapp.ui.token_colours import legend
 

@@ -1,4 +1,5 @@
-"""One message of the transcript: who speaks, what is said, and what is to be noted about it."""
+"""One message of the transcript, or the system text above them: who speaks, what is said, and what
+is to be noted about it."""
 
 from __future__ import annotations
 
@@ -22,6 +23,14 @@ from chatapp.ui.layout.tokens import TokenLayout
 from chatapp.ui.token_colours import Look, with_sign
 
 View = Literal["markdown", "tokens"]
+
+SYSTEM = "system"
+"""Stands for the system text where a message's id is asked for."""
+
+_FOLDED_ROWS = 2
+"""How many rows of the system text are there when it is folded."""
+_FOLDED_FROM = _FOLDED_ROWS + 2
+"""From how many rows on it is folded: hiding a single one would win nothing."""
 
 INDENT = 2
 _SPACE = Content(" " * INDENT)
@@ -367,6 +376,34 @@ class MessageBlock:
             if seen > wanted:
                 return index
         return len(self.records) - 1
+
+
+class SystemBlock(MessageBlock):
+    """The system text as the first block, no message of the conversation: it is often long and
+    seldom looked at, so it is folded to its first rows; with the cursor in it, all is there."""
+
+    def __init__(self, text: str) -> None:
+        """Show a system text."""
+        # The role is never shown or read; what matters is that no model wrote it.
+        super().__init__(Message(id=SYSTEM, parent=None, role="user", text=text, created=0.0))
+
+    def _body_height(self) -> int:
+        return super()._body_height() - self._folded_rows
+
+    @property
+    def _folded_rows(self) -> int:
+        """How many rows are not there."""
+        rows = super()._body_height()
+        return 0 if self.pointed or rows < _FOLDED_FROM else rows - _FOLDED_ROWS
+
+    def _lay_out_text(self) -> list[Line]:
+        return wrap(Content.styled(sanitise(self.message.text), MUTED), self._inner)
+
+    def _head(self) -> list[Line]:
+        name = Content.styled("system", f"bold {MUTED}")
+        if folded := self._folded_rows:
+            name += Content.styled(f"  … {numbers.count(folded)} more rows", MUTED)
+        return [Line(name)]
 
 
 def _thinking_of(message: Message) -> Thinking | None:

@@ -10,8 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from chatapp.chat.conversation import Message
-from chatapp.ui.layout.message import MessageBlock
-from chatapp.ui.layout.system import SystemBlock
+from chatapp.ui.layout.message import MessageBlock, SystemBlock
 
 FIRST_SHOWN = 24
 """How many of the last messages are laid out at first."""

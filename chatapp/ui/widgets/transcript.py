@@ -25,8 +25,7 @@ from chatapp.chat.record import TokenRecord
 from chatapp.chat.thinking import Thinking
 from chatapp.ui.drawing import MUTED
 from chatapp.ui.layout.line import EMPTY, Line, indent, wrap
-from chatapp.ui.layout.message import MessageBlock, Place, View
-from chatapp.ui.layout.system import SystemBlock
+from chatapp.ui.layout.message import MessageBlock, Place, SystemBlock, View
 from chatapp.ui.token_colours import Look, Scale, token_style
 from chatapp.ui.widgets.token_cursor import Cursor, TokenCursor
 
