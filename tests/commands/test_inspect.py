@@ -148,17 +148,26 @@ def test_a_sum_of_words_of_the_real_model(call: Call) -> None:
     assert next(one["token"] for one in results if not one["is_input"]) == " aunt"
 
 
+def test_a_picture_never_takes_the_place_of_a_file(
+    call: Call, tiny_gguf: str, tmp_path: Path
+) -> None:
+    picture = tmp_path / "map.svg"
+    words = ("id:5", "id:6", "id:7", "-m", tiny_gguf)
+    assert call("inspect", "map", *words, "--picture", str(picture)).returncode == 0
+    assert "</svg>" in picture.read_text()
+    again = call("inspect", "map", *words, "--picture", str(picture))
+    assert again.returncode == 1 and "is there already" in again.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.model
 @pytest.mark.usefixtures("home_with_model")
-def test_a_picture_of_words_of_the_real_model(call: Call, tiny_gguf: str, tmp_path: Path) -> None:
+def test_a_picture_of_words_of_the_real_model(call: Call, tmp_path: Path) -> None:
     picture = tmp_path / "map.svg"
     words = ("king", "queen", "prince", "princess", "man", "woman")
     done = call("inspect", "map", *words, "--picture", str(picture))
     assert done.returncode == 0 and all(word in done.stdout for word in words)
     assert all(word in picture.read_text() for word in words)
-    any_words = ("id:5", "id:6", "id:7", "-m", tiny_gguf)
-    again = call("inspect", "map", *any_words, "--picture", str(picture))
-    assert again.returncode == 1 and "is there already" in again.stderr
 
 
 @pytest.mark.asyncio(loop_scope="module")

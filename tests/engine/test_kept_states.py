@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,15 @@ from chatapp.engine.engine import LocalEngine
 
 pytestmark = pytest.mark.model
 
-WORDS = "The fox ran over the hill and saw the river. " * 26
+WORDS = "The fox ran over the hill and saw the river. " * 8
 FORMAT = PromptFormat("raw", "{{ messages[0].content }}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_texts_too() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("chatapp.engine.runtimes.kept_states.LEAST_TOKENS", 64)
+        yield
 
 
 def load(folder: Path, source: ModelSource, megabytes: int = 200) -> LocalEngine:
@@ -113,10 +121,10 @@ def test_it_is_off_by_default_and_never_larger_than_it_may_be(
     reply(plain, WORDS)
     plain.unload()
     assert files(tmp_path) == []
-    engine = load(tmp_path, model_source, megabytes=15)
+    engine = load(tmp_path, model_source, megabytes=5)
     for start in ("A ", "B ", "C "):
         reply(engine, start + WORDS)
-        assert sum(file.stat().st_size for file in files(tmp_path)) <= 15_000_000
+        assert sum(file.stat().st_size for file in files(tmp_path)) <= 5_000_000
     assert len(files(tmp_path)) >= 1
     assert all(file.suffix == ".kv" for file in files(tmp_path))
     engine.unload()

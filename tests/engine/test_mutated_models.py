@@ -140,7 +140,7 @@ def run(folder: Path, seed: int, count: int) -> None:
 
 
 def test_damaged_models_are_refused_in_words(tmp_path: Path) -> None:
-    run(tmp_path, 11, 60)
+    run(tmp_path, 11, 25)
 
 
 @pytest.mark.slow

@@ -172,7 +172,7 @@ def test_a_stop_sequence_never_shows(engine: LocalEngine) -> None:
     prompt = Prompt("", (Turn("user", "Count from one to ten in words, separated by commas."),))
 
     def text_with(stop: tuple[str, ...]) -> tuple[str, FinishReason]:
-        options = GenerateOptions(sampling=sampling, max_tokens=40, stop=stop)
+        options = GenerateOptions(sampling=sampling, max_tokens=16, stop=stop)
         events = list(engine.generate(prompt, options, Controls(sampling)))
         end = events[-1]
         assert isinstance(end, GenerationEnd)
