@@ -30,11 +30,13 @@ class Terminal:
         self._stream = pyte.ByteStream(self.screen)
         self.raw = bytearray()
         program = [sys.executable, "-m", module, *arguments]
+        # Who runs tests in several processes tells each that its screen is small.
+        known = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         self._child = pexpect.spawn(
             "/bin/sh",
             ["-c", '"$@"; echo "left with status $?"; read -r _', "sh", *program],
             dimensions=(rows, columns),
-            env={**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"},
+            env={**known, "TERM": "xterm-256color", "COLORTERM": "truecolor"},
             timeout=LIMIT_SECONDS,
         )
         self._before = termios.tcgetattr(self._child.child_fd)
