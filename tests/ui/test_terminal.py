@@ -31,13 +31,15 @@ class Terminal:
         self.screen = pyte.Screen(100, 30)
         self._stream = pyte.ByteStream(self.screen)
         self.written = b""
+        # Who runs tests in several processes tells each that its screen is small.
+        known = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         self.child = pexpect.spawn(
             sys.executable,
             ["-m", "tests.ui.play", str(file), *options],
             cwd=str(ROOT),
             dimensions=(30, 100),
             timeout=SECONDS,
-            env={**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"},
+            env={**known, "TERM": "xterm-256color", "COLORTERM": "truecolor"},
         )
         self.before = termios.tcgetattr(self.child.child_fd)
 
